@@ -1,0 +1,82 @@
+"""Puts it together: the addresses, and what lives as long as the server."""
+
+import contextlib
+from collections.abc import AsyncIterator
+
+from starlette.applications import Starlette
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from relay import http
+from relay.nodes import Node
+from relay.service import Relay
+from relay.settings import Settings
+from relay.store import Store
+from relay.work import Phase
+
+
+class Front:
+    """Sends a request to a token's or a name's handlers, by the undecoded path (see `Exchange.segments`)."""
+
+    def __init__(self, relay: Relay) -> None:
+        self._token = http.endpoint(relay, {"GET": http.show_token, "DELETE": http.revoke_token})
+        self._name = http.endpoint(
+            relay,
+            {
+                "PUT": http.upload,
+                "POST": http.upload,
+                "GET": http.download,
+                "HEAD": http.head,
+                "DELETE": http.cancel,
+            },
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        raw: bytes = scope.get("raw_path") or scope["path"].encode()
+        app = self._name if raw.count(b"/") > 1 else self._token
+        await app(scope, receive, send)
+
+
+def create_app(settings: Settings, store: Store | None = None) -> Starlette:
+    """The ASGI application.  `app.state.relay` is its `Relay`.  `store` is for tests; it is closed too."""
+    store = store or Store.connect(settings)
+    node = Node(settings, store)
+    relay = Relay(settings, store, node)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        async with node.running():
+            try:
+                yield
+            finally:
+                relay.advance(Phase.CUT)
+                await relay.finish()
+        await store.aclose()
+
+    def route(path: str, methods: dict[str, http.Handler]) -> Route:
+        return Route(path, _App(http.endpoint(relay, methods)))
+
+    app = Starlette(
+        routes=[
+            route("/", {"GET": http.status, "HEAD": http.status}),
+            route("/token", {"POST": http.make_token}),
+            route("/healthz", {"GET": http.healthz, "HEAD": http.healthz}),
+            route("/readyz", {"GET": http.readyz, "HEAD": http.readyz}),
+            *(route(path, {"GET": http.not_found}) for path in ("/favicon.ico", "/robots.txt", "/metrics")),
+            Route("/{path:path}", _App(Front(relay))),
+        ],
+        lifespan=lifespan,
+    )
+    app.router.redirect_slashes = False
+    app.state.relay = relay
+    return app
+
+
+class _App:
+    """An ASGI app as Starlette's `Route` wants one: an instance, not a function, gets every method."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._app(scope, receive, send)

@@ -1,0 +1,160 @@
+"""`relay serve`: settings from flags and environment, logging, the server and its shutdown."""
+
+import asyncio
+import contextlib
+import logging
+import signal
+import sys
+from types import FrameType, NoneType
+from typing import Any, get_args
+
+import click
+import uvicorn
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from relay import __version__
+from relay.app import create_app
+from relay.connection import Protocol
+from relay.service import Relay
+from relay.settings import Settings
+from relay.work import Phase
+
+log = logging.getLogger("relay")
+
+#: Seconds that sides which were cut off get to tell their clients and clean up.
+_GRACE = 10
+
+
+def _options(command: click.Command) -> click.Command:
+    """One option for each setting, so that --help, the environment and the code cannot disagree."""
+    for name, field in reversed(Settings.model_fields.items()):
+        command.params.insert(0, _option(name, field))
+    return command
+
+
+def _option(name: str, field: FieldInfo) -> click.Option:
+    plain = [kind for kind in (field.annotation, *get_args(field.annotation)) if kind is not NoneType]
+    default = "" if field.default is PydanticUndefined else f"{field.default!s}"
+    note = f" [default: {default}]" if default else ""
+    return click.Option(
+        ["--" + name.replace("_", "-")],
+        help=f"{field.description}{note} [RELAY_{name.upper()}]",
+        metavar={int: "INTEGER", float: "SECONDS"}.get(plain[0], "TEXT") if plain else "TEXT",
+    )
+
+
+@click.group()
+@click.version_option(__version__, prog_name="relay")
+def main() -> None:
+    """An HTTP streaming relay that scales out."""
+
+
+@_options
+@main.command(context_settings={"max_content_width": 110})
+def serve(**flags: str | None) -> None:
+    """Runs one node.
+
+    Every option is an environment variable too; a flag wins over it. Times are in seconds, sizes in bytes.
+    """
+    settings = _settings({name: value for name, value in flags.items() if value is not None})
+    logging.basicConfig(
+        level=settings.log_level.upper(),
+        format="%(asctime)s %(levelname)s %(name)s %(message)s",
+        stream=sys.stderr,
+    )
+    app = create_app(settings)
+    if settings.redis_url:
+        log.info("node %s, version %s", settings.node, __version__)
+    else:
+        log.info(
+            "node %s, version %s, alone: embedded store, RELAY_REDIS_URL is not set",
+            settings.node,
+            __version__,
+        )
+    server = Server(
+        uvicorn.Config(
+            app,
+            host=settings.host,
+            port=settings.port,
+            http=Protocol,
+            ws="none",
+            lifespan="on",
+            access_log=False,  # its lines would have the tokens in full
+            log_config=None,
+            server_header=False,
+            proxy_headers=bool(settings.trusted_proxies),
+            forwarded_allow_ips=settings.trusted_proxies or None,
+            backlog=4096,
+            timeout_graceful_shutdown=_GRACE,
+        ),
+        app.state.relay,
+    )
+    server.run()
+    if not server.started:
+        sys.exit(1)
+
+
+def _settings(flags: dict[str, Any]) -> Settings:
+    """Raises SystemExit(2) after one line a problem."""
+    try:
+        return Settings(**flags)
+    except ValidationError as error:
+        for problem in error.errors():
+            where = "".join(f"RELAY_{part}".upper() + ": " for part in problem["loc"])
+            click.echo(f"relay: {where}{problem['msg'].removeprefix('Value error, ')}", err=True)
+        sys.exit(2)
+
+
+class Server(uvicorn.Server):
+    """uvicorn's, with a drain before the shutdown: the first SIGTERM or SIGINT begins it, a second ends it."""
+
+    def __init__(self, config: uvicorn.Config, relay: Relay) -> None:
+        super().__init__(config)
+        self._relay = relay
+        self._hurry = asyncio.Event()
+        self._drain: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def startup(self, sockets: Any = None) -> None:
+        self._loop = asyncio.get_running_loop()
+        await super().startup(sockets=sockets)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if self._loop is None or not self.started:
+            self.should_exit = True
+        else:
+            self._loop.call_soon_threadsafe(self._on_signal, sig)
+
+    def _on_signal(self, sig: int) -> None:
+        if self._drain is None:
+            log.info("%s: draining, a second one ends at once", signal.Signals(sig).name)
+            self._drain = asyncio.create_task(self._drain_then_exit())
+        else:
+            self._hurry.set()
+
+    async def _drain_then_exit(self) -> None:
+        """The phases of `transfer.Phase`, each for as long as the settings say or the work lasts."""
+        settings, relay = self._relay.settings, self._relay
+        end = asyncio.get_running_loop().time() + settings.drain_timeout
+        alone = not settings.redis_url  # no balancer looks, and no other node could take the clients
+        relay.advance(Phase.UNREADY)
+        await self._pause(0 if alone else settings.drain_delay)
+        relay.advance(Phase.CLOSED)
+        await self._pause(0 if alone else settings.drain_wait, while_busy=True)
+        relay.advance(Phase.RELEASED)
+        await self._pause(end - asyncio.get_running_loop().time(), while_busy=True)
+        relay.advance(Phase.CUT)
+        self.should_exit = True
+
+    async def _pause(self, seconds: float, *, while_busy: bool = False) -> None:
+        """Waits, but no longer than until a second signal comes, or the last client has gone."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + seconds
+        while (left := deadline - loop.time()) > 0 and not self._hurry.is_set():
+            if while_busy and self._relay.is_idle():
+                return
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(0.1 if while_busy else left, left)):
+                    await self._hurry.wait()

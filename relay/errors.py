@@ -1,0 +1,131 @@
+"""Every error a client can meet: its status and its one line, which says what to do next.
+
+A `Problem` is raised anywhere below `http` and rendered there, in one place.  Lines never repeat what the
+client sent, so they cannot carry anything into a terminal or a page.
+"""
+
+from dataclasses import dataclass
+from enum import Enum
+
+from relay.states import Outcome
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One row of the table.  `retry_after` is in seconds; None sends no Retry-After."""
+
+    status: int
+    title: str
+    line: str
+    retry_after: int | None = None
+
+
+class Error(Enum):
+    """The table.  `{braces}` are filled in by the keyword arguments of `Problem`."""
+
+    BAD_NAME = Spec(400, "Bad name", "{why} Use PUT or GET /TOKEN/NAME with one percent-encoded path segment.")
+    BAD_WAIT = Spec(400, "Bad wait", "wait= takes a number of seconds from 0 to {most:g}.")
+    NO_RANGES = Spec(
+        400,
+        "No ranges",
+        "Nothing is stored here, so a part cannot be asked for or sent: retry without {header}.",
+    )
+    BAD_REQUEST = Spec(400, "Bad request", "{why}")
+    UNKNOWN_TOKEN = Spec(401, "Unknown token", "This token is unknown or has expired: get a new one with POST /token.")
+    REVOKED = Spec(401, "Token revoked", "The token was revoked: get a new one with POST /token.")
+    NO_UPLOAD = Spec(
+        404,
+        "No such upload",
+        "Nobody is uploading this name: start the upload, or wait longer with ?wait=SECONDS.",
+    )
+    NOT_FOUND = Spec(404, "Not found", "Nothing is here: POST /token, then PUT and GET /TOKEN/NAME.")
+    WRONG_METHOD = Spec(405, "Wrong method", "This address takes {allow}.")
+    STALLED = Spec(408, "Stalled", "Nothing moved for {seconds:g} s, so the transfer was ended: try again.")
+    NAME_IN_USE = Spec(
+        409, "Name in use", "This name has an upload already: pick another name, or wait until it ends.", 1
+    )
+    TAKEN = Spec(
+        409,
+        "Already downloading",
+        "Somebody is downloading this upload already; one upload serves one download.",
+    )
+    CANCELLED = Spec(410, "Cancelled", "The transfer was cancelled by DELETE: upload again if that was not you.")
+    TOO_LARGE = Spec(413, "Too large", "An upload may have at most {most} bytes here: split the file.")
+    INTERNAL = Spec(500, "Internal error", "This is a bug in the relay; its operator finds the cause in the log.")
+    DOWNLOADER_GONE = Spec(
+        502,
+        "Downloader gone",
+        "The downloader left after {sent} bytes, the file did not arrive: upload it again.",
+    )
+    NODE_LOST = Spec(
+        502, "Node lost", "The relay node of the other side died after {sent} bytes: upload the file again."
+    )
+    STORE_DOWN = Spec(503, "Store unavailable", "The relay cannot reach its Redis: try again in a few seconds.", 5)
+    STORE_FULL = Spec(503, "Store full", "The relay's Redis is out of memory: try again in a few seconds.", 5)
+    STORE_LOST = Spec(503, "Store lost", "The relay's Redis lost this transfer after {sent} bytes: try again.", 2)
+    DRAINING = Spec(503, "Draining", "This relay node is shutting down: try again, another node will answer.", 1)
+    NO_DOWNLOADER = Spec(
+        504,
+        "No downloader",
+        "Nobody came to download this within {seconds:g} s: agree on a time and upload again.",
+    )
+    HTTP_1_0 = Spec(
+        505,
+        "HTTP/1.1 needed",
+        "This upload's length is unknown, and HTTP/1.0 cannot tell a whole file from a cut-off one: use HTTP/1.1.",
+    )
+
+    @property
+    def type(self) -> str:
+        """The word for scripts: the `type` of the problem JSON, and the reason in logs."""
+        return self.name.lower()
+
+
+class Problem(Exception):
+    """An error on its way to a client."""
+
+    def __init__(self, error: Error, **details: object) -> None:
+        super().__init__(error.name)
+        self.error = error
+        self.status = error.value.status
+        self.line = error.value.line.format(**details)
+        self.details = details
+
+    def __repr__(self) -> str:
+        return f"<Problem {self.status} {self.error.name}>"
+
+
+class StoreUnavailable(Problem):
+    """Redis did not answer in time, or refused to."""
+
+    def __init__(self, error: Error = Error.STORE_DOWN) -> None:
+        super().__init__(error)
+
+
+_TO_UPLOADER: dict[Outcome, Error] = {
+    Outcome.NO_DOWNLOADER: Error.NO_DOWNLOADER,
+    Outcome.UPLOADER_GONE: Error.STALLED,  # nobody is left to read it
+    Outcome.DOWNLOADER_GONE: Error.DOWNLOADER_GONE,
+    Outcome.NODE_LOST: Error.NODE_LOST,
+    Outcome.CANCELLED: Error.CANCELLED,
+    Outcome.REVOKED: Error.REVOKED,
+    Outcome.TOO_LARGE: Error.TOO_LARGE,
+    Outcome.STALLED: Error.STALLED,
+    Outcome.DRAINED: Error.DRAINING,
+    Outcome.STORE_LOST: Error.STORE_LOST,
+}
+
+
+def problem_for_uploader(outcome: Outcome, *, sent: int, seconds: float, most: int) -> Problem:
+    """What the uploader is told.  `sent`: bytes the downloader had; `seconds`: the limit that passed, in
+    seconds; `most`: the size limit in bytes."""
+    return Problem(_TO_UPLOADER[outcome], sent=sent, seconds=seconds, most=most)
+
+
+def problem_for_downloader(outcome: Outcome, *, seconds: float) -> Problem:
+    """What the downloader is told where its response has not begun; after that it can only be cut off."""
+    if outcome in (Outcome.NODE_LOST, Outcome.STORE_LOST):
+        return Problem(Error.STORE_LOST, sent=0)
+    if outcome in (Outcome.CANCELLED, Outcome.REVOKED, Outcome.STALLED, Outcome.DRAINED):
+        return Problem(_TO_UPLOADER[outcome], seconds=seconds)
+    return Problem(Error.NO_UPLOAD)

@@ -1,0 +1,357 @@
+"""Thin handlers: parse, call, answer.  The addresses are in `app`.
+
+A handler is an async function of an `Exchange`; whatever `Problem` it raises is rendered in `endpoint`.
+"""
+
+import contextlib
+import json
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from urllib.parse import parse_qs
+
+from starlette.datastructures import Headers
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from relay.connection import Connection
+from relay.errors import Error, Problem
+from relay.names import content_disposition, encode_name, parse_name, parse_token
+from relay.service import Relay
+from relay.states import Outcome, State
+from relay.status import as_text
+from relay.store import Transfer, transfers_in
+from relay.transfer import ClientGone
+from relay.work import Phase
+
+log = logging.getLogger("relay.http")
+
+#: On every answer.  A download must never run in the relay's own origin, whatever was uploaded.
+SAFE_HEADERS = {
+    "x-content-type-options": "nosniff",
+    "content-security-policy": "default-src 'none'; frame-ancestors 'none'; sandbox",
+    "referrer-policy": "no-referrer",
+    "cache-control": "no-store",
+    "x-robots-tag": "noindex, nofollow",
+}
+
+#: Bytes of a body that are read and thrown away after an early answer, so that the client gets to read it.
+_DRAIN_MOST = 8 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """One request and the means to answer it."""
+
+    relay: Relay
+    scope: Scope
+    receive: Receive
+    send: Send
+
+    @property
+    def headers(self) -> Headers:
+        return Headers(scope=self.scope)
+
+    @property
+    def client(self) -> Connection:
+        return Connection.of(self.scope)
+
+    @property
+    def segments(self) -> list[bytes]:
+        """The path's segments, still percent-encoded: a %2F must not become a slash."""
+        raw: bytes = self.scope.get("raw_path") or self.scope["path"].encode()
+        return raw.partition(b"?")[0].split(b"/")[1:]
+
+    def token(self) -> str:
+        return parse_token(self.segments[0])
+
+    def token_and_name(self) -> tuple[str, str]:
+        """The token, and the name as it stands in keys.  Raises Problem."""
+        if len(self.segments) > 2:  # noqa: PLR2004 (token and name)
+            raise Problem(Error.BAD_NAME, why="The name contains a slash.")
+        name = encode_name(parse_name(self.segments[1]))
+        return self.token(), name
+
+    def wants_json(self) -> bool:
+        ranges = [part.partition(";")[0].strip().lower() for part in self.headers.get("accept", "").split(",")]
+        return "application/json" in ranges or "application/problem+json" in ranges
+
+    async def answer(self, response: Response) -> None:
+        """Sends a whole answer with the headers every answer has."""
+        for name, value in {**SAFE_HEADERS, "relay-node": self.relay.node.id}.items():
+            response.headers.setdefault(name, value)
+        await response(self.scope, self.receive, self.send)
+
+    async def text(self, line: str, *, status: int = 200) -> None:
+        await self.answer(PlainTextResponse(line + "\n", status_code=status))
+
+
+Handler = Callable[[Exchange], Awaitable[None]]
+
+
+def endpoint(relay: Relay, methods: dict[str, Handler]) -> ASGIApp:
+    """An ASGI app that picks the handler by method and renders what it raises."""
+    allow = ", ".join(sorted({*methods, "OPTIONS"}))
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        exchange = Exchange(relay, scope, receive, send)
+        try:
+            if scope["method"] == "OPTIONS":
+                await exchange.answer(Response(status_code=204, headers={"allow": allow}))
+            elif (handler := methods.get(scope["method"])) is None:
+                raise Problem(Error.WRONG_METHOD, allow=allow)
+            else:
+                await handler(exchange)
+        except ClientGone:
+            await exchange.client.cut()
+        except Problem as problem:
+            await _render(exchange, problem, {"allow": allow} if problem.error is Error.WRONG_METHOD else {})
+        except Exception:
+            log.exception("a bug: %s was not answered", scope["method"])
+            await _render(exchange, Problem(Error.INTERNAL), {})
+
+    return app
+
+
+async def _render(exchange: Exchange, problem: Problem, headers: dict[str, str]) -> None:
+    """The one place where an error becomes an answer."""
+    spec = problem.error.value
+    if spec.retry_after is not None:
+        headers["retry-after"] = str(spec.retry_after)
+    if spec.status == 401:  # noqa: PLR2004 (RFC 9110 section 15.5.2 wants a challenge with every 401)
+        headers["www-authenticate"] = 'Bearer realm="relay"'
+    if exchange.wants_json():
+        body = {"type": "about:blank", "code": problem.error.type, "title": spec.title, "status": spec.status}
+        content = json.dumps(body | {"detail": problem.line}).encode() + b"\n"
+        media = "application/problem+json"
+    else:
+        content, media = problem.line.encode() + b"\n", "text/plain; charset=utf-8"
+    answer = Response(content, status_code=spec.status, media_type=media, headers=headers)
+    if exchange.scope["method"] in ("PUT", "POST"):
+        await _answer_early(exchange, answer)
+    else:
+        await exchange.answer(answer)
+
+
+async def _answer_early(exchange: Exchange, answer: Response) -> None:
+    """Answers a request whose body may still be coming.
+
+    The answer goes out whole, then a bounded part of the body is read, because closing with bytes unread
+    makes the client's kernel throw the answer away; then the connection closes.
+    """
+    answer.headers["connection"] = "close"
+
+    async def send(message: Message) -> None:
+        if message["type"] == "http.response.body":
+            message = {**message, "more_body": True}
+        await exchange.send(message)
+
+    await Exchange(exchange.relay, exchange.scope, exchange.receive, send).answer(answer)
+    if "100-continue" not in exchange.headers.get("expect", "").lower():
+        read = 0
+        with contextlib.suppress(ClientGone):
+            async for piece in _body(exchange.receive):
+                read += len(piece)
+                if read > _DRAIN_MOST:
+                    break
+    await exchange.send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _body(receive: Receive) -> AsyncIterator[bytes]:
+    """The request's body, as it arrives.  Raises ClientGone where it breaks off."""
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        yield message.get("body", b"")
+        if not message.get("more_body", False):
+            return
+
+
+# -- tokens ------------------------------------------------------------------------------------------------
+
+
+async def make_token(exchange: Exchange) -> None:
+    relay = exchange.relay
+    token = await relay.make_token()
+    if exchange.wants_json():
+        life = int(relay.settings.token_life)
+        await exchange.answer(JSONResponse({"token": token, "expires_in": life}))
+    else:
+        await exchange.text(token)
+
+
+async def show_token(exchange: Exchange) -> None:
+    """How long a token has left, and its transfers; not a use of it."""
+    store, token = exchange.relay.store, exchange.token()
+    found = await store.token(token=token)
+    if found is None:
+        raise Problem(Error.UNKNOWN_TOKEN)
+    left, fields = found
+    looks = [await store.look(token=token, name=name, use=False) for name, _ in transfers_in(fields)]
+    live = [transfer for transfer in looks if transfer is not None]
+    if exchange.wants_json():
+        transfers = [{"name": t.name, "state": t.state, "length": t.length} for t in live]
+        await exchange.answer(JSONResponse({"expires_in": int(left), "transfers": transfers}))
+        return
+    lines = [f"expires in {int(left)} s"]
+    lines += [f"{t.state:<10} {'?' if t.length is None else t.length:>15} {t.name}" for t in live]
+    await exchange.text("\n".join(lines))
+
+
+async def revoke_token(exchange: Exchange) -> None:
+    await exchange.relay.revoke(token=exchange.token())
+    await exchange.answer(Response(status_code=204))
+
+
+# -- transfers ---------------------------------------------------------------------------------------------
+
+
+async def upload(exchange: Exchange) -> None:
+    token, name = exchange.token_and_name()
+    headers = exchange.headers
+    if "content-range" in headers:
+        raise Problem(Error.NO_RANGES, header="Content-Range")
+    chunked = "chunked" in headers.get("transfer-encoding", "").lower()
+    sent = await exchange.relay.upload(
+        token=token,
+        name=name,
+        length=None if chunked else int(headers.get("content-length", 0)),
+        media_type=headers.get("content-type", ""),
+        body=_body(exchange.receive),
+        client=exchange.client,
+    )
+    if exchange.wants_json():
+        await exchange.answer(JSONResponse({"outcome": Outcome.COMPLETE, "bytes": sent}))
+    else:
+        await exchange.text(f"delivered {sent} bytes")
+
+
+async def download(exchange: Exchange) -> None:
+    token, name = exchange.token_and_name()
+    headers = exchange.headers
+    if headers.get("range", "bytes=0-").replace(" ", "").lower() != "bytes=0-":
+        raise Problem(Error.NO_RANGES, header="Range")
+    sink = ResponseSink(exchange, name)
+    outcome = await exchange.relay.download(
+        token=token, name=name, wait=_wait(exchange), sink=sink, client=exchange.client
+    )
+    if outcome is not Outcome.COMPLETE:
+        await exchange.client.cut()
+
+
+async def head(exchange: Exchange) -> None:
+    """The headers a GET would get; takes nothing and does not use the token."""
+    token, name = exchange.token_and_name()
+    transfer = await exchange.relay.store.look(token=token, name=name, use=False)
+    if transfer is None:
+        raise Problem(Error.NO_UPLOAD)
+    response = Response(headers=_download_headers(transfer))
+    if transfer.length is None:
+        del response.headers["content-length"]
+    await exchange.answer(response)
+
+
+async def cancel(exchange: Exchange) -> None:
+    token, name = exchange.token_and_name()
+    if not await exchange.relay.cancel(token=token, name=name):
+        raise Problem(Error.NO_UPLOAD)
+    await exchange.answer(Response(status_code=204))
+
+
+def _wait(exchange: Exchange) -> float:
+    """Seconds of `?wait=`.  Raises Problem(BAD_WAIT)."""
+    settings = exchange.relay.settings
+    values = parse_qs(exchange.scope["query_string"].decode("latin-1"), keep_blank_values=True).get("wait")
+    if values is None:
+        return settings.download_wait
+    try:
+        wait = float(values[-1])
+    except ValueError:
+        wait = -1.0
+    if not 0 <= wait <= settings.download_wait_max:  # so is NaN
+        raise Problem(Error.BAD_WAIT, most=settings.download_wait_max)
+    return wait
+
+
+def _download_headers(transfer: Transfer) -> dict[str, str]:
+    headers = {
+        "content-type": transfer.type or "application/octet-stream",
+        "content-disposition": content_disposition(parse_name(transfer.name.encode())),
+        "accept-ranges": "none",
+    }
+    if transfer.length is not None:
+        headers["content-length"] = str(transfer.length)
+    return headers
+
+
+class ResponseSink:
+    """A download's response."""
+
+    def __init__(self, exchange: Exchange, name: str) -> None:
+        self.begun = False
+        self._exchange = exchange
+        self._name = name
+
+    def check(self, transfer: Transfer) -> None:
+        if transfer.length is None and self._exchange.scope["http_version"] == "1.0":
+            raise Problem(Error.HTTP_1_0)
+
+    async def begin(self, transfer: Transfer) -> None:
+        headers = SAFE_HEADERS | _download_headers(transfer)
+        headers |= {"relay-node": self._exchange.relay.node.id, "connection": "close"}
+        raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
+        await self._send({"type": "http.response.start", "status": 200, "headers": raw})
+        self.begun = True
+
+    async def write(self, data: bytes) -> None:
+        await self._send({"type": "http.response.body", "body": data, "more_body": True})
+
+    async def finish(self, data: bytes) -> None:
+        """Completes the response, and finds out whether the client took all of it."""
+        settings, headers = self._exchange.relay.settings, self._exchange.headers
+        hold = self._exchange.client.hold()
+        await self._send({"type": "http.response.body", "body": data, "more_body": False})
+        proxied = any(name in headers for name in ("via", "forwarded", "x-forwarded-for"))
+        if hold is not None and not await hold.delivered(patience=settings.stall, behind_proxy=proxied):
+            raise ClientGone
+
+    def progress(self) -> int:
+        return self._exchange.client.progress()
+
+    async def _send(self, message: Message) -> None:
+        # uvicorn's send() returns as if all were well when the client has gone (ASGI 2.3).
+        if self._exchange.client.is_lost:
+            raise ClientGone
+        await self._exchange.send(message)
+        if self._exchange.client.is_lost:
+            raise ClientGone
+
+
+# -- the node ----------------------------------------------------------------------------------------------
+
+
+async def healthz(exchange: Exchange) -> None:
+    await exchange.text("alive")
+
+
+async def readyz(exchange: Exchange) -> None:
+    if exchange.relay.phase >= Phase.UNREADY:
+        raise Problem(Error.DRAINING)
+    await exchange.relay.store.check(node=exchange.relay.node.id)
+    await exchange.text("ready")
+
+
+async def status(exchange: Exchange) -> None:
+    tokens, transfers = await exchange.relay.store.survey()
+    streaming = sum(transfer.state is State.STREAMING for transfer in transfers)
+    if exchange.wants_json():
+        await exchange.answer(
+            JSONResponse({"tokens": len(tokens), "transfers": len(transfers), "streaming": streaming})
+        )
+    else:
+        await exchange.text(as_text(tokens, transfers))
+
+
+async def not_found(exchange: Exchange) -> None:
+    raise Problem(Error.NOT_FOUND)

@@ -1,0 +1,136 @@
+"""What a node does for its clients: the operations behind the addresses.  See `transfer` for the streaming."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator
+
+from relay.connection import Connection
+from relay.errors import Error, Problem, StoreUnavailable
+from relay.names import new_id, new_token
+from relay.states import Answer, Outcome
+from relay.store import Final, Transfer
+from relay.transfer import RECHECK, ClientGone, Download, Sink, Upload
+from relay.work import Phase, Work
+
+
+class Relay(Work):
+    """One per process."""
+
+    async def make_token(self) -> str:
+        """A new token.  Raises Problem."""
+        with self.taking():
+            token = new_token()
+            await self.store.mint(token=token)
+            return token
+
+    async def upload(
+        self,
+        *,
+        token: str,
+        name: str,
+        length: int | None,
+        media_type: str,
+        body: AsyncIterator[bytes],
+        client: Connection,
+    ) -> int:
+        """Waits for a downloader and streams `body` to it.  Answers the bytes sent, all of which arrived.
+
+        Raises Problem, or ClientGone where nobody is left to answer.
+        """
+        if length is not None and 0 < self.settings.max_upload < length:
+            raise Problem(Error.TOO_LARGE, most=self.settings.max_upload)
+        transfer = self.store.transfer(token=token, name=name, transfer_id=new_id())
+        with self.taking():
+            return await Upload(self, transfer, body, client).run(length=length, media_type=media_type)
+
+    async def download(self, *, token: str, name: str, wait: float, sink: Sink, client: Connection) -> Outcome:
+        """Waits up to `wait` seconds for an upload and streams it to `sink`.  Answers how it ended.
+
+        Raises Problem while nothing has been sent, ClientGone where nobody is left to answer.
+        """
+        topic = self.store.keys.transfer(token, name)
+        wanted = False
+        try:
+            with (
+                self.taking(),
+                self.node.listening(topic) as listener,
+                client.telling(listener.set),
+            ):
+                deadline, use = time.monotonic() + wait, True
+                while True:
+                    transfer = await self._find(token=token, name=name, use=use)
+                    use = False
+                    if transfer is not None:
+                        sink.check(transfer)
+                    if transfer is not None and await self._join(transfer, joiner := new_id()):
+                        outcome = await Download(self, transfer, joiner, sink, client).run()
+                        if sink.begun or outcome is not Outcome.UPLOADER_GONE:
+                            return outcome
+                    elif time.monotonic() >= deadline:
+                        raise Problem(Error.NO_UPLOAD)
+                    elif not wanted:
+                        # Said first, then looked again: an upload that claims in between wakes us, or is found.
+                        wanted = True
+                        await self.store.want(token=token, name=name, node=self.node.id, wanted=True)
+                    else:
+                        await listener.wait(min(RECHECK, deadline - time.monotonic()))
+                    self._still_waiting(client)
+        finally:
+            if wanted and not self.node.listens(topic):
+                self.spawn(self._unwant(token, name))
+
+    async def cancel(self, *, token: str, name: str) -> bool:
+        """Ends the live transfer of a name, for both sides; False where there is none.
+
+        Raises Problem(UNKNOWN_TOKEN).
+        """
+        transfer = await self.store.look(token=token, name=name, use=False)
+        return transfer is not None and isinstance(await self.end(transfer, Outcome.CANCELLED), Final)
+
+    async def revoke(self, *, token: str) -> None:
+        """Deletes a token and ends its transfers.  Raises Problem(UNKNOWN_TOKEN)."""
+        transfers = await self.store.revoke(token=token)
+        if transfers is None:
+            raise Problem(Error.UNKNOWN_TOKEN)
+        for name, transfer_id in transfers:
+            await self.end(self.store.transfer(token=token, name=name, transfer_id=transfer_id), Outcome.REVOKED)
+
+    async def _find(self, *, token: str, name: str, use: bool) -> Transfer | None:
+        """The upload that waits under a name.  One whose node is dead is cleared away."""
+        transfer = await self.store.look(token=token, name=name, use=use)
+        if transfer is None or await self.node.is_alive(transfer.uploader):
+            return transfer
+        await self.end(transfer, Outcome.NODE_LOST)
+        return None
+
+    async def _join(self, transfer: Transfer, joiner: str) -> bool:
+        """Joins; False where the upload was over.  Raises Problem(TAKEN).
+
+        Redis may have joined us though we are not told (cancelled, or the reply lost): then we leave again.
+        """
+        joining = self.spawn(self.store.join(transfer, joiner=joiner, node=self.node.id))
+        try:
+            answer = await asyncio.shield(joining)
+        except (asyncio.CancelledError, StoreUnavailable):
+            self.spawn(self._leave(joining, transfer, joiner))
+            raise
+        if answer is Answer.TAKEN:
+            raise Problem(Error.TAKEN)
+        return answer is Answer.JOINED
+
+    async def _leave(self, joining: "asyncio.Task[Answer]", transfer: Transfer, joiner: str) -> None:
+        with contextlib.suppress(StoreUnavailable):
+            await joining
+        with contextlib.suppress(StoreUnavailable):
+            await self.end(transfer, Outcome.DOWNLOADER_GONE, joiner=joiner)
+
+    async def _unwant(self, token: str, name: str) -> None:
+        with contextlib.suppress(StoreUnavailable):
+            await self.store.want(token=token, name=name, node=self.node.id, wanted=False)
+
+    def _still_waiting(self, client: Connection) -> None:
+        if client.is_lost:
+            raise ClientGone
+        if self.phase >= Phase.RELEASED:
+            raise Problem(Error.DRAINING)

@@ -1,0 +1,140 @@
+"""Settings: environment variables `RELAY_…`, or the flags of `relay serve` made from them.
+
+Each field's description gives meaning and unit; its default is the default.  Times are in seconds, sizes in
+bytes.  A bad value stops the start with one line naming the variable.
+"""
+
+import re
+import secrets
+import socket
+from typing import Annotated, Self
+from urllib.parse import urlsplit
+
+from pydantic import Field, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from relay.flow import CHUNK
+
+#: The forms of RELAY_REDIS_URL.
+REDIS_SCHEMES = (
+    "redis",
+    "rediss",
+    "unix",
+    "redis+sentinel",
+    "rediss+sentinel",
+    "redis+cluster",
+    "rediss+cluster",
+)
+
+Seconds = Annotated[float, Field(gt=0, le=7 * 24 * 3600, allow_inf_nan=False)]
+Bytes = Annotated[int, Field(ge=0)]
+
+
+def _node_name() -> str:
+    """The host's name and 24 random bits: unique among nodes and restarts, readable in a log."""
+    host = re.sub(r"[^A-Za-z0-9.-]", "-", socket.gethostname())[:32] or "node"
+    return f"{host}-{secrets.token_hex(3)}"
+
+
+class Settings(BaseSettings):
+    """All of them.  See `relay serve --help`."""
+
+    model_config = SettingsConfigDict(env_prefix="RELAY_", frozen=True)
+
+    host: str = Field("0.0.0.0", description="address to listen on")  # noqa: S104 (a server for others)
+    port: int = Field(4000, ge=0, le=65535, description="TCP port to listen on; 0 takes a free one")
+    redis_url: str = Field(
+        "",
+        description="redis://, rediss://, unix://, redis+sentinel://HOST:PORT,HOST:PORT/SERVICE/DB or "
+        "redis+cluster://HOST:PORT; empty: alone, on an embedded store in this process",
+    )
+    prefix: str = Field(
+        "relay",
+        pattern=r"^[A-Za-z0-9_.-]{1,32}$",
+        description="first part of every Redis key, before the colon",
+    )
+    node: str = Field(
+        default_factory=_node_name,
+        pattern=r"^[A-Za-z0-9_.-]{1,64}$",
+        description="this node's id; must be unique. Default: the host's name and six random hex digits",
+    )
+    token_life: Seconds = Field(20 * 60, description="seconds a new token lives")
+    token_use: Seconds = Field(5 * 60, description="seconds each PUT or GET adds to the token's life")
+    token_max: Seconds = Field(60 * 60, description="most seconds from now that uses can extend a token to")
+    token_floor: Seconds = Field(
+        5 * 60, description="least seconds a token has left while one of its transfers streams"
+    )
+    upload_wait: Seconds = Field(5 * 60, description="seconds an upload waits for its downloader")
+    download_wait: float = Field(
+        2,
+        ge=0,
+        le=300,
+        allow_inf_nan=False,
+        description="seconds a download waits for its upload, without ?wait=",
+    )
+    download_wait_max: Seconds = Field(300, description="most seconds that ?wait= may ask for")
+    max_upload: Bytes = Field(0, description="most bytes of one upload; 0: no limit")
+    stall: Seconds = Field(5 * 60, description="seconds without a byte from or to a client that end its transfer")
+    chunk: int = Field(CHUNK, ge=1, le=16 * 1024 * 1024, description="most bytes of one Redis stream entry")
+    window: int = Field(
+        2 * 1024 * 1024,
+        ge=1,
+        le=1024 * 1024 * 1024,
+        description="bytes of one transfer that may be in Redis unacknowledged; one chunk more is the most",
+    )
+    heartbeat: Seconds = Field(2, description="seconds between a node's signs of life")
+    node_death: Seconds = Field(6, description="seconds without a sign of life after which a node counts as dead")
+    redis_patience: Seconds = Field(1.5, description="seconds to keep trying Redis before a new request is told 503")
+    transfer_patience: Seconds = Field(
+        10, description="seconds a running transfer keeps trying Redis before it ends as store_lost"
+    )
+    redis_connections: int = Field(
+        64,
+        ge=1,
+        le=10_000,
+        description="most Redis connections for commands; each streaming side may hold one more",
+    )
+    drain_delay: float = Field(
+        5,
+        ge=0,
+        le=3600,
+        allow_inf_nan=False,
+        description="seconds after SIGTERM in which the node is unready but still takes work, for the balancer to see",
+    )
+    drain_wait: float = Field(
+        10,
+        ge=0,
+        le=3600,
+        allow_inf_nan=False,
+        description="seconds after that until waiting clients are told 503",
+    )
+    drain_timeout: float = Field(
+        120,
+        ge=0,
+        le=24 * 3600,
+        allow_inf_nan=False,
+        description="seconds after SIGTERM until streams are cut off",
+    )
+    trusted_proxies: str = Field(
+        "",
+        description="addresses or networks, comma-separated, whose X-Forwarded-For and -Proto are believed",
+    )
+    log_level: str = Field("info", pattern=r"^(debug|info|warning|error)$", description="debug, info, warning, error")
+
+    @field_validator("redis_url")
+    @classmethod
+    def _known_scheme(cls, value: str) -> str:
+        if value and urlsplit(value).scheme not in REDIS_SCHEMES:
+            raise ValueError(f"must begin with {', '.join(s + '://' for s in REDIS_SCHEMES)} or be empty")
+        return value
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        """Refuses combinations that cannot work."""
+        if self.node_death < 2 * self.heartbeat:
+            raise ValueError("RELAY_NODE_DEATH must be at least twice RELAY_HEARTBEAT, or a late beat kills a node")
+        if self.token_max < self.token_floor:
+            raise ValueError("RELAY_TOKEN_MAX must be at least RELAY_TOKEN_FLOOR")
+        if self.download_wait > self.download_wait_max:
+            raise ValueError("RELAY_DOWNLOAD_WAIT must be at most RELAY_DOWNLOAD_WAIT_MAX")
+        return self

@@ -1,0 +1,508 @@
+"""The only module that gives Redis commands.  Each public method is one verb, typed and keyword-only.
+
+Every verb may be repeated safely, because a reply can be lost after the command was carried out: scripts
+compare ids, and stream entries carry their offsets as IDs.  So one loop, `Store._call`, repeats whatever
+fails until its patience ends, and then raises `StoreUnavailable`; no redis exception leaves this module.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any, Self, TypeVar
+
+from redis.exceptions import OutOfMemoryError, RedisError, ResponseError
+
+from relay.clients import COMMAND_TIMEOUT, PASSING, Client, connect
+from relay.errors import Error, Problem, StoreUnavailable
+from relay.flow import chunk_id, end_id, offset_of, trim_id
+from relay.keys import Keys, TransferKeys
+from relay.settings import Settings
+from relay.states import Answer, Outcome, State
+
+log = logging.getLogger("relay.store")
+
+T = TypeVar("T")
+
+#: Outcomes that come from outside, so that even an upload that still waits has to be left word of them.
+_TOLD = {Outcome.CANCELLED, Outcome.REVOKED, Outcome.NODE_LOST}
+#: Seconds a stream's keys stay after its end, for the other side to read how it ended.
+LINGER = 30.0
+#: Seconds the keys of a streaming transfer live without being renewed.
+STREAM_TTL = 60.0
+#: Seconds a claim outlives the upload's wait, so that it never ends before the wait does.
+_CLAIM_MARGIN = 60.0
+#: Entries of an inbox at most: more than wake-ups can pile up between two reads.
+_INBOX_MOST = 100_000
+_INBOX_TTL = 60.0
+_NODES_TTL = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """One live transfer: its identity, its keys, and what its hash says."""
+
+    token: str
+    name: str
+    id: str
+    keys: TransferKeys
+    state: State = State.WAITING
+    uploader: str = ""
+    downloader: str = ""
+    length: int | None = None
+    type: str = ""
+    created: int = 0
+    joined: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One stream entry: a chunk ending at byte offset `end`, or, with `outcome`, the end of the stream."""
+
+    end: int
+    data: bytes = b""
+    outcome: Outcome | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ack:
+    """How far the downloader is, in bytes, and how it ended, if it has.  `id` is the entry's, to wait beyond."""
+
+    id: str
+    position: int
+    outcome: Outcome | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Touched:
+    """How a transfer ended, if it has; else its state, and its downloader's node."""
+
+    outcome: Outcome | None
+    state: State = State.FREE
+    downloader: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Final:
+    """What the one caller that ended a transfer learns: the transfer as it was, the bytes that had been
+    acknowledged, and the seconds since the downloader joined (or the upload began, where none did)."""
+
+    transfer: Transfer
+    delivered: int
+    seconds: int
+
+
+class Store:
+    """The verbs.  `Store.connect` makes one; close it with `aclose`."""
+
+    def __init__(self, settings: Settings, commands: Client, blocking: Client) -> None:
+        self.settings = settings
+        self.keys = Keys(settings.prefix)
+        self._commands = commands
+        self._blocking = blocking
+        self._scripts = {name: commands.register_script(source) for name, source in _sources().items()}
+
+    @classmethod
+    def connect(cls, settings: Settings) -> Self:
+        """Clients for `settings.redis_url`; connects at the first command, not here."""
+        return cls(settings, *connect(settings))
+
+    async def aclose(self) -> None:
+        await self._commands.aclose()
+        await self._blocking.aclose()
+
+    # -- tokens ------------------------------------------------------------------------------------------
+
+    async def mint(self, *, token: str) -> None:
+        """Makes the token, with its whole life ahead."""
+        await self._run("mint", [self.keys.token(token)], [_ms(self.settings.token_life)])
+
+    async def token(self, *, token: str) -> tuple[float, dict[str, str]] | None:
+        """The seconds the token has left and its fields; None where it is gone.  Does not use it."""
+
+        async def ask() -> list[Any]:
+            pipe = self._commands.pipeline(transaction=False)
+            pipe.pttl(self.keys.token(token))
+            pipe.hgetall(self.keys.token(token))
+            return await pipe.execute()
+
+        left, fields = await self._call(ask)
+        return (left / 1000, _text(fields)) if left >= 0 else None
+
+    async def revoke(self, *, token: str) -> list[tuple[str, str]] | None:
+        """Deletes the token; answers the names and ids of its transfers, or None where it was gone already."""
+        answer = await self._run("revoke", [self.keys.token(token)], [])
+        fields = _pairs(answer)
+        return transfers_in(fields) if fields else None
+
+    # -- a transfer's life -------------------------------------------------------------------------------
+
+    def transfer(self, *, token: str, name: str, transfer_id: str) -> Transfer:
+        """The identity of a transfer, before Redis knows of it."""
+        return Transfer(token=token, name=name, id=transfer_id, keys=self.keys.of(token, name, transfer_id))
+
+    async def claim(
+        self,
+        transfer: Transfer,
+        *,
+        node: str,
+        length: int | None,
+        media_type: str,
+        use: bool,
+    ) -> "Transfer | list[str]":
+        """Claims the name.  Answers the nodes where a download waits for it, or the transfer that holds it.
+
+        Raises Problem(UNKNOWN_TOKEN).
+        """
+        answer = await self._run(
+            "claim",
+            [transfer.keys.token, transfer.keys.transfer],
+            [
+                transfer.id,
+                transfer.name,
+                node,
+                "" if length is None else length,
+                media_type,
+                *self._use(counts=use),
+                _ms(self.settings.upload_wait + _CLAIM_MARGIN),
+            ],
+        )
+        _need_token(answer)
+        if answer[0] == Answer.BUSY.encode():
+            return self._transfer(transfer.token, transfer.name, _pairs(answer[1]))
+        return str(answer[1].decode()).split()
+
+    async def look(self, *, token: str, name: str, use: bool) -> Transfer | None:
+        """The live transfer of a name, or None.  `use` counts as a use of the token.
+
+        Raises Problem(UNKNOWN_TOKEN).
+        """
+        keys = [self.keys.token(token), self.keys.transfer(token, name)]
+        answer = await self._run("look", keys, self._use(counts=use))
+        _need_token(answer)
+        return self._transfer(token, name, _pairs(answer[1])) if answer[0] == b"found" else None
+
+    async def want(self, *, token: str, name: str, node: str, wanted: bool) -> None:
+        """Says, or unsays, that a download waits on `node` for this name: its claim then wakes the node."""
+        await self._run("want", [self.keys.token(token)], [name, node, int(wanted)])
+
+    async def join(self, transfer: Transfer, *, joiner: str, node: str) -> Answer:
+        """Joins a download, named by its id `joiner`: JOINED, TAKEN or ABSENT."""
+        arguments: list[str | int] = [transfer.id, joiner, node, _ms(STREAM_TTL)]
+        return Answer((await self._run("join", transfer.keys.all(), arguments)).decode())
+
+    async def touch(self, transfer: Transfer, *, renew: bool) -> Touched:
+        """Says whether the transfer lives; with `renew`, and while it streams, renews its TTLs."""
+        answer = await self._run(
+            "touch",
+            transfer.keys.all(),
+            [transfer.id, _ms(self.settings.token_floor), _ms(STREAM_TTL) if renew else 0],
+            patience=self.settings.transfer_patience,
+        )
+        match [part.decode() for part in answer]:
+            case ["live", state, downloader]:
+                return Touched(None, State(state), downloader)
+            case ["ended", outcome]:
+                return Touched(Outcome(outcome))
+            case ["revoked"]:
+                return Touched(Outcome.REVOKED)
+            case _:
+                return Touched(Outcome.STORE_LOST)
+
+    async def end(
+        self,
+        transfer: Transfer,
+        outcome: Outcome,
+        *,
+        joiner: str = "",
+        position: int = 0,
+        only_waiting: bool = False,
+    ) -> "Final | Answer":
+        """Ends the transfer, if it is still this one (or, with `joiner`, still that download of it).
+
+        `position`: bytes handed to the downloader, where the caller knows; else the last acknowledgement's.
+        Exactly one caller hears `Final`.  The others hear GONE, or KEPT where `only_waiting` and it streams.
+        """
+        answer = await self._run(
+            "end",
+            transfer.keys.all(),
+            [
+                joiner or transfer.id,
+                transfer.name,
+                outcome,
+                _ms(LINGER),
+                position,
+                State.WAITING if only_waiting else "",
+                int(outcome in _TOLD),
+            ],
+            patience=self.settings.transfer_patience,
+        )
+        if answer[0] != b"ended":
+            return Answer(answer[0].decode())
+        was = self._transfer(transfer.token, transfer.name, _pairs(answer[3]))
+        return Final(was, delivered=int(answer[2]), seconds=int(answer[1]) - (was.joined or was.created))
+
+    async def forget(self, *streams: str) -> None:
+        """Deletes streams that nobody will read any more."""
+        await self._call(lambda: self._commands.unlink(*streams), patience=self.settings.transfer_patience)
+
+    # -- the streams -------------------------------------------------------------------------------------
+
+    async def append(self, transfer: Transfer, *, end: int, data: bytes | memoryview) -> Ack | None:
+        """Writes the chunk that ends at byte offset `end`, and looks at the downloader's progress.
+
+        None: the stream is gone, so the transfer is over.
+        """
+        return await self._write(transfer, chunk_id(end), {"d": data})
+
+    async def finish(self, transfer: Transfer, *, total: int) -> Ack | None:
+        """Writes the last entry of a whole upload of `total` bytes.  None: the stream is gone."""
+        return await self._write(transfer, end_id(total), {"end": Outcome.COMPLETE.value})
+
+    async def _write(self, transfer: Transfer, entry_id: str, fields: dict[Any, Any]) -> Ack | None:
+        async def write() -> list[Any]:
+            pipe = self._commands.pipeline(transaction=False)
+            pipe.xadd(transfer.keys.chunks, fields, id=entry_id, nomkstream=True)
+            pipe.xrevrange(transfer.keys.acks, count=1)
+            written, acks = await pipe.execute(raise_on_error=False)
+            if isinstance(written, ResponseError) and "equal or smaller" in str(written):
+                # It is there already: this is a repeat of a write whose reply was lost; or an end marker
+                # stands behind it, and then the acks say so too.
+                written = entry_id.encode()
+            return [_result(written), _result(acks)]
+
+        written, acks = await self._call(write, patience=self.settings.transfer_patience)
+        return None if written is None or not acks else _ack(acks[0])
+
+    async def acks(self, transfer: Transfer, *, after: str, timeout: float) -> Ack | None:
+        """Waits up to `timeout` seconds for progress beyond the entry with ID `after`, or for the end."""
+
+        async def read() -> Any:
+            return await self._blocking.xread({transfer.keys.acks: after}, block=_ms(timeout))
+
+        reply = await self._call(read, patience=self.settings.transfer_patience, blocks=timeout)
+        return _ack(reply[0][1][-1]) if reply else None
+
+    async def read(
+        self, transfer: Transfer, *, position: int, acknowledge: bool, count: int, timeout: float
+    ) -> list[Entry]:
+        """Waits up to `timeout` seconds for up to `count` entries after byte offset `position`.
+
+        `acknowledge` first tells the uploader's node that everything up to `position` was handed over, and
+        trims it away: one round trip for both.
+        """
+
+        async def read() -> list[Any]:
+            pipe = self._blocking.pipeline(transaction=False)
+            if acknowledge:
+                pipe.xtrim(transfer.keys.chunks, minid=trim_id(position), approximate=False)
+                pipe.xadd(
+                    transfer.keys.acks,
+                    {"to": position},
+                    id=chunk_id(position),
+                    maxlen=1,
+                    approximate=False,
+                    nomkstream=True,
+                )
+            pipe.xread({transfer.keys.chunks: chunk_id(position)}, count=count, block=_ms(timeout))
+            results = await pipe.execute(raise_on_error=False)
+            for result in results[:-1]:
+                # A repeat, or an end marker stands there: the next entry, or touch(), will tell.
+                if not (isinstance(result, ResponseError) and "equal or smaller" in str(result)):
+                    _result(result)
+            return list(_result(results[-1]) or [])
+
+        reply = await self._call(read, patience=self.settings.transfer_patience, blocks=timeout)
+        return [_entry(entry) for entry in reply[0][1]] if reply else []
+
+    # -- nodes -------------------------------------------------------------------------------------------
+
+    async def beat(self, *, node: str, facts: Mapping[str, str | int]) -> dict[str, float]:
+        """Signs the node in.  Answers every known node's seconds since its last sign of life."""
+        settings = self.settings
+        flat = [part for pair in facts.items() for part in pair]
+        await self._run("beat", [self.keys.node(node)], [_ms(3 * settings.heartbeat), *flat])
+        forget = _ms(10 * settings.node_death)
+        roll = await self._run("roll", [self.keys.nodes], [node, forget, _ms(_NODES_TTL)])
+        return {other.decode(): int(age) / 1000 for other, age in zip(roll[::2], roll[1::2], strict=True)}
+
+    async def is_beating(self, *, node: str) -> bool:
+        """Whether a node has beaten lately, asked of Redis: for one that is not on our list yet."""
+        return bool(await self._call(lambda: self._commands.exists(self.keys.node(node))))
+
+    async def sign_off(self, *, node: str) -> None:
+        """Takes a node that ends off the list, and its inbox away."""
+
+        async def leave() -> None:
+            pipe = self._commands.pipeline(transaction=False)
+            pipe.zrem(self.keys.nodes, node)
+            pipe.unlink(self.keys.node(node))
+            pipe.unlink(self.keys.inbox(node))
+            await pipe.execute()
+
+        await self._call(leave)
+
+    async def wake(self, *, node: str, about: str) -> None:
+        """Wakes whoever on `node` listens to `about`."""
+        await self._run("wake", [self.keys.inbox(node)], [about, _INBOX_MOST, _ms(_INBOX_TTL)])
+
+    async def inbox(self, *, node: str, after: str, timeout: float) -> tuple[str, list[str]]:
+        """Waits up to `timeout` seconds for wake-ups after entry ID `after`, and trims those before it.
+
+        Answers the last ID seen and what the wake-ups are about.  Raises StoreUnavailable at once.
+        """
+
+        async def read() -> list[Any]:
+            pipe = self._blocking.pipeline(transaction=False)
+            pipe.xtrim(self.keys.inbox(node), minid=after, approximate=False)
+            pipe.xread({self.keys.inbox(node): after}, count=1000, block=_ms(timeout))
+            return list((await pipe.execute())[1])
+
+        reply = await self._call(read, patience=0, blocks=timeout)
+        if not reply:
+            return after, []
+        entries = reply[0][1]
+        return entries[-1][0].decode(), [fields[b"about"].decode() for _, fields in entries]
+
+    async def check(self, *, node: str) -> None:
+        """Raises StoreUnavailable unless Redis answers a write."""
+        await self.wake(node=node, about="check")
+
+    async def survey(self) -> tuple[dict[str, float], list[Transfer]]:
+        """All tokens with the seconds they have left, and all transfers.  Scans the keyspace: not for hot paths."""
+
+        async def scan(pattern: str) -> list[str]:
+            return [key.decode() async for key in self._commands.scan_iter(match=pattern, count=1000)]
+
+        async def ask() -> tuple[list[str], list[Any], list[str], list[Any]]:
+            tokens = await scan(f"{self.keys.prefix}:token:*")
+            transfers = await scan(f"{self.keys.prefix}:transfer:*")
+            pipe = self._commands.pipeline(transaction=False)
+            for key in tokens:
+                pipe.pttl(key)
+            for key in transfers:
+                pipe.hgetall(key)
+            results = await pipe.execute()
+            return tokens, results[: len(tokens)], transfers, results[len(tokens) :]
+
+        tokens, lives, transfers, hashes = await self._call(ask)
+        life = {
+            key.partition("{")[2].rstrip("}"): left / 1000 for key, left in zip(tokens, lives, strict=True) if left > 0
+        }
+        live = []
+        for key, fields in zip(transfers, hashes, strict=True):
+            token, _, name = key.partition("{")[2].partition("}:")
+            if fields:
+                live.append(self._transfer(token, name, _text(fields)))
+        return life, live
+
+    # -- how it is done ----------------------------------------------------------------------------------
+
+    def _use(self, *, counts: bool) -> list[int]:
+        return [_ms(self.settings.token_use) if counts else 0, _ms(self.settings.token_max)]
+
+    def _transfer(self, token: str, name: str, fields: Mapping[str, str]) -> Transfer:
+        length = fields.get("length", "")
+        return Transfer(
+            token=token,
+            name=name,
+            id=fields["id"],
+            keys=self.keys.of(token, name, fields["id"]),
+            state=State(fields.get("state", State.WAITING)),
+            uploader=fields.get("uploader", ""),
+            downloader=fields.get("downloader", ""),
+            length=int(length) if length else None,
+            type=fields.get("type", ""),
+            created=int(fields.get("created", 0)),
+            joined=int(fields.get("joined", 0)),
+        )
+
+    async def _run(
+        self, verb: str, keys: Sequence[str], arguments: Sequence[str | int], *, patience: float | None = None
+    ) -> Any:
+        script = self._scripts[verb]
+        return await self._call(lambda: script(keys=keys, args=arguments), patience=patience)
+
+    async def _call(
+        self, command: Callable[[], Awaitable[T]], *, patience: float | None = None, blocks: float = 0
+    ) -> T:
+        """Runs the command, and again where Redis failed in passing, for up to `patience` seconds.
+
+        One attempt may take `COMMAND_TIMEOUT`, or what is left of the patience, beyond the seconds it
+        `blocks` by itself.  Raises StoreUnavailable.
+        """
+        patience = self.settings.redis_patience if patience is None else patience
+        loop = asyncio.get_running_loop()
+        begun, pause = loop.time(), 0.02
+        while True:
+            left = begun + patience - loop.time()
+            try:
+                async with asyncio.timeout(blocks + (min(COMMAND_TIMEOUT, left) if patience else COMMAND_TIMEOUT)):
+                    return await command()
+            except PASSING as error:
+                if loop.time() + pause >= begun + patience:
+                    full = isinstance(error, OutOfMemoryError)
+                    raise StoreUnavailable(Error.STORE_FULL if full else Error.STORE_DOWN) from error
+            except RedisError as error:
+                # Ours or the operator's to mend (no permission, wrong type, a bug), so it is said in the log.
+                log.error("Redis refused a command: %s: %s", type(error).__name__, error)
+                raise StoreUnavailable from error
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, 0.5)
+
+
+def transfers_in(token_fields: Mapping[str, str]) -> list[tuple[str, str]]:
+    """The names and ids of the live transfers that a token's fields list."""
+    return [(field[9:], value) for field, value in token_fields.items() if field.startswith("transfer:")]
+
+
+def _sources() -> dict[str, str]:
+    """The scripts, by verb; those named here get the shared functions they use put before them."""
+    folder = files("relay") / "lua"
+    text = {item.name.removesuffix(".lua"): item.read_text() for item in folder.iterdir() if item.name.endswith(".lua")}
+    shared = {"claim": "_use", "look": "_use", "end": "_mark"}
+    return {
+        verb: text[shared[verb]] + source if verb in shared else source
+        for verb, source in text.items()
+        if not verb.startswith("_")
+    }
+
+
+def _ms(seconds: float) -> int:
+    """Whole milliseconds, never 0: a BLOCK of 0 waits for ever, a PEXPIRE of 0 deletes."""
+    return max(1, round(seconds * 1000))
+
+
+def _text(fields: Mapping[bytes, bytes]) -> dict[str, str]:
+    return {key.decode(): value.decode() for key, value in fields.items()}
+
+
+def _pairs(flat: Sequence[bytes]) -> dict[str, str]:
+    """The fields of a hash as a script answers them."""
+    return {flat[i].decode(): flat[i + 1].decode() for i in range(0, len(flat), 2)}
+
+
+def _need_token(answer: Sequence[bytes]) -> None:
+    if answer[0] == b"no_token":
+        raise Problem(Error.UNKNOWN_TOKEN)
+
+
+def _result(value: Any) -> Any:
+    """A pipeline's result, raised if it is an error."""
+    if isinstance(value, Exception):
+        raise value
+    return value
+
+
+def _entry(raw: tuple[bytes, dict[bytes, bytes]]) -> Entry:
+    entry_id, fields = raw
+    if (outcome := fields.get(b"end")) is not None:
+        return Entry(offset_of(entry_id), outcome=Outcome(outcome.decode()))
+    return Entry(offset_of(entry_id), fields[b"d"])
+
+
+def _ack(raw: tuple[bytes, dict[bytes, bytes]]) -> Ack:
+    entry_id, fields = raw
+    outcome = fields.get(b"end")
+    return Ack(entry_id.decode(), offset_of(entry_id), Outcome(outcome.decode()) if outcome is not None else None)

@@ -1,0 +1,363 @@
+"""The two sides of a transfer, usually on two nodes: body → store, and store → body.
+
+Each side is one object with one `run`, and runs its loops side by side: one moves bytes, one keeps the
+transfer alive and watches for its end from outside.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from typing import Any, Protocol
+
+from relay.connection import Connection
+from relay.errors import Error, Problem, StoreUnavailable, problem_for_downloader, problem_for_uploader
+from relay.flow import Buffer, follows, may_write
+from relay.nodes import Listener, Node
+from relay.states import Outcome, State
+from relay.store import Ack, Final, Transfer
+from relay.work import Phase, Work
+
+#: Seconds between a waiting side's looks into Redis, in case its wake-up was lost.
+RECHECK = 30.0
+#: Seconds between the renewals of a streaming transfer; a twelfth of what its keys live.
+_TOUCH = 5.0
+#: Seconds one read of a stream blocks.
+_BLOCK = 2.0
+#: Seconds a joined download waits for the first entry before its headers go out regardless.
+_FIRST_ENTRY = 1.0
+#: Entries of one read: what the downloader's node has in memory at most, in chunks.
+_ENTRIES = 4
+#: Dead holders of a name that one upload clears away before it gives up.
+_TAKEOVERS = 3
+
+
+class ClientGone(Exception):
+    """The client of this side has left."""
+
+
+class Sink(Protocol):
+    """Where a download goes: the response."""
+
+    begun: bool
+
+    def check(self, transfer: Transfer) -> None:
+        """Raises Problem where this client cannot take such a transfer; nothing is joined then."""
+
+    async def begin(self, transfer: Transfer) -> None:
+        """Sends the headers."""
+
+    async def write(self, data: bytes) -> None:
+        """Hands over some bytes; returns when there is room for more.  Raises ClientGone."""
+
+    async def finish(self, data: bytes) -> None:
+        """Hands over the last bytes and completes the response; returns when the client has all of it.
+
+        Raises ClientGone.
+        """
+
+    def progress(self) -> int:
+        """A number that grows whenever the client takes something."""
+
+
+class _Side:
+    """What both sides of a transfer have: the other side's node to watch, and a client that may stall."""
+
+    #: Whether this side renews the transfer's TTLs.  The uploader's does, so that a transfer whose upload
+    #: is gone without a word expires under its downloader.
+    _renews: bool
+
+    def __init__(self, work: Work, transfer: Transfer, client: Connection) -> None:
+        self.work = work
+        self.store = work.store
+        self.transfer = transfer
+        self.client = client
+        self.peer = ""
+        #: Since when (monotonic seconds) the client owes us something: bytes to send, or to take.
+        self._owes_since: float | None = None
+
+    def _client_matters(self) -> bool:
+        return True
+
+    def _client_progress(self) -> int:
+        return 0
+
+    async def _keep(self, listener: Listener) -> Outcome:
+        """Keeps the transfer alive until something ends it from outside."""
+        progress, since = self._client_progress(), _now()
+        while True:
+            await listener.wait(min(_TOUCH, self.work.settings.stall))
+            if self.client.is_lost and self._client_matters():
+                raise ClientGone
+            if self.work.phase >= Phase.CUT:
+                return Outcome.DRAINED
+            if not await self.work.node.is_alive(self.peer):
+                return Outcome.NODE_LOST
+            if (outcome := (await self.store.touch(self.transfer, renew=self._renews)).outcome) is not None:
+                return outcome
+            if self._owes_since is None or self._client_progress() != progress:
+                progress, since = self._client_progress(), _now()
+            elif _now() - max(since, self._owes_since) >= self.work.settings.stall:
+                return Outcome.STALLED
+
+    def _why_cancelled(self, otherwise: Outcome) -> Outcome:
+        return Outcome.DRAINED if self.work.phase >= Phase.CLOSED else otherwise
+
+
+class Upload(_Side):
+    """One PUT."""
+
+    _renews = True
+
+    def __init__(self, work: Work, transfer: Transfer, body: AsyncIterator[bytes], client: Connection) -> None:
+        super().__init__(work, transfer, client)
+        self._body = body
+        self._buffer = Buffer(work.settings.chunk)
+        self._arrived = asyncio.Event()
+        self._taken = asyncio.Event()
+        self._received = 0
+        self._whole = False
+        self._written = 0
+        self._ack = Ack("0-1", 0)
+
+    async def run(self, *, length: int | None, media_type: str) -> int:
+        """Claims, waits, streams, settles.  Answers the bytes sent."""
+        outcome: Outcome | None = self._why_cancelled(Outcome.UPLOADER_GONE)
+        with self.work.node.listening(self.transfer.id) as listener, self.client.telling(listener.set):
+            try:
+                await self._claim(length=length, media_type=media_type)
+                outcome = await self._wait(listener) or await self._stream(listener)
+            except ClientGone:
+                outcome = Outcome.UPLOADER_GONE
+                raise
+            except StoreUnavailable:
+                outcome = Outcome.STORE_LOST
+                raise
+            except Problem:
+                outcome = None  # the claim was refused: there is nothing to settle
+                raise
+            finally:
+                if outcome is not None:
+                    keys = self.transfer.keys
+                    unread = (keys.acks, keys.chunks) if outcome is Outcome.COMPLETE else (keys.acks,)
+                    await self.work.settle(self.transfer, outcome, *unread)
+        if outcome is Outcome.COMPLETE:
+            return self._written
+        settings = self.work.settings
+        seconds = settings.upload_wait if outcome is Outcome.NO_DOWNLOADER else settings.stall
+        raise problem_for_uploader(outcome, sent=self._ack.position, seconds=seconds, most=settings.max_upload)
+
+    async def _claim(self, *, length: int | None, media_type: str) -> None:
+        """Claims the name, and wakes downloads that wait for it.  A dead node's claim is cleared away."""
+        for attempt in range(_TAKEOVERS):
+            answer = await self.store.claim(
+                self.transfer, node=self.work.node.id, length=length, media_type=media_type, use=attempt == 0
+            )
+            if not isinstance(answer, Transfer):
+                for node in answer:
+                    await self.work.node.send_wake(node, self.transfer.keys.transfer)
+                return
+            if await self.work.node.is_alive(answer.uploader):
+                break
+            await self.work.end(answer, Outcome.NODE_LOST)
+        raise Problem(Error.NAME_IN_USE)
+
+    async def _wait(self, listener: Listener) -> Outcome | None:
+        """Waits for a downloader, with nothing of the body read and no connection to Redis held.
+
+        Answers None when one has joined, else how the wait ended.
+        """
+        deadline = _now() + self.work.settings.upload_wait
+        with _counted(self.work.node, State.WAITING):
+            while True:
+                await listener.wait(min(RECHECK, deadline - _now()))
+                if self.client.is_lost:
+                    return Outcome.UPLOADER_GONE
+                if self.work.phase >= Phase.RELEASED:
+                    return Outcome.DRAINED
+                if _now() >= deadline:
+                    answer = await self.work.end(self.transfer, Outcome.NO_DOWNLOADER, only_waiting=True)
+                    if isinstance(answer, Final):
+                        return Outcome.NO_DOWNLOADER
+                now = await self.store.touch(self.transfer, renew=True)
+                if now.outcome is not None or now.state is State.STREAMING:
+                    self.peer = now.downloader
+                    return now.outcome
+
+    async def _stream(self, listener: Listener) -> Outcome:
+        with _counted(self.work.node, State.STREAMING):
+            return await _first(self._receive(), self._write(), self._keep(listener))
+
+    def _client_matters(self) -> bool:
+        return not self._whole  # once all of it is with us, the transfer can complete without the uploader
+
+    def _client_progress(self) -> int:
+        return self._received
+
+    async def _receive(self) -> Outcome | None:
+        """Body → buffer, as fast as the buffer empties."""
+        most = self.work.settings.max_upload
+        self._owes_since = _now()
+        async for piece in self._body:
+            self._owes_since = None
+            self._received += len(piece)
+            if 0 < most < self._received:
+                return Outcome.TOO_LARGE
+            self._buffer.add(piece)
+            self._arrived.set()
+            while self._buffer.full:
+                self._taken.clear()
+                await self._taken.wait()
+            self._owes_since = _now()
+        self._owes_since = None
+        self._whole = True
+        self._arrived.set()
+        return None
+
+    async def _write(self) -> Outcome:
+        """Buffer → store, within the window; then the end, and its acknowledgement."""
+        while True:
+            while not self._buffer and not self._whole:
+                self._arrived.clear()
+                await self._arrived.wait()
+            if not self._buffer:
+                break
+            data = self._buffer.take()
+            self._taken.set()
+            self._written += len(data)
+            if outcome := await self._acked(await self.store.append(self.transfer, end=self._written, data=data)):
+                return outcome
+            while not may_write(
+                written=self._written, acknowledged=self._ack.position, window=self.work.settings.window
+            ):
+                if outcome := await self._acknowledged():
+                    return outcome
+        if outcome := await self._acked(await self.store.finish(self.transfer, total=self._written)):
+            return outcome
+        while True:
+            if outcome := await self._acknowledged():
+                return outcome
+
+    async def _acknowledged(self) -> Outcome | None:
+        """Waits a while for the downloader's progress; answers how it ended, if it has."""
+        ack = await self.store.acks(self.transfer, after=self._ack.id, timeout=_BLOCK)
+        return await self._acked(ack) if ack is not None else None
+
+    async def _acked(self, ack: Ack | None) -> Outcome | None:
+        """Takes note of an acknowledgement; None for the stream being gone."""
+        if ack is None:
+            return (await self.store.touch(self.transfer, renew=True)).outcome or Outcome.STORE_LOST
+        self._ack = ack
+        return ack.outcome
+
+
+class Download(_Side):
+    """One GET that has joined an upload."""
+
+    _renews = False
+
+    def __init__(self, work: Work, transfer: Transfer, joiner: str, sink: Sink, client: Connection) -> None:
+        super().__init__(work, transfer, client)
+        self.peer = transfer.uploader
+        self._joiner = joiner
+        self._sink = sink
+        self._position = 0
+        self._finishing = False
+
+    async def run(self) -> Outcome:
+        """Wakes the uploader, streams, settles.  Raises Problem while nothing has been sent."""
+        outcome = self._why_cancelled(Outcome.DOWNLOADER_GONE)
+        with (
+            self.work.node.listening(self.transfer.id) as listener,
+            self.client.telling(listener.set),
+            _counted(self.work.node, State.STREAMING),
+        ):
+            try:
+                await self.work.node.send_wake(self.peer, self.transfer.id)
+                outcome = await _first(self._copy(), self._keep(listener))
+            except ClientGone:
+                outcome = Outcome.DOWNLOADER_GONE
+                raise
+            except StoreUnavailable:
+                outcome = Outcome.STORE_LOST
+            finally:
+                await self.work.settle(
+                    self.transfer, outcome, self.transfer.keys.chunks, joiner=self._joiner, position=self._position
+                )
+        if not self._sink.begun and outcome is not Outcome.UPLOADER_GONE:
+            raise problem_for_downloader(outcome, seconds=self.work.settings.stall)
+        return outcome
+
+    def _client_matters(self) -> bool:
+        return not self._finishing  # the response's end closes the connection, and the sink watches it
+
+    def _client_progress(self) -> int:
+        return self._sink.progress()
+
+    async def _copy(self) -> Outcome:
+        """Store → body.  Each read acknowledges what the one before it brought."""
+        acknowledge = False
+        while True:
+            entries = await self.store.read(
+                self.transfer,
+                position=self._position,
+                acknowledge=acknowledge,
+                count=_ENTRIES,
+                timeout=_BLOCK if self._sink.begun else _FIRST_ENTRY,
+            )
+            acknowledge = bool(entries)
+            if not entries and self.transfer.length != 0:
+                await self._begin()
+            for entry in entries:
+                if entry.outcome not in (None, Outcome.COMPLETE):
+                    return entry.outcome
+                if not follows(position=self._position, end=entry.end, size=len(entry.data)):
+                    return Outcome.STORE_LOST
+                # A client that has Content-Length bytes may close at once, so those end the download too.
+                self._finishing = entry.outcome is not None or entry.end == self.transfer.length
+                await self._begin()
+                await self._hand_over(entry.data)
+                self._position = entry.end
+                if self._finishing:
+                    return Outcome.COMPLETE
+
+    async def _begin(self) -> None:
+        """Sends the headers with the first entry or a second after joining: until then an upload that turns
+        out to be gone can still be answered by a status."""
+        if not self._sink.begun:
+            await self._sink.begin(self.transfer)
+
+    async def _hand_over(self, data: bytes) -> None:
+        self._owes_since = _now()
+        await (self._sink.finish(data) if self._finishing else self._sink.write(data))
+        self._owes_since = None
+
+
+def _now() -> float:
+    return time.monotonic()
+
+
+@contextlib.contextmanager
+def _counted(node: Node, state: State) -> Iterator[None]:
+    node.holding[state] += 1
+    try:
+        yield
+    finally:
+        node.holding[state] -= 1
+
+
+async def _first(*work: Coroutine[Any, Any, Outcome | None]) -> Outcome:
+    """Runs all side by side until one answers an outcome or raises; then cancels the others and waits for them."""
+    tasks = [asyncio.create_task(each) for each in work]
+    try:
+        pending = set(tasks)
+        while True:
+            done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+            # In the order given, so that the answer does not depend on the set's when two are done at once.
+            for task in (task for task in tasks if task in done):
+                if (outcome := task.result()) is not None:
+                    return outcome
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,124 @@
+"""What a node is at: the phase of its shutdown, its running sides, and how a transfer is ended and accounted for.
+
+Whatever happens to a side of a transfer, it ends in `Work.settle`, which runs to its end even if the side is
+cancelled: the claim is given up, the other side finds the outcome in its stream, and is woken.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Coroutine, Iterator
+from enum import IntEnum
+from typing import Any
+
+from relay.errors import Error, Problem, StoreUnavailable
+from relay.nodes import Node
+from relay.settings import Settings
+from relay.states import Answer, Outcome
+from relay.store import Final, Store, Transfer
+
+log = logging.getLogger("relay.transfer")
+
+
+class Phase(IntEnum):
+    """How far this node's shutdown is.  Each includes those before it."""
+
+    SERVING = 0
+    UNREADY = 1  # /readyz says 503; work is still taken
+    CLOSED = 2  # nothing new is taken
+    RELEASED = 3  # clients that still wait are told to try again
+    CUT = 4  # streams are cut off
+
+
+class Work:
+    """The state that all clients of a node share."""
+
+    def __init__(self, settings: Settings, store: Store, node: Node) -> None:
+        self.settings = settings
+        self.store = store
+        self.node = node
+        self.phase = Phase.SERVING
+        self._background: set[asyncio.Task[Any]] = set()
+        self._sides = 0
+
+    @contextlib.contextmanager
+    def taking(self) -> Iterator[None]:
+        """Around the service of one client.  Raises Problem(DRAINING) where nothing new is taken."""
+        if self.phase >= Phase.CLOSED:
+            raise Problem(Error.DRAINING)
+        self._sides += 1
+        try:
+            yield
+        finally:
+            self._sides -= 1
+
+    def is_idle(self) -> bool:
+        """Whether no client of this node waits or streams."""
+        return not self._sides
+
+    def advance(self, phase: Phase) -> None:
+        """Takes the shutdown to the next phase."""
+        self.phase = max(self.phase, phase)
+        self.node.wake_all()
+
+    async def end(
+        self,
+        transfer: Transfer,
+        outcome: Outcome,
+        *,
+        joiner: str = "",
+        position: int = 0,
+        only_waiting: bool = False,
+    ) -> Final | Answer:
+        """Ends a transfer; where that was us, logs, counts and wakes the other side."""
+        answer = await self.store.end(transfer, outcome, joiner=joiner, position=position, only_waiting=only_waiting)
+        if isinstance(answer, Final):
+            was = answer.transfer
+            self.node.counts[outcome] += 1
+            log.info(
+                "transfer %s outcome=%s bytes=%d seconds=%d token=%s name=%s uploader=%s downloader=%s",
+                was.id,
+                outcome,
+                answer.delivered,
+                answer.seconds,
+                f"{was.token[:4]}…",
+                was.name,
+                was.uploader,
+                was.downloader or "-",
+            )
+            for node in {was.uploader, was.downloader}:
+                await self.node.send_wake(node, was.id)
+        return answer
+
+    async def settle(
+        self, transfer: Transfer, outcome: Outcome, *streams: str, joiner: str = "", position: int = 0
+    ) -> None:
+        """Ends this side's transfer, whoever ended it first, and deletes the `streams` that only this side reads.
+
+        Runs to its end even if the caller is cancelled.  Waits for that, except where Redis is away: then the
+        client need not wait, and what cannot be deleted expires.
+        """
+        work = self.spawn(self._settle(transfer, outcome, streams, joiner=joiner, position=position))
+        if outcome is not Outcome.STORE_LOST:
+            await asyncio.shield(work)
+
+    async def _settle(
+        self, transfer: Transfer, outcome: Outcome, streams: tuple[str, ...], *, joiner: str, position: int
+    ) -> None:
+        try:
+            await self.end(transfer, outcome, joiner=joiner, position=position)
+            await self.store.forget(*streams)
+        except StoreUnavailable:
+            log.warning("transfer %s outcome=%s: Redis is away, its keys are left to expire", transfer.id, outcome)
+
+    def spawn(self, work: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
+        """Runs `work` to its end, beyond the request that began it; `finish` waits for it."""
+        task = asyncio.create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+        return task
+
+    async def finish(self) -> None:
+        """Waits for what `spawn` began."""
+        while self._background:
+            await asyncio.wait(self._background)
