@@ -63,11 +63,11 @@ def create_app(settings: Settings, store: Store | None = None) -> Starlette:
             route("/healthz", {"GET": http.healthz, "HEAD": http.healthz}),
             route("/readyz", {"GET": http.readyz, "HEAD": http.readyz}),
             *(route(path, {"GET": http.not_found}) for path in ("/favicon.ico", "/robots.txt", "/metrics")),
-            Route("/{path:path}", _App(Front(relay))),
         ],
         lifespan=lifespan,
     )
     app.router.redirect_slashes = False
+    app.router.default = Front(relay)  # not a Route: its pattern would miss paths with a newline
     app.state.relay = relay
     return app
 

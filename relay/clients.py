@@ -67,9 +67,7 @@ def connect(settings: Settings) -> tuple[Client, Client]:
             timeout=COMMAND_TIMEOUT,
             **options,
         )
-        return Redis(connection_pool=pool), Redis(
-            connection_pool=ConnectionPool.from_url(settings.redis_url, **options)
-        )
+        return Redis.from_pool(pool), Redis.from_pool(ConnectionPool.from_url(settings.redis_url, **options))
     options |= dict(parse_qsl(url.query))
     options |= {key: unquote(value) for key in ("username", "password") if (value := getattr(url, key))}
     if kind == "rediss":

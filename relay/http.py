@@ -3,6 +3,7 @@
 A handler is an async function of an `Exchange`; whatever `Problem` it raises is rendered in `endpoint`.
 """
 
+import asyncio
 import contextlib
 import json
 import logging
@@ -37,6 +38,8 @@ SAFE_HEADERS = {
 
 #: Bytes of a body that are read and thrown away after an early answer, so that the client gets to read it.
 _DRAIN_MOST = 8 * 1024 * 1024
+#: Seconds that may take.
+_DRAIN_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,9 +150,9 @@ async def _answer_early(exchange: Exchange, answer: Response) -> None:
         await exchange.send(message)
 
     await Exchange(exchange.relay, exchange.scope, exchange.receive, send).answer(answer)
-    if "100-continue" not in exchange.headers.get("expect", "").lower():
-        read = 0
-        with contextlib.suppress(ClientGone):
+    read = 0
+    with contextlib.suppress(ClientGone, TimeoutError):
+        async with asyncio.timeout(_DRAIN_SECONDS):
             async for piece in _body(exchange.receive):
                 read += len(piece)
                 if read > _DRAIN_MOST:

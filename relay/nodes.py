@@ -169,7 +169,6 @@ class Node:
                 await self._roll()
                 if not reachable:
                     log.warning("Redis answers again")
-                    self.wake_all()
                 reachable = True
             except StoreUnavailable:
                 if reachable:
@@ -178,14 +177,17 @@ class Node:
             await asyncio.sleep(self._settings.heartbeat)
 
     async def _read_for_ever(self) -> None:
-        after = "0-0"
+        after, missed = "0-0", False
         while True:
             try:
                 after, topics = await self._store.inbox(node=self.id, after=after, timeout=_INBOX_BLOCK)
             except StoreUnavailable:
-                # Redis may have come back empty, its clock behind our last ID: begin again.
-                after = "0-0"
+                # Redis may come back empty, its clock behind our last ID: begin again.
+                after, missed = "0-0", True
                 await asyncio.sleep(0.2)
                 continue
+            if missed:
+                missed = False
+                self.wake_all()
             for topic in topics:
                 self.wake(topic)

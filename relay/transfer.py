@@ -100,9 +100,6 @@ class _Side:
             elif _now() - max(since, self._owes_since) >= self.work.settings.stall:
                 return Outcome.STALLED
 
-    def _why_cancelled(self, otherwise: Outcome) -> Outcome:
-        return Outcome.DRAINED if self.work.phase >= Phase.CLOSED else otherwise
-
 
 class Upload(_Side):
     """One PUT."""
@@ -122,13 +119,16 @@ class Upload(_Side):
 
     async def run(self, *, length: int | None, media_type: str) -> int:
         """Claims, waits, streams, settles.  Answers the bytes sent."""
-        outcome: Outcome | None = self._why_cancelled(Outcome.UPLOADER_GONE)
+        outcome: Outcome | None = Outcome.UPLOADER_GONE
         with self.work.node.listening(self.transfer.id) as listener, self.client.telling(listener.set):
             try:
                 await self._claim(length=length, media_type=media_type)
                 outcome = await self._wait(listener) or await self._stream(listener)
             except ClientGone:
                 outcome = Outcome.UPLOADER_GONE
+                raise
+            except asyncio.CancelledError:
+                outcome = Outcome.DRAINED
                 raise
             except StoreUnavailable:
                 outcome = Outcome.STORE_LOST
@@ -266,7 +266,7 @@ class Download(_Side):
 
     async def run(self) -> Outcome:
         """Wakes the uploader, streams, settles.  Raises Problem while nothing has been sent."""
-        outcome = self._why_cancelled(Outcome.DOWNLOADER_GONE)
+        outcome = Outcome.DOWNLOADER_GONE
         with (
             self.work.node.listening(self.transfer.id) as listener,
             self.client.telling(listener.set),
@@ -277,6 +277,9 @@ class Download(_Side):
                 outcome = await _first(self._copy(), self._keep(listener))
             except ClientGone:
                 outcome = Outcome.DOWNLOADER_GONE
+                raise
+            except asyncio.CancelledError:
+                outcome = Outcome.DRAINED
                 raise
             except StoreUnavailable:
                 outcome = Outcome.STORE_LOST

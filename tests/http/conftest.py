@@ -1,0 +1,39 @@
+"""Every test here runs against one node on the embedded store, and against two nodes over a real Redis."""
+
+import secrets
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.cluster import Cluster, NodeProcess
+from tests.support.redis import RedisServer
+from tests.support.wait import wait_until
+
+#: Short, so that the tests of limits are.
+LIMITS: dict[str, object] = {"upload_wait": 4, "download_wait_max": 60, "max_upload": 64 * 1024 * 1024}
+
+
+@pytest.fixture(scope="session", params=["embedded", "cluster"])
+def shared_cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    if request.param == "embedded":
+        cluster = Cluster([NodeProcess("alone", settings=LIMITS)], None, "relay")
+    else:
+        server: RedisServer = request.getfixturevalue("redis_server")
+        prefix = f"http-{secrets.token_hex(4)}"
+        nodes = [NodeProcess(name, server.url, LIMITS | {"prefix": prefix}) for name in ("a", "b")]
+        cluster = Cluster(nodes, server.client(), prefix)
+    yield cluster
+    cluster.stop()
+    assert "Traceback" not in cluster.logs()
+
+
+@pytest.fixture
+def cluster(shared_cluster: Cluster) -> Iterator[Cluster]:
+    """The cluster; after each test no transfer may have left a key, and no key may be without a TTL."""
+    yield shared_cluster
+    wait_until(lambda: not shared_cluster.left_over(), "no key to be left over")
+
+
+@pytest.fixture
+def token(cluster: Cluster) -> str:
+    return cluster.token()

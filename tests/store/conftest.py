@@ -1,0 +1,48 @@
+"""The store on each server it must work on: fakeredis in the process, the newest real Redis, the oldest."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from relay.names import new_id, new_token
+from relay.settings import Settings
+from relay.store import Store, Transfer
+from tests.support.redis import RedisServer
+
+
+@pytest.fixture(params=["fakeredis", "redis", "redis 6.2"])
+def redis_url(request: pytest.FixtureRequest) -> str:
+    if request.param == "fakeredis":
+        return ""
+    server: RedisServer = request.getfixturevalue("redis_server" if request.param == "redis" else "oldest_redis_server")
+    return server.url
+
+
+@pytest.fixture
+async def store(redis_url: str, prefix: str) -> AsyncIterator[Store]:
+    """A store; after the test no key may be without a TTL."""
+    store = Store.connect(Settings(redis_url=redis_url, prefix=prefix, node="here"))
+    yield store
+    raw = client(store)
+    endless = [key async for key in raw.scan_iter(f"{prefix}:*") if await raw.ttl(key) == -1]
+    await store.aclose()
+    assert not endless
+
+
+def client(store: Store) -> Any:
+    """The store's own client, to look at what its verbs did."""
+    return store._commands
+
+
+@pytest.fixture
+async def token(store: Store) -> str:
+    token = new_token()
+    await store.mint(token=token)
+    return token
+
+
+@pytest.fixture
+def transfer(store: Store, token: str) -> Transfer:
+    """A transfer that is not claimed yet."""
+    return store.transfer(token=token, name="file.bin", transfer_id=new_id())

@@ -1,0 +1,113 @@
+"""Every (state, event) through the real scripts, compared with the table in `states`."""
+
+import pytest
+
+from relay.names import new_id
+from relay.states import MOVES, Answer, Event, Move, Outcome, State
+from relay.store import Final, Store, Transfer
+from tests.store.conftest import client
+
+
+async def bring_to(store: Store, transfer: Transfer, state: State) -> None:
+    if state is not State.FREE:
+        await store.claim(transfer, node="up", length=None, media_type="", use=False)
+    if state is State.STREAMING:
+        assert await store.join(transfer, joiner=new_id(), node="down") is Answer.JOINED
+
+
+async def ask(store: Store, transfer: Transfer, event: Event) -> Answer:
+    match event:
+        case Event.CLAIM:
+            other = store.transfer(token=transfer.token, name=transfer.name, transfer_id=new_id())
+            answer = await store.claim(other, node="up2", length=None, media_type="", use=False)
+            return Answer.BUSY if isinstance(answer, Transfer) else Answer.CLAIMED
+        case Event.JOIN:
+            return await store.join(transfer, joiner=new_id(), node="down2")
+        case Event.GIVE_UP:
+            final = await store.end(transfer, Outcome.NO_DOWNLOADER, only_waiting=True)
+        case Event.END:
+            final = await store.end(transfer, Outcome.CANCELLED)
+    return Answer.ENDED if isinstance(final, Final) else final
+
+
+async def state_of(store: Store, transfer: Transfer) -> State:
+    found = await store.look(token=transfer.token, name=transfer.name, use=False)
+    return State.FREE if found is None else found.state
+
+
+@pytest.mark.parametrize(("pair", "move"), MOVES.items(), ids=lambda value: "-".join(map(str, value)))
+async def test_move(store: Store, transfer: Transfer, pair: tuple[State, Event], move: Move) -> None:
+    state, event = pair
+    await bring_to(store, transfer, state)
+    assert await ask(store, transfer, event) is move.answer
+    assert await state_of(store, transfer) is move.state
+
+
+async def test_a_claim_makes_a_readable_hash_with_a_ttl(store: Store, transfer: Transfer) -> None:
+    await store.claim(transfer, node="up", length=5, media_type="text/plain", use=False)
+    raw = client(store)
+    fields = await raw.hgetall(transfer.keys.transfer)
+    assert fields.pop(b"created").isdigit()
+    assert fields == {
+        b"id": transfer.id.encode(),
+        b"state": b"waiting",
+        b"uploader": b"up",
+        b"length": b"5",
+        b"type": b"text/plain",
+    }
+    assert 350 < await raw.ttl(transfer.keys.transfer) <= 360
+    assert await raw.hget(transfer.keys.token, "transfer:file.bin") == transfer.id.encode()
+
+
+async def test_a_busy_claim_answers_the_holder(store: Store, transfer: Transfer) -> None:
+    await store.claim(transfer, node="up", length=5, media_type="", use=False)
+    other = store.transfer(token=transfer.token, name=transfer.name, transfer_id=new_id())
+    holder = await store.claim(other, node="up2", length=None, media_type="", use=False)
+    assert isinstance(holder, Transfer)
+    assert (holder.id, holder.uploader, holder.length) == (transfer.id, "up", 5)
+
+
+async def test_a_repeated_join_is_joined_and_another_is_taken(store: Store, transfer: Transfer) -> None:
+    await store.claim(transfer, node="up", length=None, media_type="", use=False)
+    assert await store.join(transfer, joiner="me", node="down") is Answer.JOINED
+    assert await store.join(transfer, joiner="me", node="down") is Answer.JOINED
+    assert await store.join(transfer, joiner="you", node="down") is Answer.TAKEN
+
+
+async def test_a_joiner_ends_only_its_own_download(store: Store, transfer: Transfer) -> None:
+    await store.claim(transfer, node="up", length=None, media_type="", use=False)
+    await store.join(transfer, joiner="me", node="down")
+    assert await store.end(transfer, Outcome.DOWNLOADER_GONE, joiner="you") is Answer.GONE
+    assert isinstance(await store.end(transfer, Outcome.DOWNLOADER_GONE, joiner="me"), Final)
+
+
+async def test_one_of_many_hears_that_it_ended(store: Store, transfer: Transfer) -> None:
+    await store.claim(transfer, node="up", length=9, media_type="", use=False)
+    await store.join(transfer, joiner="me", node="down")
+    final = await store.end(transfer, Outcome.COMPLETE, joiner="me", position=9)
+    assert isinstance(final, Final)
+    assert (final.delivered, final.transfer.uploader, final.transfer.downloader) == (9, "up", "down")
+    assert await store.end(transfer, Outcome.UPLOADER_GONE) is Answer.GONE
+
+
+async def test_an_end_leaves_no_claim_and_no_field(store: Store, transfer: Transfer) -> None:
+    await store.claim(transfer, node="up", length=9, media_type="", use=False)
+    await store.end(transfer, Outcome.UPLOADER_GONE)
+    raw = client(store)
+    assert not await raw.exists(transfer.keys.transfer, transfer.keys.chunks, transfer.keys.acks)
+    assert await raw.hget(transfer.keys.token, "transfer:file.bin") is None
+
+
+async def test_want_keeps_one_entry_a_node(store: Store, transfer: Transfer) -> None:
+    for node, wanted in [("a", True), ("b", True), ("a", True), ("c", True), ("b", False)]:
+        await store.want(token=transfer.token, name=transfer.name, node=node, wanted=wanted)
+    assert await store.claim(transfer, node="up", length=None, media_type="", use=False) == ["a", "c"]
+    for node in ("a", "c"):
+        await store.want(token=transfer.token, name=transfer.name, node=node, wanted=False)
+    assert await client(store).hget(transfer.keys.token, "wanted:file.bin") is None
+
+
+async def test_want_makes_no_token(store: Store, transfer: Transfer) -> None:
+    await store.revoke(token=transfer.token)
+    await store.want(token=transfer.token, name=transfer.name, node="a", wanted=True)
+    assert not await client(store).exists(transfer.keys.token)

@@ -1,0 +1,69 @@
+"""beat, roll, inbox, survey, and what an absent Redis means."""
+
+import asyncio
+import time
+
+import pytest
+
+from relay.errors import StoreUnavailable
+from relay.settings import Settings
+from relay.store import Store, Transfer
+from tests.store.conftest import client
+from tests.support.ports import free_port
+
+
+async def test_a_beat_lists_all_with_their_ages(store: Store) -> None:
+    await store.beat(node="a", facts={"host": "x"})
+    await asyncio.sleep(0.05)
+    ages = await store.beat(node="b", facts={"host": "y"})
+    assert set(ages) == {"a", "b"}
+    assert 0.04 < ages["a"] < 5
+    assert ages["b"] < ages["a"]
+    assert await store.is_beating(node="a")
+    assert await client(store).hgetall(store.keys.node("a")) == {b"host": b"x"}
+
+
+async def test_a_node_that_signs_off_is_gone(store: Store) -> None:
+    await store.beat(node="a", facts={"host": "x"})
+    await store.wake(node="a", about="x")
+    await store.sign_off(node="a")
+    assert not await store.is_beating(node="a")
+    assert set(await store.beat(node="b", facts={"host": "y"})) == {"b"}
+    assert not await client(store).exists(store.keys.inbox("a"))
+
+
+async def test_wake_ups_arrive_once_and_in_order(store: Store) -> None:
+    reading = asyncio.create_task(store.inbox(node="a", after="0-0", timeout=30))
+    await asyncio.sleep(0)
+    await store.wake(node="a", about="1")
+    after, topics = await asyncio.wait_for(reading, 10)
+    assert topics == ["1"]
+    await store.wake(node="a", about="2")
+    await store.wake(node="a", about="3")
+    after, topics = await store.inbox(node="a", after=after, timeout=1)
+    assert topics == ["2", "3"]
+    assert await store.inbox(node="a", after=after, timeout=0.02) == (after, [])
+    assert await client(store).xlen(store.keys.inbox("a")) <= 1
+
+
+async def test_survey(store: Store, transfer: Transfer) -> None:
+    await store.claim(transfer, node="up", length=3, media_type="", use=False)
+    lives, transfers = await store.survey()
+    assert set(lives) == {transfer.token}
+    assert [(found.token, found.name, found.id) for found in transfers] == [
+        (transfer.token, transfer.name, transfer.id)
+    ]
+
+
+async def test_an_absent_redis_is_said_within_the_patience(prefix: str) -> None:
+    store = Store.connect(
+        Settings(redis_url=f"redis://127.0.0.1:{free_port()}", prefix=prefix, redis_patience=0.3, transfer_patience=0.6)
+    )
+    begun = time.monotonic()
+    with pytest.raises(StoreUnavailable):
+        await store.mint(token="x" * 22)
+    assert time.monotonic() - begun >= 0.1
+    with pytest.raises(StoreUnavailable):
+        await store.forget("x")
+    assert time.monotonic() - begun >= 0.4
+    await store.aclose()

@@ -1,0 +1,154 @@
+"""append, finish, read, acks, touch and the end markers: the bytes between two nodes."""
+
+import asyncio
+
+import pytest
+
+from relay.names import new_id
+from relay.states import Outcome, State
+from relay.store import Ack, Entry, Store, Touched, Transfer
+from tests.store.conftest import client
+
+
+@pytest.fixture
+async def streaming(store: Store, transfer: Transfer) -> Transfer:
+    await store.claim(transfer, node="up", length=None, media_type="", use=False)
+    await store.join(transfer, joiner="me", node="down")
+    return transfer
+
+
+async def read(store: Store, transfer: Transfer, position: int, *, acknowledge: bool = False) -> list[Entry]:
+    return await store.read(transfer, position=position, acknowledge=acknowledge, count=4, timeout=0.05)
+
+
+async def test_chunks_are_read_back_in_order_from_any_offset(store: Store, streaming: Transfer) -> None:
+    assert await store.append(streaming, end=3, data=b"abc") == Ack("0-1", 0)
+    await store.append(streaming, end=5, data=memoryview(b"de"))
+    await store.finish(streaming, total=5)
+    assert await read(store, streaming, 0) == [Entry(3, b"abc"), Entry(5, b"de"), Entry(5, outcome=Outcome.COMPLETE)]
+    assert await read(store, streaming, 3) == [Entry(5, b"de"), Entry(5, outcome=Outcome.COMPLETE)]
+
+
+async def test_a_repeated_write_doubles_nothing(store: Store, streaming: Transfer) -> None:
+    for _ in range(3):
+        assert await store.append(streaming, end=3, data=b"abc") == Ack("0-1", 0)
+    await store.append(streaming, end=5, data=b"de")
+    assert await store.append(streaming, end=3, data=b"abc") == Ack("0-1", 0)
+    assert await read(store, streaming, 0) == [Entry(3, b"abc"), Entry(5, b"de")]
+
+
+async def test_an_empty_upload_is_one_marker(store: Store, streaming: Transfer) -> None:
+    await store.finish(streaming, total=0)
+    assert await read(store, streaming, 0) == [Entry(0, outcome=Outcome.COMPLETE)]
+
+
+async def test_an_acknowledgement_trims_and_tells_the_writer(store: Store, streaming: Transfer) -> None:
+    await store.append(streaming, end=3, data=b"abc")
+    await store.append(streaming, end=5, data=b"de")
+    assert await read(store, streaming, 3, acknowledge=True) == [Entry(5, b"de")]
+    assert [entry[0] for entry in await client(store).xrange(streaming.keys.chunks)] == [b"5-0"]
+    assert await client(store).xlen(streaming.keys.acks) == 1
+    assert await store.append(streaming, end=6, data=b"f") == Ack("3-0", 3)
+    assert await store.acks(streaming, after="0-1", timeout=0.05) == Ack("3-0", 3)
+    assert await store.acks(streaming, after="3-0", timeout=0.05) is None
+
+
+async def test_a_repeated_acknowledgement_does_no_harm(store: Store, streaming: Transfer) -> None:
+    await store.append(streaming, end=3, data=b"abc")
+    for _ in range(2):
+        assert await read(store, streaming, 3, acknowledge=True) == []
+    assert await store.acks(streaming, after="0-1", timeout=0.05) == Ack("3-0", 3)
+
+
+async def test_a_blocked_reader_wakes_at_once(store: Store, streaming: Transfer) -> None:
+    reading = asyncio.create_task(store.read(streaming, position=0, acknowledge=False, count=4, timeout=30))
+    waiting = asyncio.create_task(store.acks(streaming, after="0-1", timeout=30))
+    await asyncio.sleep(0)
+    await store.append(streaming, end=1, data=b"a")
+    assert await asyncio.wait_for(reading, 10) == [Entry(1, b"a")]
+    await read(store, streaming, 1, acknowledge=True)
+    assert await asyncio.wait_for(waiting, 10) == Ack("1-0", 1)
+
+
+async def test_an_end_wakes_both_blocked_sides(store: Store, streaming: Transfer) -> None:
+    reading = asyncio.create_task(store.read(streaming, position=0, acknowledge=False, count=4, timeout=30))
+    waiting = asyncio.create_task(store.acks(streaming, after="0-1", timeout=30))
+    await asyncio.sleep(0.05)
+    await store.end(streaming, Outcome.CANCELLED)
+    assert await asyncio.wait_for(reading, 10) == [Entry(0, outcome=Outcome.CANCELLED)]
+    ack = await asyncio.wait_for(waiting, 10)
+    assert ack is not None
+    assert ack.outcome is Outcome.CANCELLED
+
+
+async def test_the_reader_gets_what_was_written_before_the_end(store: Store, streaming: Transfer) -> None:
+    await store.append(streaming, end=3, data=b"abc")
+    await store.end(streaming, Outcome.UPLOADER_GONE)
+    assert await read(store, streaming, 0) == [Entry(3, b"abc"), Entry(3, outcome=Outcome.UPLOADER_GONE)]
+
+
+async def test_the_writer_learns_how_many_bytes_the_reader_took(store: Store, streaming: Transfer) -> None:
+    await store.append(streaming, end=300, data=b"x" * 300)
+    await store.end(streaming, Outcome.DOWNLOADER_GONE, joiner="me", position=200)
+    ack = await store.append(streaming, end=301, data=b"y")
+    assert ack is not None
+    assert (ack.position, ack.outcome) == (200, Outcome.DOWNLOADER_GONE)
+
+
+async def test_writing_to_what_is_over_makes_no_key(store: Store, streaming: Transfer) -> None:
+    await store.end(streaming, Outcome.CANCELLED)
+    await store.forget(streaming.keys.chunks, streaming.keys.acks)
+    assert await store.append(streaming, end=1, data=b"x") is None
+    assert await store.finish(streaming, total=1) is None
+    await read(store, streaming, 1, acknowledge=True)
+    assert not await client(store).exists(*streaming.keys.all()[1:])
+
+
+async def test_the_streams_of_an_ended_transfer_expire(store: Store, streaming: Transfer) -> None:
+    await store.end(streaming, Outcome.UPLOADER_GONE)
+    for key in (streaming.keys.chunks, streaming.keys.acks):
+        assert 25 < await client(store).ttl(key) <= 30
+
+
+async def test_touch_says_how_it_stands(store: Store, transfer: Transfer) -> None:
+    await store.claim(transfer, node="up", length=None, media_type="", use=False)
+    assert await store.touch(transfer, renew=True) == Touched(None, State.WAITING)
+    await store.join(transfer, joiner="me", node="down")
+    assert await store.touch(transfer, renew=True) == Touched(None, State.STREAMING, "down")
+    await store.end(transfer, Outcome.STALLED)
+    assert await store.touch(transfer, renew=True) == Touched(Outcome.STALLED)
+
+
+async def test_touch_renews_only_when_told(store: Store, streaming: Transfer) -> None:
+    keys = streaming.keys.all()[1:]
+    for key in keys:
+        await client(store).pexpire(key, 5000)
+    await store.touch(streaming, renew=False)
+    assert all([await client(store).pttl(key) <= 5000 for key in keys])
+    await store.touch(streaming, renew=True)
+    assert all([await client(store).pttl(key) > 50_000 for key in keys])
+
+
+async def test_touch_tells_revoked_from_lost(store: Store, streaming: Transfer) -> None:
+    await client(store).delete(streaming.keys.token)  # as an operator would
+    assert await store.touch(streaming, renew=True) == Touched(Outcome.REVOKED)
+    await client(store).delete(*streaming.keys.all())  # as a restart would
+    assert await store.touch(streaming, renew=True) == Touched(Outcome.STORE_LOST)
+
+
+async def test_a_waiting_upload_is_left_word_of_its_end(store: Store, transfer: Transfer) -> None:
+    await store.claim(transfer, node="up", length=None, media_type="", use=False)
+    await store.end(transfer, Outcome.CANCELLED)
+    assert await store.touch(transfer, renew=True) == Touched(Outcome.CANCELLED)
+    await store.forget(transfer.keys.acks)
+
+
+async def test_a_late_writer_harms_no_successor(store: Store, streaming: Transfer) -> None:
+    await store.end(streaming, Outcome.NODE_LOST)
+    successor = store.transfer(token=streaming.token, name=streaming.name, transfer_id=new_id())
+    await store.claim(successor, node="up2", length=None, media_type="", use=False)
+    await store.join(successor, joiner="other", node="down")
+    await store.append(streaming, end=4, data=b"late")
+    assert await store.end(streaming, Outcome.UPLOADER_GONE) is not None
+    assert await read(store, successor, 0) == []
+    assert await store.touch(successor, renew=True) == Touched(None, State.STREAMING, "down")

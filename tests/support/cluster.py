@@ -1,0 +1,158 @@
+"""Real nodes (processes) and real clients (curl) for the tests."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import httpx
+import psutil
+import redis
+
+from tests.support.ports import free_port
+from tests.support.wait import wait_until
+
+
+class NodeProcess:
+    """One `relay serve`."""
+
+    def __init__(self, name: str, redis_url: str = "", settings: Mapping[str, object] | None = None) -> None:
+        self.name = name
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._log = tempfile.NamedTemporaryFile(mode="w+", prefix=f"relay-{name}-", suffix=".log")  # noqa: SIM115
+        self._final_log: str | None = None
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("RELAY_")}
+        environment |= {"RELAY_REDIS_URL": redis_url, "RELAY_NODE": name, "RELAY_HOST": "127.0.0.1"}
+        environment |= {f"RELAY_{key.upper()}": str(value) for key, value in (settings or {}).items()}
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "relay", "serve", "--port", str(self.port)], env=environment, stderr=self._log
+        )
+
+    def wait_ready(self) -> None:
+        wait_until(lambda: self.is_ready() or self.process.poll() is not None, f"{self.name} to be ready")
+        assert self.process.poll() is None, self.log()
+
+    def is_ready(self) -> bool:
+        try:
+            return httpx.get(self.url + "/readyz").status_code == httpx.codes.OK
+        except httpx.TransportError:
+            return False
+
+    def log(self) -> str:
+        return Path(self._log.name).read_text() if self._final_log is None else self._final_log
+
+    def rss(self) -> int:
+        """Resident memory, in bytes."""
+        return int(psutil.Process(self.process.pid).memory_info().rss)
+
+    def stop(self) -> int:
+        """Ends it at once, but cleanly, by a second signal; answers its exit status."""
+        while self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(timeout=0.3)
+        self._final_log = self.log()
+        self._log.close()
+        return self.process.returncode
+
+
+class Cluster:
+    """Some nodes over one Redis (or one alone, on the embedded store), and what to ask of them."""
+
+    def __init__(self, nodes: list[NodeProcess], store: redis.Redis | None, prefix: str) -> None:
+        self.nodes = nodes
+        self.redis = store
+        self.prefix = prefix
+        for node in nodes:
+            node.wait_ready()
+
+    def __getitem__(self, index: int) -> NodeProcess:
+        return self.nodes[index % len(self.nodes)]
+
+    def token(self) -> str:
+        answer = httpx.post(self[0].url + "/token")
+        assert answer.status_code == httpx.codes.OK, answer.text
+        return answer.text.strip()
+
+    def url(self, node: int, token: str, name: str = "") -> str:
+        return f"{self[node].url}/{token}" + (f"/{name}" if name else "")
+
+    def keys(self, kind: str = "*") -> Iterator[str]:
+        assert self.redis is not None
+        return (key.decode() for key in self.redis.scan_iter(f"{self.prefix}:{kind}:*", count=1000))
+
+    def wait_state(self, token: str, state: str, count: int = 1) -> None:
+        """Waits until `count` transfers of the token are in the state."""
+
+        def states() -> int:
+            answer = httpx.get(self.url(0, token), headers={"accept": "application/json"}).json()
+            return sum(transfer["state"] == state for transfer in answer["transfers"])
+
+        wait_until(lambda: states() >= count, f"{count} transfers to be {state}")
+
+    def left_over(self) -> list[str]:
+        """Keys of transfers, and keys without a TTL: after every test there must be none."""
+        if self.redis is None:
+            return []
+        assert self.redis is not None
+        of_transfers = [key for kind in ("transfer", "chunks", "acks") for key in self.keys(kind)]
+        endless = [key.decode() for key in self.redis.scan_iter(f"{self.prefix}:*") if self.redis.ttl(key) == -1]
+        return of_transfers + endless
+
+    def logs(self) -> str:
+        return "\n".join(node.log() for node in self.nodes)
+
+    def stop(self) -> None:
+        for node in self.nodes:
+            assert node.stop() == 0, node.log()
+
+
+def curl(*arguments: str | Path, stdin: bytes | None = None) -> subprocess.CompletedProcess[bytes]:
+    """Runs curl to its end; never raises for its exit status."""
+    command = ["curl", "-sS", *map(str, arguments)]
+    return subprocess.run(command, input=stdin, capture_output=True, timeout=300, check=False)
+
+
+class Curl:
+    """A curl that runs beside the test: a context manager, so that it and its pipes never outlive it."""
+
+    def __init__(self, *arguments: str | Path, pipe: bool = False) -> None:
+        command = ["curl", "-sS", *map(str, arguments)]
+        self.process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE if pipe else subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+
+    def __enter__(self) -> "Curl":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+    def write(self, data: bytes) -> None:
+        assert self.process.stdin
+        self.process.stdin.write(data)
+        self.process.stdin.flush()
+
+    def close(self) -> None:
+        """Ends the upload."""
+        assert self.process.stdin
+        self.process.stdin.close()
+        self.process.stdin = None  # communicate() would flush it again
+
+    def read(self, size: int) -> bytes:
+        assert self.process.stdout
+        return self.process.stdout.read(size)
+
+    def finish(self) -> tuple[int, bytes]:
+        """Waits for its end; answers its exit status and what it printed."""
+        output, error = self.process.communicate(timeout=300)
+        return self.process.returncode, output + error

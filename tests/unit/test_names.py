@@ -1,0 +1,98 @@
+"""Tokens and names."""
+
+import re
+from email.message import Message
+from urllib.parse import quote, unquote
+
+import pytest
+
+from relay.errors import Error, Problem
+from relay.names import content_disposition, encode_name, new_token, parse_name, parse_token
+
+GOOD = [
+    "a",
+    "naïve file (1).tar.gz",
+    "日本語.txt",
+    "100%.bin",
+    "a+b&c=d.txt",
+    "{x}.txt",
+    "...",
+    ".hidden",
+    "a:b;c",
+    '"quoted"',
+    "'single' $HOME `x`",
+    "e\u0301 is not é",
+    "x" * 255,
+    "é" * 127,
+]
+
+BAD = [
+    (b"", "empty"),
+    (b".", "folder"),
+    (b"..", "folder"),
+    (b"%2e%2E", "folder"),
+    (b"a%2Fb", "slash"),
+    (b"a%5cb", "slash"),
+    (b"a\\b", "slash"),
+    (b"a%00b", "control"),
+    (b"a%0Ab", "control"),
+    (b"a%7f", "control"),
+    (b"a%C2%85b", "control"),
+    (b"%ff", "UTF-8"),
+    (b"%ed%a0%80", "UTF-8"),
+    (b"%c0%af", "UTF-8"),
+    (b"100%", "hex"),
+    (b"%zz", "hex"),
+    (b"x" * 256, "longer"),
+    (b"%C3%A9" * 128, "longer"),
+]
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_a_good_name_survives(name: str) -> None:
+    assert parse_name(quote(name, safe="").encode()) == name
+    assert parse_name(quote(name).replace("/", "%2F").encode()) == name
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_a_name_has_one_encoded_form_of_plain_characters(name: str) -> None:
+    encoded = encode_name(name)
+    assert re.fullmatch(r"[A-Za-z0-9._~%-]+", encoded)
+    assert parse_name(encoded.encode()) == name
+
+
+@pytest.mark.parametrize(("raw", "why"), BAD)
+def test_a_bad_name_is_refused_with_the_reason(raw: bytes, why: str) -> None:
+    with pytest.raises(Problem) as caught:
+        parse_name(raw)
+    assert caught.value.error is Error.BAD_NAME
+    assert why in caught.value.line
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_content_disposition_carries_the_exact_name_and_an_ascii_one(name: str) -> None:
+    header = content_disposition(name)
+    assert header.isascii()
+    assert header.isprintable()
+    plain, _, extended = header.partition("; filename*=UTF-8''")
+    assert unquote(extended, errors="strict") == name
+    message = Message()
+    message["content-disposition"] = plain
+    assert message.get_content_disposition() == "attachment"
+    fallback = message.get_filename()
+    assert fallback is not None
+    assert not set(fallback) & set('"\\/%;')
+
+
+def test_tokens_are_long_enough_and_different() -> None:
+    tokens = {new_token() for _ in range(1000)}
+    assert len(tokens) == 1000
+    assert all(parse_token(token.encode()) == token for token in tokens)
+    assert 62**22 > 2**128
+
+
+@pytest.mark.parametrize("raw", [b"", b"short", b"x" * 21, b"x" * 23, b"x" * 21 + b"}", b"x" * 21 + b"*", b"%41" * 22])
+def test_what_cannot_be_a_token_is_unknown(raw: bytes) -> None:
+    with pytest.raises(Problem) as caught:
+        parse_token(raw)
+    assert caught.value.status == 401
