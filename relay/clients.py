@@ -1,10 +1,12 @@
 """Redis clients for each form of RELAY_REDIS_URL, and which of their errors pass."""
 
-from typing import Any
-from urllib.parse import parse_qsl, unquote, urlsplit
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 import fakeredis
 from redis.asyncio import BlockingConnectionPool, ConnectionPool, Redis, RedisCluster, Sentinel
+from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import (
@@ -41,49 +43,78 @@ PASSING = (
 COMMAND_TIMEOUT = 2.0
 
 
-def connect(settings: Settings) -> tuple[Client, Client]:
-    """A client for commands, and one for reads that block: its connections are as many as there are readers.
+class Clients(NamedTuple):
+    """`commands` for commands, `blocking` for reads that block: that one has a connection for each reader."""
 
-    Retries are off in both: `Store._call` repeats, and knows how long.  Maintenance notifications are off
-    because redis-py 8.1.0 hands out dead connections with them (its issue 4252).
+    commands: Client
+    blocking: Client
+    #: Clients that these two use: the sentinels'.
+    others: Sequence[Client] = ()
+
+    async def aclose(self) -> None:
+        for client in (self.commands, self.blocking, *self.others):
+            await client.aclose()
+
+
+def connect(settings: Settings) -> Clients:
+    """Clients for `settings.redis_url`.  They connect at their first command, not here.
+
+    Retries are off: `Store._call` repeats, and knows for how long.  So are time-outs, for the same reason.
+    Maintenance notifications are off because redis-py 8.1.0 hands out dead connections with them (its
+    issue 4252).
     """
-    if not settings.redis_url:
+    url = urlsplit(settings.redis_url)
+    scheme, _, form = url.scheme.partition("+")
+    if not scheme:
         server = fakeredis.FakeServer()
-        return fakeredis.FakeAsyncRedis(server=server), fakeredis.FakeAsyncRedis(server=server)
+        return Clients(fakeredis.FakeAsyncRedis(server=server), fakeredis.FakeAsyncRedis(server=server))
     options: dict[str, Any] = {
-        "retry": Retry(NoBackoff(), 0),
-        "socket_timeout": None,  # asyncio.timeout in `Store._call` does it, and knows what blocks
+        "socket_timeout": None,
         "socket_connect_timeout": COMMAND_TIMEOUT,
-        "socket_keepalive": True,
         "maint_notifications_config": MaintNotificationsConfig(enabled=False),
         "client_name": settings.node,
     }
-    url = urlsplit(settings.redis_url)
-    kind, _, form = url.scheme.partition("+")
-    if not form:
-        pool = BlockingConnectionPool.from_url(
-            settings.redis_url,
-            max_connections=settings.redis_connections,
-            timeout=COMMAND_TIMEOUT,
-            **options,
-        )
-        return Redis.from_pool(pool), Redis.from_pool(ConnectionPool.from_url(settings.redis_url, **options))
-    options |= dict(parse_qsl(url.query))
-    options |= {key: unquote(value) for key in ("username", "password") if (value := getattr(url, key))}
-    if kind == "rediss":
-        options["ssl"] = True
-    hosts = [_host_port(host) for host in url.netloc.rpartition("@")[2].split(",")]
+    if scheme != "unix":
+        options["socket_keepalive"] = True
+    if form == "cluster":
+        return _cluster(settings, options | _from_url(url))
+    options["retry"] = Retry(NoBackoff(), 0)
     if form == "sentinel":
-        service, _, database = url.path.strip("/").partition("/")
-        sentinel: Any = Sentinel(  # type: ignore[no-untyped-call]
-            hosts, sentinel_kwargs={"socket_timeout": COMMAND_TIMEOUT}, db=int(database or 0), **options
-        )
-        return sentinel.master_for(service or "mymaster"), sentinel.master_for(service or "mymaster")
-    del options["retry"]  # a cluster client counts its own retries
-    host, port = hosts[0]
-    options["max_connections"] = settings.redis_connections
-    blocking = options | {"max_connections": 2**31}
-    return RedisCluster(host, port, **options), RedisCluster(host, port, **blocking)
+        return _sentinel(options | _from_url(url), url)
+    commands = BlockingConnectionPool.from_url(
+        settings.redis_url, max_connections=settings.redis_connections, timeout=COMMAND_TIMEOUT, **options
+    )
+    blocking = ConnectionPool.from_url(settings.redis_url, **options)
+    return Clients(Redis.from_pool(commands), Redis.from_pool(blocking))
+
+
+def _cluster(settings: Settings, options: dict[str, Any]) -> Clients:
+    hosts = options.pop("hosts")
+    nodes = [ClusterNode(host, port) for host, port in hosts]
+    return Clients(
+        RedisCluster(startup_nodes=nodes, max_connections=settings.redis_connections, **options),
+        RedisCluster(startup_nodes=nodes, **options),
+    )
+
+
+def _sentinel(options: dict[str, Any], url: SplitResult) -> Clients:
+    service, _, database = url.path.strip("/").partition("/")
+    hosts, ssl = options.pop("hosts"), options.get("ssl", False)
+    watch = {"socket_timeout": COMMAND_TIMEOUT, "ssl": ssl}
+    sentinel: Any = Sentinel(hosts, sentinel_kwargs=watch, db=int(database or 0), **options)  # type: ignore[no-untyped-call]
+    service = service or "mymaster"
+    return Clients(sentinel.master_for(service), sentinel.master_for(service), sentinel.sentinels)
+
+
+def _from_url(url: SplitResult) -> dict[str, Any]:
+    """The parts of a URL that redis-py does not read by itself, because it names several hosts."""
+    options: dict[str, Any] = dict(parse_qsl(url.query))
+    credentials, _, hosts = url.netloc.rpartition("@")
+    username, _, password = credentials.partition(":")
+    options |= {"username": unquote(username)} if username else {}
+    options |= {"password": unquote(password)} if password else {}
+    options |= {"ssl": True} if url.scheme.startswith("rediss") else {}
+    return options | {"hosts": [_host_port(host) for host in hosts.split(",")]}
 
 
 def _host_port(text: str) -> tuple[str, int]:

@@ -14,7 +14,7 @@ from typing import Any, Self, TypeVar
 
 from redis.exceptions import OutOfMemoryError, RedisError, ResponseError
 
-from relay.clients import COMMAND_TIMEOUT, PASSING, Client, connect
+from relay.clients import COMMAND_TIMEOUT, PASSING, Clients, connect
 from relay.errors import Error, Problem, StoreUnavailable
 from relay.flow import chunk_id, end_id, offset_of, trim_id
 from relay.keys import Keys, TransferKeys
@@ -96,21 +96,21 @@ class Final:
 class Store:
     """The verbs.  `Store.connect` makes one; close it with `aclose`."""
 
-    def __init__(self, settings: Settings, commands: Client, blocking: Client) -> None:
+    def __init__(self, settings: Settings, clients: Clients) -> None:
         self.settings = settings
         self.keys = Keys(settings.prefix)
-        self._commands = commands
-        self._blocking = blocking
-        self._scripts = {name: commands.register_script(source) for name, source in _sources().items()}
+        self._clients = clients
+        self._commands = clients.commands
+        self._blocking = clients.blocking
+        self._scripts = {name: clients.commands.register_script(source) for name, source in _sources().items()}
 
     @classmethod
     def connect(cls, settings: Settings) -> Self:
         """Clients for `settings.redis_url`; connects at the first command, not here."""
-        return cls(settings, *connect(settings))
+        return cls(settings, connect(settings))
 
     async def aclose(self) -> None:
-        await self._commands.aclose()
-        await self._blocking.aclose()
+        await self._clients.aclose()
 
     # -- tokens ------------------------------------------------------------------------------------------
 
@@ -334,14 +334,9 @@ class Store:
     async def sign_off(self, *, node: str) -> None:
         """Takes a node that ends off the list, and its inbox away."""
 
-        async def leave() -> None:
-            pipe = self._commands.pipeline(transaction=False)
-            pipe.zrem(self.keys.nodes, node)
-            pipe.unlink(self.keys.node(node))
-            pipe.unlink(self.keys.inbox(node))
-            await pipe.execute()
-
-        await self._call(leave)
+        await self._call(lambda: self._commands.zrem(self.keys.nodes, node))
+        for key in (self.keys.node(node), self.keys.inbox(node)):  # in slots of their own
+            await self.forget(key)
 
     async def wake(self, *, node: str, about: str) -> None:
         """Wakes whoever on `node` listens to `about`."""

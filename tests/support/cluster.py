@@ -52,10 +52,12 @@ class NodeProcess:
 
     def stop(self) -> int:
         """Ends it at once, but cleanly, by a second signal; answers its exit status."""
-        while self.process.poll() is None:
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            self.process.wait(timeout=0.2)
+        except subprocess.TimeoutExpired:
             self.process.send_signal(signal.SIGTERM)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self.process.wait(timeout=0.3)
+            self.process.wait(timeout=30)
         self._final_log = self.log()
         self._log.close()
         return self.process.returncode
@@ -135,6 +137,7 @@ class Curl:
 
     def __exit__(self, *exception: object) -> None:
         self.process.kill()
+        self.close()
         self.process.communicate()
 
     def write(self, data: bytes) -> None:
@@ -142,11 +145,17 @@ class Curl:
         self.process.stdin.write(data)
         self.process.stdin.flush()
 
+    def write_all(self, data: bytes) -> None:
+        """Writes, and ends the upload."""
+        self.write(data)
+        self.close()
+
     def close(self) -> None:
-        """Ends the upload."""
-        assert self.process.stdin
-        self.process.stdin.close()
-        self.process.stdin = None  # communicate() would flush it again
+        """Ends the upload, if curl still lives."""
+        if self.process.stdin is not None:
+            with contextlib.suppress(BrokenPipeError):
+                self.process.stdin.close()
+            self.process.stdin = None  # communicate() would flush it again
 
     def read(self, size: int) -> bytes:
         assert self.process.stdout

@@ -1,0 +1,184 @@
+"""What goes wrong is told to the other side, truthfully, and the name is free again."""
+
+import re
+import signal
+import threading
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.support.cluster import Cluster, Curl, curl
+from tests.support.wait import wait_until
+
+MIB = 1024 * 1024
+
+
+def assert_free(cluster: Cluster, token: str, name: str) -> None:
+    """The name can be used again at once."""
+    with Curl("-T", "-", cluster.url(1, token, name), pipe=True) as upload:
+        upload.write(b"again")
+        upload.close()
+        assert curl(cluster.url(2, token, name)).stdout == b"again"
+        assert upload.finish() == (0, b"delivered 5 bytes\n")
+
+
+def size_of(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+@pytest.mark.parametrize("pipe", [False, True], ids=["with Content-Length", "chunked"])
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_a_killed_uploader_cuts_the_download(
+    cluster: Cluster, token: str, gigabyte: Path, tmp_path: Path, pipe: bool, how: signal.Signals
+) -> None:
+    source = gigabyte.open("rb")
+    target = tmp_path / "out"
+    with source, Curl("-T", "-" if pipe else gigabyte, cluster.url(0, token, "x"), pipe=pipe) as upload:
+        if pipe:
+            stop = threading.Event()
+
+            def feed() -> None:
+                while not stop.is_set():
+                    try:
+                        upload.write(source.read(MIB))
+                    except OSError:  # curl is dead
+                        return
+
+            feeder = threading.Thread(target=feed)
+            feeder.start()
+        with Curl("-o", target, cluster.url(1, token, "x")) as download:
+            wait_until(lambda: size_of(target) > 20 * MIB, "20 MiB")
+            upload.process.send_signal(how)
+            upload.process.wait()
+            status, output = download.finish()
+            assert status == 18, output
+        if pipe:
+            stop.set()
+            feeder.join()
+    got = target.read_bytes()
+    assert 20 * MIB < len(got) < 1024 * MIB
+    with gigabyte.open("rb") as file:
+        assert file.read(len(got)) == got  # a prefix, not a byte more or less
+    assert_free(cluster, token, "x")
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("rate", ["1G", "4M"], ids=["fast", "slow"])
+def test_a_killed_downloader_is_told_to_the_uploader(
+    cluster: Cluster, token: str, gigabyte: Path, tmp_path: Path, how: signal.Signals, rate: str
+) -> None:
+    target = tmp_path / "out"
+    with Curl("-T", gigabyte, "-w", "%{http_code}", cluster.url(0, token, "x")) as upload:
+        with Curl("--limit-rate", rate, "-o", target, cluster.url(1, token, "x")) as download:
+            wait_until(lambda: size_of(target) > 8 * MIB, "8 MiB")
+            download.process.send_signal(how)
+            download.finish()
+        _, output = upload.finish()
+    assert output.endswith(b"502"), output
+    match = re.search(rb"The downloader left after (\d+) bytes", output)
+    assert match
+    assert size_of(target) <= int(match[1]) < 1024 * MIB
+    assert_free(cluster, token, "x")
+
+
+def test_a_downloader_killed_with_the_rest_in_its_kernel_did_not_get_it(
+    cluster: Cluster, token: str, tmp_path: Path
+) -> None:
+    """3 MB fit into the sockets' buffers: the relay has handed over all of it, and TCP acknowledged it, when
+    the downloader dies.  The uploader must not hear 200."""
+    source = tmp_path / "source"
+    source.write_bytes(b"x" * 3_000_000)
+    with Curl("-T", source, "-w", "%{http_code}", cluster.url(0, token, "x")) as upload:
+        with Curl("--limit-rate", "200K", "-o", tmp_path / "out", cluster.url(1, token, "x")) as download:
+            wait_until(lambda: size_of(tmp_path / "out") > 0, "the first bytes")
+            download.process.kill()
+            download.finish()
+        assert size_of(tmp_path / "out") < 3_000_000
+        assert upload.finish()[1].endswith(b"502")
+    assert_free(cluster, token, "x")
+
+
+def test_a_slow_downloader_that_takes_everything_is_complete(cluster: Cluster, token: str, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.write_bytes(b"x" * 3_000_000)
+    with Curl("-T", source, cluster.url(0, token, "x")) as upload:
+        done = curl("--limit-rate", "1M", "-o", tmp_path / "out", cluster.url(1, token, "x"))
+        assert done.returncode == 0
+        assert upload.finish() == (0, b"delivered 3000000 bytes\n")
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_an_uploader_that_leaves_while_waiting_frees_the_name(
+    cluster: Cluster, token: str, tmp_path: Path, how: signal.Signals
+) -> None:
+    source = tmp_path / "source"
+    source.write_bytes(b"x" * 3000)
+    with Curl("-T", source, cluster.url(0, token, "x")) as upload:
+        cluster.wait_state(token, "waiting")
+        upload.process.send_signal(how)
+    wait_until(lambda: httpx.head(cluster.url(1, token, "x")).status_code == 404, "the name to be free", timeout=2)
+    assert_free(cluster, token, "x")
+
+
+def test_a_downloader_that_leaves_while_waiting_is_forgotten(cluster: Cluster, token: str) -> None:
+    assert cluster.redis is not None
+    key = f"{cluster.prefix}:token:{{{token}}}"
+    with Curl(cluster.url(1, token, "x") + "?wait=60"):
+        wait_until(lambda: cluster.redis and cluster.redis.hget(key, "wanted:x") == b"b", "the wish to be known")
+    wait_until(
+        lambda: cluster.redis and cluster.redis.hget(key, "wanted:x") is None, "the wish to be forgotten", timeout=5
+    )
+    assert_free(cluster, token, "x")
+
+
+def test_of_two_uploads_at_the_same_instant_one_wins(cluster: Cluster) -> None:
+    """200 times, on two nodes.  The download comes when one of the two has been refused."""
+    barrier = threading.Barrier(2)
+
+    def upload(client: httpx.Client, node: int, token: str) -> int:
+        request = client.build_request("PUT", cluster.url(node, token, "x"), content=f"from {node}")
+        barrier.wait(60)
+        return client.send(request).status_code
+
+    with ThreadPoolExecutor(2) as pool, httpx.Client(timeout=60) as first, httpx.Client(timeout=60) as second:
+        for token in [cluster.token() for _ in range(200)]:
+            uploads = [pool.submit(upload, first, 0, token), pool.submit(upload, second, 1, token)]
+            loser = wait(uploads, timeout=30, return_when=FIRST_COMPLETED).done.pop()
+            assert loser.result() == 409
+            winner = uploads.index(loser) ^ 1
+            assert httpx.get(cluster.url(2, token, "x")).text == f"from {winner}"
+            assert uploads[winner].result() == 200
+
+
+def test_of_two_downloads_at_the_same_instant_one_wins(cluster: Cluster) -> None:
+    """200 times, on two nodes."""
+    tokens = [cluster.token() for _ in range(200)]
+    barrier = threading.Barrier(3)
+    payload = b"x" * 100_000
+
+    def upload() -> list[int]:
+        statuses = []
+        with httpx.Client(timeout=60) as client:
+            for token in tokens:
+                barrier.wait(60)
+                statuses.append(client.put(cluster.url(0, token, "x"), content=payload).status_code)
+        return statuses
+
+    def download(node: int) -> list[tuple[int, int]]:
+        answers = []
+        with httpx.Client(timeout=60) as client:
+            for token in tokens:
+                barrier.wait(60)
+                answer = client.get(cluster.url(node, token, "x"))
+                answers.append((answer.status_code, len(answer.content)))
+        return answers
+
+    with ThreadPoolExecutor(3) as pool:
+        uploads, first, second = pool.submit(upload), pool.submit(download, 1), pool.submit(download, 2)
+        assert set(uploads.result()) == {200}
+        for pair in zip(first.result(), second.result(), strict=True):
+            winner, loser = sorted(pair)
+            assert winner == (200, len(payload))
+            assert loser[0] in (404, 409)

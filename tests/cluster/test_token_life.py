@@ -1,0 +1,82 @@
+"""The life of a token, read off Redis's own TTLs."""
+
+import httpx
+import pytest
+
+from tests.support.cluster import Cluster, Curl, curl
+from tests.support.wait import wait_until
+
+
+def ttl(cluster: Cluster, token: str) -> float:
+    assert cluster.redis is not None
+    milliseconds: int = cluster.redis.pttl(f"{cluster.prefix}:token:{{{token}}}")
+    return milliseconds / 1000
+
+
+def set_ttl(cluster: Cluster, token: str, seconds: float) -> None:
+    assert cluster.redis is not None
+    assert cluster.redis.pexpire(f"{cluster.prefix}:token:{{{token}}}", int(seconds * 1000))
+
+
+def about(seconds: float) -> object:
+    return pytest.approx(seconds, abs=5)
+
+
+def test_made(cluster: Cluster, token: str) -> None:
+    assert ttl(cluster, token) == about(20 * 60)
+
+
+def test_a_get_and_a_put_are_uses_and_looking_is_none(cluster: Cluster, token: str) -> None:
+    httpx.get(cluster.url(0, token, "x") + "?wait=0")
+    assert ttl(cluster, token) == about(25 * 60)
+    httpx.get(cluster.url(0, token))
+    httpx.head(cluster.url(0, token, "x"))
+    httpx.delete(cluster.url(0, token, "x"))
+    assert ttl(cluster, token) == about(25 * 60)
+    with Curl("-T", "-", cluster.url(1, token, "x"), pipe=True):
+        cluster.wait_state(token, "waiting")
+        assert ttl(cluster, token) == about(30 * 60)
+        httpx.put(cluster.url(2, token, "x"), content=b"")  # 409, but past the token check
+        assert ttl(cluster, token) == about(35 * 60)
+
+
+def test_a_waiting_download_is_one_use(cluster: Cluster, token: str) -> None:
+    httpx.get(cluster.url(0, token, "x") + "?wait=1")
+    assert ttl(cluster, token) == about(25 * 60)
+
+
+def test_uses_are_capped_at_an_hour_from_now(cluster: Cluster, token: str) -> None:
+    for _ in range(10):
+        httpx.get(cluster.url(0, token, "x") + "?wait=0")
+    assert ttl(cluster, token) == about(60 * 60)
+
+
+def test_while_it_streams_it_never_has_less_than_five_minutes(cluster: Cluster, token: str) -> None:
+    with Curl("-T", "-", cluster.url(0, token, "x"), pipe=True) as upload:
+        cluster.wait_state(token, "waiting")
+        with Curl("-N", cluster.url(1, token, "x")) as download:
+            upload.write(b"a")
+            assert download.read(1) == b"a"
+            set_ttl(cluster, token, 20)
+            wait_until(lambda: ttl(cluster, token) > 290, "the token to be kept alive")
+            upload.close()
+            assert download.finish()[0] == 0
+
+
+def test_expired(cluster: Cluster, token: str) -> None:
+    set_ttl(cluster, token, 0.1)
+    wait_until(lambda: httpx.get(cluster.url(0, token)).status_code == 401, "the token to expire")
+    assert curl("-w", "%{http_code}", "-d", "x", cluster.url(1, token, "x")).stdout.endswith(b"401")
+
+
+def test_revoked_by_an_operator(cluster: Cluster, token: str) -> None:
+    """`redis-cli DEL` of the token's key ends its streams too."""
+    assert cluster.redis is not None
+    with Curl("-T", "-", "-w", "%{http_code}", cluster.url(0, token, "x"), pipe=True) as upload:
+        cluster.wait_state(token, "waiting")
+        with Curl("-N", cluster.url(1, token, "x")) as download:
+            upload.write(b"a")
+            assert download.read(1) == b"a"
+            cluster.redis.delete(f"{cluster.prefix}:token:{{{token}}}")
+            assert download.finish()[0] == 18
+        assert upload.finish()[1].endswith(b"401")

@@ -1,0 +1,148 @@
+"""Each form of RELAY_REDIS_URL, against a real server of that kind: one transfer's verbs from end to end."""
+
+import asyncio
+import shutil
+import subprocess
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from relay.names import new_id, new_token
+from relay.settings import Settings
+from relay.states import Answer, Outcome
+from relay.store import Entry, Final, Store
+from tests.support.ports import free_port
+from tests.support.redis import RedisServer, servers
+from tests.support.wait import wait_until
+
+
+@pytest.fixture
+def program() -> Path:
+    found = servers()
+    if not found:
+        pytest.skip("no redis-server on PATH: the forms of RELAY_REDIS_URL were not tested")
+    return found[max(found)]
+
+
+@pytest.fixture
+def unix_url(program: Path, tmp_path: Path) -> Iterator[str]:
+    server = RedisServer(program, "--unixsocket", str(tmp_path / "s"))
+    yield f"unix://{tmp_path}/s?db=1"
+    server.stop()
+
+
+@pytest.fixture
+def password_url(program: Path) -> Iterator[str]:
+    server = RedisServer(program, "--user", "relay", "on", ">secret", "~*", "+@all")
+    yield f"redis://relay:secret@127.0.0.1:{server.port}/0"
+    server.stop()
+
+
+@pytest.fixture
+def tls_url(program: Path, tmp_path: Path) -> Iterator[str]:
+    if not shutil.which("openssl"):
+        pytest.skip("no openssl: rediss:// was not tested")
+    key, certificate = str(tmp_path / "key.pem"), str(tmp_path / "cert.pem")
+    subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1", "-days", "2"]
+    command = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-keyout",
+        key,
+        "-out",
+        certificate,
+        *subject,
+    ]
+    subprocess.run(command, check=True, capture_output=True)
+    port = free_port()
+    files = ["--tls-cert-file", certificate, "--tls-key-file", key]
+    server = RedisServer(program, "--tls-port", str(port), *files, "--tls-auth-clients", "no")
+    yield f"rediss://127.0.0.1:{port}/0?ssl_ca_certs={certificate}"
+    server.stop()
+
+
+@pytest.fixture
+def cluster_url(program: Path) -> Iterator[str]:
+    nodes = [RedisServer(program, "--cluster-enabled", "yes") for _ in range(2)]
+    bounds = [(0, 8191), (8192, 16383)]
+    for node, (first, last) in zip(nodes, bounds, strict=True):
+        with node.client() as client:
+            run: Any = client.execute_command
+            run("CLUSTER", "ADDSLOTSRANGE" if max(servers()) >= (7,) else "ADDSLOTS", first, last)
+            run("CLUSTER", "MEET", "127.0.0.1", nodes[0].port)
+    for node in nodes:
+        with node.client() as client:
+            wait_until(partial(is_whole, client), "the cluster")
+    yield f"redis+cluster://127.0.0.1:{nodes[0].port}"
+    for node in nodes:
+        node.stop()
+
+
+def is_whole(client: Any) -> bool:
+    """Whether a node of a cluster of two sees both, and all slots served."""
+    said = str(client.execute_command("CLUSTER", "INFO"))
+    return "cluster_state:ok" in said and "cluster_known_nodes:2" in said
+
+
+@pytest.fixture
+def sentinel_url(program: Path, tmp_path: Path) -> Iterator[str]:
+    master = RedisServer(program)
+    port = free_port()
+    config = tmp_path / "sentinel.conf"
+    config.write_text(f"port {port}\nbind 127.0.0.1\ndir {tmp_path}\nsentinel monitor main 127.0.0.1 {master.port} 1\n")
+    with subprocess.Popen([program, config, "--sentinel"], stdout=subprocess.DEVNULL) as sentinel:
+        client: Any = redis.Redis(port=port)
+
+        def knows() -> bool:
+            try:
+                return bool(client.execute_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", "main"))
+            except redis.ConnectionError:
+                return False
+
+        wait_until(knows, "the sentinel")
+        client.close()
+        yield f"redis+sentinel://127.0.0.1:{port}/main/0"
+        sentinel.kill()
+    master.stop()
+
+
+@pytest.mark.parametrize("form", ["unix", "password", "tls", "cluster", "sentinel"])
+async def test_form(form: str, request: pytest.FixtureRequest, prefix: str) -> None:
+    url: str = request.getfixturevalue(f"{form}_url")
+    store = Store.connect(Settings(redis_url=url, prefix=prefix))
+    for _ in range(4):  # tokens in several slots, where there are slots
+        await one_transfer(store)
+    assert set(await store.beat(node="a", facts={"host": "x"})) == {"a"}
+    await store.wake(node="a", about="b")
+    assert (await store.inbox(node="a", after="0-0", timeout=1))[1] == ["b"]
+    lives, transfers = await store.survey()
+    assert (len(lives), len(transfers)) == (4, 0)
+    await store.sign_off(node="a")
+    await store.aclose()
+
+
+async def one_transfer(store: Store) -> None:
+    token = new_token()
+    await store.mint(token=token)
+    transfer = store.transfer(token=token, name="x", transfer_id=new_id())
+    assert await store.claim(transfer, node="a", length=3, media_type="", use=True) == []
+    found = await store.look(token=token, name="x", use=True)
+    assert found is not None
+    assert await store.join(found, joiner="me", node="b") is Answer.JOINED
+    reading = asyncio.create_task(store.read(transfer, position=0, acknowledge=False, count=4, timeout=10))
+    await store.append(transfer, end=3, data=b"abc")
+    assert await reading == [Entry(3, b"abc")]
+    assert await store.read(transfer, position=3, acknowledge=True, count=4, timeout=0.01) == []
+    ack = await store.finish(transfer, total=3)
+    assert ack is not None
+    assert ack.position == 3
+    assert isinstance(await store.end(transfer, Outcome.COMPLETE, joiner="me", position=3), Final)
+    await store.forget(transfer.keys.chunks, transfer.keys.acks)
