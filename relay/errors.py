@@ -104,7 +104,7 @@ class StoreUnavailable(Problem):
 
 _TO_UPLOADER: dict[Outcome, Error] = {
     Outcome.NO_DOWNLOADER: Error.NO_DOWNLOADER,
-    Outcome.UPLOADER_GONE: Error.STALLED,  # nobody is left to read it
+    Outcome.UPLOADER_GONE: Error.NAME_IN_USE,  # by whoever took the name over from this one
     Outcome.DOWNLOADER_GONE: Error.DOWNLOADER_GONE,
     Outcome.NODE_LOST: Error.NODE_LOST,
     Outcome.CANCELLED: Error.CANCELLED,

@@ -76,11 +76,12 @@ class Ack:
 
 @dataclass(frozen=True, slots=True)
 class Touched:
-    """How a transfer ended, if it has; else its state, and its downloader's node."""
+    """How a transfer ended, if it has, and after how many bytes; else its state, and its downloader's node."""
 
     outcome: Outcome | None
     state: State = State.FREE
     downloader: str = ""
+    position: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,8 +204,8 @@ class Store:
         match [part.decode() for part in answer]:
             case ["live", state, downloader]:
                 return Touched(None, State(state), downloader)
-            case ["ended", outcome]:
-                return Touched(Outcome(outcome))
+            case ["ended", outcome, entry_id]:
+                return Touched(Outcome(outcome), position=offset_of(entry_id.encode()))
             case ["revoked"]:
                 return Touched(Outcome.REVOKED)
             case _:

@@ -15,7 +15,7 @@ from relay.errors import Error, Problem, StoreUnavailable, problem_for_downloade
 from relay.flow import Buffer, follows, may_write
 from relay.nodes import Listener, Node
 from relay.states import Outcome, State
-from relay.store import Ack, Final, Transfer
+from relay.store import Ack, Final, Touched, Transfer
 from relay.work import Phase, Work
 
 #: Seconds between a waiting side's looks into Redis, in case its wake-up was lost.
@@ -73,6 +73,8 @@ class _Side:
         self.transfer = transfer
         self.client = client
         self.peer = ""
+        #: Bytes the downloader's node had handed over, by the latest that this side heard of it.
+        self._delivered = 0
         #: Since when (monotonic seconds) the client owes us something: bytes to send, or to take.
         self._owes_since: float | None = None
 
@@ -81,6 +83,12 @@ class _Side:
 
     def _client_progress(self) -> int:
         return 0
+
+    async def _touch(self) -> Touched:
+        """Looks how the transfer stands; the uploader's side renews it."""
+        touched = await self.store.touch(self.transfer, renew=self._renews)
+        self._delivered = max(self._delivered, touched.position)
+        return touched
 
     async def _keep(self, listener: Listener) -> Outcome:
         """Keeps the transfer alive until something ends it from outside."""
@@ -93,7 +101,7 @@ class _Side:
                 return Outcome.DRAINED
             if not await self.work.node.is_alive(self.peer):
                 return Outcome.NODE_LOST
-            if (outcome := (await self.store.touch(self.transfer, renew=self._renews)).outcome) is not None:
+            if (outcome := (await self._touch()).outcome) is not None:
                 return outcome
             if self._owes_since is None or self._client_progress() != progress:
                 progress, since = self._client_progress(), _now()
@@ -115,7 +123,7 @@ class Upload(_Side):
         self._received = 0
         self._whole = False
         self._written = 0
-        self._ack = Ack("0-1", 0)
+        self._ack_id = "0-1"
 
     async def run(self, *, length: int | None, media_type: str) -> int:
         """Claims, waits, streams, settles.  Answers the bytes sent."""
@@ -145,7 +153,7 @@ class Upload(_Side):
             return self._written
         settings = self.work.settings
         seconds = settings.upload_wait if outcome is Outcome.NO_DOWNLOADER else settings.stall
-        raise problem_for_uploader(outcome, sent=self._ack.position, seconds=seconds, most=settings.max_upload)
+        raise problem_for_uploader(outcome, sent=self._delivered, seconds=seconds, most=settings.max_upload)
 
     async def _claim(self, *, length: int | None, media_type: str) -> None:
         """Claims the name, and wakes downloads that wait for it.  A dead node's claim is cleared away."""
@@ -172,14 +180,14 @@ class Upload(_Side):
             while True:
                 await listener.wait(min(RECHECK, deadline - _now()))
                 if self.client.is_lost:
-                    return Outcome.UPLOADER_GONE
+                    raise ClientGone
                 if self.work.phase >= Phase.RELEASED:
                     return Outcome.DRAINED
                 if _now() >= deadline:
                     answer = await self.work.end(self.transfer, Outcome.NO_DOWNLOADER, only_waiting=True)
                     if isinstance(answer, Final):
                         return Outcome.NO_DOWNLOADER
-                now = await self.store.touch(self.transfer, renew=True)
+                now = await self._touch()
                 if now.outcome is not None or now.state is State.STREAMING:
                     self.peer = now.downloader
                     return now.outcome
@@ -227,9 +235,7 @@ class Upload(_Side):
             self._written += len(data)
             if outcome := await self._acked(await self.store.append(self.transfer, end=self._written, data=data)):
                 return outcome
-            while not may_write(
-                written=self._written, acknowledged=self._ack.position, window=self.work.settings.window
-            ):
+            while not may_write(written=self._written, acknowledged=self._delivered, window=self.work.settings.window):
                 if outcome := await self._acknowledged():
                     return outcome
         if outcome := await self._acked(await self.store.finish(self.transfer, total=self._written)):
@@ -240,14 +246,14 @@ class Upload(_Side):
 
     async def _acknowledged(self) -> Outcome | None:
         """Waits a while for the downloader's progress; answers how it ended, if it has."""
-        ack = await self.store.acks(self.transfer, after=self._ack.id, timeout=_BLOCK)
+        ack = await self.store.acks(self.transfer, after=self._ack_id, timeout=_BLOCK)
         return await self._acked(ack) if ack is not None else None
 
     async def _acked(self, ack: Ack | None) -> Outcome | None:
         """Takes note of an acknowledgement; None for the stream being gone."""
         if ack is None:
-            return (await self.store.touch(self.transfer, renew=True)).outcome or Outcome.STORE_LOST
-        self._ack = ack
+            return (await self._touch()).outcome or Outcome.STORE_LOST
+        self._ack_id, self._delivered = ack.id, max(self._delivered, ack.position)
         return ack.outcome
 
 

@@ -1,0 +1,127 @@
+"""A tour of relay, to be read from top to bottom.
+
+It uses one node on the embedded store, in this process, and shows what a client sees and what is in Redis
+meanwhile.  With a real Redis and several nodes nothing is different (see tests/cluster).
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+
+from relay.app import create_app
+from relay.connection import Protocol
+from relay.names import new_id
+from relay.service import Relay
+from relay.settings import Settings
+from relay.states import Outcome, State
+from tests.support.ports import free_port
+
+
+@dataclass
+class Node:
+    """A node that serves, and a client of it."""
+
+    relay: Relay
+    http: httpx.AsyncClient
+
+    async def wait_for(self, token: str, name: str, state: State) -> None:
+        while True:
+            transfer = await self.relay.store.look(token=token, name=name, use=False)
+            if (transfer.state if transfer else State.FREE) is state:
+                return
+            await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+async def node() -> AsyncIterator[Node]:
+    port = free_port()
+    app = create_app(Settings(redis_url="", node="here"))
+    server = uvicorn.Server(uvicorn.Config(app, port=port, http=Protocol, ws="none", log_config=None))
+    serving = asyncio.create_task(server._serve())
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+        while not server.started:
+            await asyncio.sleep(0.01)
+        yield Node(app.state.relay, client)
+    server.should_exit = True
+    await serving
+
+
+async def test_one_uploads_and_another_downloads(node: Node) -> None:
+    # A token opens a private space of names.
+    token = (await node.http.post("/token")).text.strip()
+
+    # An upload claims a name, and waits.  It is not answered until its last byte has arrived.
+    upload = asyncio.create_task(node.http.put(f"/{token}/hello.txt", content=b"hello, world"))
+    await node.wait_for(token, "hello.txt", State.WAITING)
+    assert not upload.done()
+
+    # A download of the same path gets the bytes, and the name is free again.
+    download = await node.http.get(f"/{token}/hello.txt")
+    assert download.text == "hello, world"
+    assert (await upload).text == "delivered 12 bytes\n"
+    await node.wait_for(token, "hello.txt", State.FREE)
+
+
+async def test_either_may_come_first(node: Node) -> None:
+    token = (await node.http.post("/token")).text.strip()
+    download = asyncio.create_task(node.http.get(f"/{token}/x?wait=30"))
+    assert (await node.http.put(f"/{token}/x", content=b"data")).status_code == 200
+    assert (await download).content == b"data"
+
+
+async def test_an_error_says_what_to_do(node: Node) -> None:
+    token = (await node.http.post("/token")).text.strip()
+    answer = await node.http.get(f"/{token}/x?wait=0")
+    assert answer.status_code == 404
+    assert answer.text == "Nobody is uploading this name: start the upload, or wait longer with ?wait=SECONDS.\n"
+
+
+async def test_what_redis_holds_while_a_transfer_runs(node: Node) -> None:
+    # The same, one verb of the store at a time, as two nodes would do it.
+    store = node.relay.store
+    redis: Any = store._commands
+    token = await node.relay.make_token()
+
+    # The uploader's node claims the name: one hash says who has it.
+    transfer = store.transfer(token=token, name="x", transfer_id=new_id())
+    await store.claim(transfer, node="a", length=10, media_type="text/plain", use=True)
+    assert await redis.hget(transfer.keys.transfer, "state") == b"waiting"
+
+    # The downloader's node joins: from now on there are two streams, one for each direction.
+    await store.join(transfer, joiner=new_id(), node="b")
+    assert await redis.hget(transfer.keys.transfer, "downloader") == b"b"
+
+    # Chunks go one way.  An entry's ID is the byte offset after the chunk, so a repeat is refused.
+    await store.append(transfer, end=5, data=b"01234")
+    await store.append(transfer, end=5, data=b"01234")
+    await store.append(transfer, end=10, data=b"56789")
+    assert [entry_id for entry_id, _ in await redis.xrange(transfer.keys.chunks)] == [b"5-0", b"10-0"]
+
+    # Acknowledgements go the other way, and trim what has arrived: Redis holds at most the window.
+    await store.read(transfer, position=5, acknowledge=True, count=1, timeout=1)
+    assert [entry_id for entry_id, _ in await redis.xrange(transfer.keys.chunks)] == [b"10-0"]
+    assert [entry_id for entry_id, _ in await redis.xrange(transfer.keys.acks)] == [b"5-0"]
+
+    # Whoever ends it frees the name in the same step, and leaves word at the end of both streams.
+    await store.end(transfer, Outcome.CANCELLED)
+    assert not await redis.exists(transfer.keys.transfer)
+    (entry,) = await store.read(transfer, position=10, acknowledge=False, count=1, timeout=1)
+    assert entry.outcome is Outcome.CANCELLED
+
+
+async def test_everything_in_redis_expires(node: Node) -> None:
+    token = await node.relay.make_token()
+    upload = asyncio.create_task(node.http.put(f"/{token}/x", content=b"data"))
+    await node.wait_for(token, "x", State.WAITING)
+    redis = node.relay.store._commands
+    keys = [key async for key in redis.scan_iter()]
+    assert len(keys) >= 4
+    for key in keys:
+        assert await redis.ttl(key) > 0
+    await node.http.get(f"/{token}/x")
+    await upload

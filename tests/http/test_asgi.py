@@ -1,0 +1,195 @@
+"""The app as a server sees it, message by message: what is read, what is sent, and when."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from starlette.applications import Starlette
+from starlette.types import Message
+
+from relay.app import create_app
+from relay.connection import Connection
+from relay.settings import Settings
+from relay.states import State
+
+
+class Call:
+    """One request to the app, whose body and connection the test has in its hands."""
+
+    def __init__(self, app: Starlette, method: str, path: str, **headers: str) -> None:
+        self.sent: list[Message] = []
+        self.connection = Connection()
+        self.reads = 0
+        self._body: asyncio.Queue[Message] = asyncio.Queue()
+        scope = {
+            "type": "http",
+            "asgi": {"version": "3.0"},
+            "http_version": "1.1",
+            "method": method,
+            "path": path,
+            "raw_path": path.encode(),
+            "query_string": b"",
+            "headers": [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()],
+            "extensions": {"relay.connection": self.connection},
+        }
+        self.task = asyncio.create_task(app(scope, self._receive, self._send))
+
+    def send_body(self, data: bytes, *, more: bool) -> None:
+        self._body.put_nowait({"type": "http.request", "body": data, "more_body": more})
+
+    def disconnect(self) -> None:
+        self._body.put_nowait({"type": "http.disconnect"})
+        self.connection.lost(None)
+
+    @property
+    def status(self) -> int | None:
+        return next((message["status"] for message in self.sent if message["type"] == "http.response.start"), None)
+
+    @property
+    def body(self) -> bytes:
+        return b"".join(message.get("body", b"") for message in self.sent)
+
+    @property
+    def complete(self) -> bool:
+        return bool(self.sent) and "body" in self.sent[-1] and not self.sent[-1].get("more_body", False)
+
+    async def end(self) -> None:
+        await asyncio.wait_for(self.task, 20)
+
+    async def _receive(self) -> Message:
+        self.reads += 1
+        return await self._body.get()
+
+    async def _send(self, message: Message) -> None:
+        self.sent.append(message)
+
+
+@pytest.fixture
+async def app() -> AsyncIterator[Starlette]:
+    app = create_app(Settings(redis_url="", node="here", upload_wait=5))
+    async with app.router.lifespan_context(app):
+        yield app
+
+
+@pytest.fixture
+async def token(app: Starlette) -> str:
+    token: str = await app.state.relay.make_token()
+    return token
+
+
+async def reach(app: Starlette, token: str, state: State) -> None:
+    async with asyncio.timeout(20):
+        while True:
+            transfer = await app.state.relay.store.look(token=token, name="x", use=False)
+            if (transfer.state if transfer else State.FREE) is state:
+                return
+            await asyncio.sleep(0.005)
+
+
+async def left_over(app: Starlette) -> list[Any]:
+    return [key async for key in app.state.relay.store._commands.scan_iter("relay:[tca][rhc][ak]*:*x*")]
+
+
+async def test_nothing_of_the_body_is_read_before_a_downloader_is_there(app: Starlette, token: str) -> None:
+    """The first receive() is what sends 100 Continue."""
+    upload = Call(app, "PUT", f"/{token}/x", content_length="4")
+    await reach(app, token, State.WAITING)
+    assert upload.reads == 0
+    download = Call(app, "GET", f"/{token}/x")
+    upload.send_body(b"data", more=False)
+    await download.end()
+    await upload.end()
+    assert (download.status, download.body, download.complete) == (200, b"data", True)
+    assert (upload.status, upload.complete) == (200, True)
+    assert not await left_over(app)
+
+
+async def test_an_uploader_that_leaves_while_waiting_is_noticed_without_reading(app: Starlette, token: str) -> None:
+    upload = Call(app, "PUT", f"/{token}/x", content_length="4")
+    await reach(app, token, State.WAITING)
+    upload.disconnect()
+    await upload.end()
+    assert upload.reads == 0
+    assert upload.sent == []
+    await reach(app, token, State.FREE)
+    assert not await left_over(app)
+
+
+@pytest.mark.parametrize("length", ["9", None])
+async def test_a_broken_upload_never_completes_the_download(app: Starlette, token: str, length: str | None) -> None:
+    upload = Call(
+        app, "PUT", f"/{token}/x", **({"content_length": length} if length else {"transfer_encoding": "chunked"})
+    )
+    await reach(app, token, State.WAITING)
+    download = Call(app, "GET", f"/{token}/x")
+    upload.send_body(b"data", more=True)
+    while b"data" not in download.body:
+        await asyncio.sleep(0.005)
+    upload.disconnect()
+    await upload.end()
+    await download.end()
+    assert download.body == b"data"
+    assert not download.complete
+    assert upload.sent == []
+    assert not await left_over(app)
+
+
+async def test_a_downloader_that_leaves_is_502_to_the_uploader(app: Starlette, token: str) -> None:
+    upload = Call(app, "PUT", f"/{token}/x", transfer_encoding="chunked")
+    await reach(app, token, State.WAITING)
+    download = Call(app, "GET", f"/{token}/x")
+    upload.send_body(b"data", more=True)
+    while b"data" not in download.body:
+        await asyncio.sleep(0.005)
+    download.disconnect()
+    await download.end()
+    while upload.status is None:
+        await asyncio.sleep(0.005)
+    upload.send_body(b"", more=False)  # the rest of the body, read and thrown away
+    await upload.end()
+    assert upload.status == 502
+    assert b"after 4 bytes" in upload.body
+    assert upload.complete
+    assert not await left_over(app)
+
+
+async def test_an_upload_that_is_gone_before_its_first_byte_does_not_end_the_download(
+    app: Starlette, token: str
+) -> None:
+    """Its headers were not sent yet, so the next upload of the name is served."""
+    upload = Call(app, "PUT", f"/{token}/x", content_length="4")
+    await reach(app, token, State.WAITING)
+    download = Call(app, "GET", f"/{token}/x")
+    await reach(app, token, State.STREAMING)
+    upload.disconnect()
+    await upload.end()
+    second = Call(app, "PUT", f"/{token}/x", content_length="4")
+    second.send_body(b"next", more=False)
+    await download.end()
+    await second.end()
+    assert (download.status, download.body, download.complete) == (200, b"next", True)
+
+
+async def test_the_rest_of_a_refused_body_is_read_within_bounds(app: Starlette) -> None:
+    upload = Call(app, "PUT", f"/{'A' * 22}/x", transfer_encoding="chunked")
+    for _ in range(100):
+        upload.send_body(b"x" * 1024 * 1024, more=True)
+    await upload.end()
+    assert upload.status == 401
+    assert upload.complete
+    assert upload.reads < 12
+
+
+async def test_cancelled_tasks_leave_nothing(app: Starlette, token: str) -> None:
+    """A server that shuts down cancels requests and does not wait for them."""
+    upload = Call(app, "PUT", f"/{token}/x", content_length="4")
+    await reach(app, token, State.WAITING)
+    download = Call(app, "GET", f"/{token}/x")
+    await reach(app, token, State.STREAMING)
+    for call in (upload, download):
+        call.task.cancel()
+    await asyncio.gather(upload.task, download.task, return_exceptions=True)
+    await app.state.relay.finish()
+    await reach(app, token, State.FREE)
+    assert not await left_over(app)
