@@ -17,6 +17,7 @@ from relay.errors import StoreUnavailable
 from relay.settings import Settings
 from relay.states import Outcome, State
 from relay.store import Store
+from relay.tasks import stop
 
 log = logging.getLogger("relay.nodes")
 
@@ -129,9 +130,7 @@ class Node:
         try:
             yield
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await stop(tasks)
             with contextlib.suppress(StoreUnavailable):
                 await self._store.sign_off(node=self.id)
 

@@ -7,8 +7,8 @@ transfer alive and watches for its end from outside.
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Coroutine, Iterator
-from typing import Any, Protocol
+from collections.abc import AsyncIterator, Iterator
+from typing import Protocol
 
 from relay.connection import Connection
 from relay.errors import Error, Problem, StoreUnavailable, problem_for_downloader, problem_for_uploader
@@ -16,6 +16,7 @@ from relay.flow import Buffer, follows, may_write
 from relay.nodes import Listener, Node
 from relay.states import Outcome, State
 from relay.store import Ack, Final, Touched, Transfer
+from relay.tasks import first
 from relay.work import Phase, Work
 
 #: Seconds between a waiting side's looks into Redis, in case its wake-up was lost.
@@ -194,7 +195,7 @@ class Upload(_Side):
 
     async def _stream(self, listener: Listener) -> Outcome:
         with _counted(self.work.node, State.STREAMING):
-            return await _first(self._receive(), self._write(), self._keep(listener))
+            return await first(self._receive(), self._write(), self._keep(listener))
 
     def _client_matters(self) -> bool:
         return not self._whole  # once all of it is with us, the transfer can complete without the uploader
@@ -280,7 +281,7 @@ class Download(_Side):
         ):
             try:
                 await self.work.node.send_wake(self.peer, self.transfer.id)
-                outcome = await _first(self._copy(), self._keep(listener))
+                outcome = await first(self._copy(), self._keep(listener))
             except ClientGone:
                 outcome = Outcome.DOWNLOADER_GONE
                 raise
@@ -353,20 +354,3 @@ def _counted(node: Node, state: State) -> Iterator[None]:
         yield
     finally:
         node.holding[state] -= 1
-
-
-async def _first(*work: Coroutine[Any, Any, Outcome | None]) -> Outcome:
-    """Runs all side by side until one answers an outcome or raises; then cancels the others and waits for them."""
-    tasks = [asyncio.create_task(each) for each in work]
-    try:
-        pending = set(tasks)
-        while True:
-            done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-            # In the order given, so that the answer does not depend on the set's when two are done at once.
-            for task in (task for task in tasks if task in done):
-                if (outcome := task.result()) is not None:
-                    return outcome
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)

@@ -2,6 +2,7 @@
 
 import os
 import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -92,3 +93,11 @@ def test_the_readme_lists_every_setting_with_its_default() -> None:
 def test_version() -> None:
     done = subprocess.run([sys.executable, "-m", "relay", "--version"], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("relay, version ")
+
+
+def test_a_port_in_use_ends_the_start_with_a_line() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        done = serve("--host", "127.0.0.1", "--port", str(taken.getsockname()[1]))
+    assert done.returncode != 0
+    assert "address already in use" in done.stderr
+    assert "Traceback" not in done.stderr
