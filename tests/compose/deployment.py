@@ -1,0 +1,202 @@
+"""The deployment in docker-compose.yml, really started, from a copy of what is checked out."""
+
+import json
+import os
+import pty
+import shutil
+import stat
+import subprocess
+import threading
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from tests.support.cluster import Curl, curl
+from tests.support.wait import wait_until
+
+ROOT = Path(__file__).parents[2]
+#: Where docker-compose.yml publishes the balancer.
+URL = "http://127.0.0.1:4000"
+FILES = {"haproxy": ["docker-compose.yml"], "nginx": ["docker-compose.yml", "deploy/docker-compose.nginx.yml"]}
+
+
+def why_not() -> str:
+    """Why nothing can be deployed here; empty where it can."""
+    if not shutil.which("docker") or _fails("docker", "info"):
+        return "no Docker engine: the compose cluster was not tested"
+    if not shutil.which("docker-compose") and _fails("docker", "compose", "version"):
+        return "neither docker-compose nor docker compose: the compose cluster was not tested"
+    return ""
+
+
+def _fails(*command: str) -> bool:
+    return subprocess.run(command, capture_output=True, check=False).returncode != 0
+
+
+def copy_checkout(target: Path) -> None:
+    """What a clone of this working tree would have: no file that Git ignores."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
+    )
+    for name in filter(None, listed.stdout.decode().split("\0")):
+        if (ROOT / name).is_file():
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, target / name)
+
+
+class Deployment:
+    """One `docker-compose up`, and what to ask of it."""
+
+    def __init__(self, folder: Path, balancer: str) -> None:
+        self.folder = folder
+        self.balancer = balancer
+        copy_checkout(folder)
+        tools = folder / ".tools"
+        tools.mkdir()
+        if not shutil.which("docker-compose"):  # Compose v2 alone: give it the name that the README uses
+            shim = tools / "docker-compose"
+            shim.write_text('#!/bin/sh\nexec docker compose "$@"\n')
+            shim.chmod(shim.stat().st_mode | stat.S_IXUSR)
+        self.environment = {key: value for key, value in os.environ.items() if not key.startswith("RELAY_")} | {
+            # One name for all runs, so that the image is built upon what the last run left.
+            "COMPOSE_PROJECT_NAME": "relay-tests",
+            "COMPOSE_FILE": ":".join(FILES[balancer]),
+            "PATH": f"{tools}:{os.environ['PATH']}",
+        }
+
+    # -- running commands ----------------------------------------------------------------------------------
+
+    def run(self, *command: str) -> str:
+        """Runs a command in the checkout; answers what it prints.  Fails where it fails."""
+        done = subprocess.run(
+            command, cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=600, check=False
+        )
+        assert done.returncode == 0, f"{command}:\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+    def compose(self, *arguments: str) -> str:
+        return self.run("docker-compose", *arguments)
+
+    def type_in(self, script: str) -> str:
+        """Runs a script as somebody types it: at a terminal.  Answers what the terminal showed."""
+        ours, theirs = pty.openpty()
+        shown: list[bytes] = []
+        with subprocess.Popen(
+            ["bash", "-ec", script],
+            cwd=self.folder,
+            env=self.environment,
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            start_new_session=True,
+        ) as shell:
+            reader = threading.Thread(target=_read_all, args=(ours, shown))
+            reader.start()
+            os.close(theirs)
+            try:
+                status = shell.wait(timeout=600)
+            finally:
+                shell.kill()
+                reader.join(timeout=10)
+                os.close(ours)
+        output = b"".join(shown).decode(errors="replace")
+        assert status == 0, output
+        return output
+
+    # -- the life of the deployment ------------------------------------------------------------------------
+
+    def up(self) -> None:
+        """Starts what is missing, and waits until three nodes answer through the balancer."""
+        self.compose("up", "-d", "--scale", "relay=3")
+        wait_until(lambda: len(self.nodes_answering(12)) == 3, "three nodes to answer through the balancer", timeout=30)
+
+    def down(self) -> None:
+        self.compose("down", "--volumes", "--remove-orphans", "--timeout", "1")
+
+    def containers(self, service: str) -> list[str]:
+        """Ids of the service's containers, running or not."""
+        return self.compose("ps", "-q", service).split()
+
+    def inspect(self, container: str) -> dict[str, dict[str, object]]:
+        found: list[dict[str, dict[str, object]]] = json.loads(self.run("docker", "inspect", container))
+        return found[0]
+
+    def nodes_answering(self, requests: int) -> set[str]:
+        """The nodes that answer so many requests on one connection; a failed request counts as the node ''."""
+        wanted = ["-o", os.devnull, f"{URL}/healthz"] * requests
+        answers = curl("-w", "%{http_code} %header{relay-node}\n", *wanted).stdout.decode().splitlines()
+        return {node if status == "200" else "" for status, _, node in (line.partition(" ") for line in answers)}
+
+    def logs(self) -> str:
+        return self.compose("logs", "--no-color")
+
+    # -- transfers -----------------------------------------------------------------------------------------
+
+    def token(self) -> str:
+        answer = curl("--fail-with-body", "-X", "POST", f"{URL}/token")
+        assert answer.returncode == 0, (answer.stdout, answer.stderr)
+        return answer.stdout.decode().strip()
+
+    def redis(self, *command: str) -> list[str]:
+        """Asks Redis, as an operator would."""
+        return self.compose("exec", "-T", "redis", "redis-cli", *command).splitlines()
+
+    def nodes_of(self, token: str, name: str) -> tuple[str, str]:
+        """The uploader's and the downloader's node of a transfer that runs; '' for what is not there."""
+        uploader, downloader = self.redis("HMGET", f"relay:transfer:{{{token}}}:{name}", "uploader", "downloader")
+        return uploader, downloader
+
+    def wait_state(self, token: str, state: str, names: Iterable[str]) -> None:
+        """Waits until the named transfers are in the state."""
+
+        def missing() -> set[str]:
+            said = json.loads(curl("-H", "Accept: application/json", f"{URL}/{token}").stdout)
+            return set(names) - {transfer["name"] for transfer in said["transfers"] if transfer["state"] == state}
+
+        wait_until(lambda: not missing(), f"{names} to be {state}")
+
+    def left_over(self) -> list[str]:
+        """Keys of transfers: between tests there must be none."""
+        kinds = ("transfer", "chunks", "acks")
+        return [key for kind in kinds for key in self.redis("KEYS", f"relay:{kind}:*") if key]
+
+
+def _read_all(descriptor: int, into: list[bytes]) -> None:
+    while True:
+        try:
+            piece = os.read(descriptor, 65536)
+        except OSError:  # Linux's way to say that the other end of a terminal is closed
+            return
+        if not piece:
+            return
+        into.append(piece)
+
+
+def random_file(path: Path, size: int) -> Path:
+    """Writes `size` random bytes."""
+    path.write_bytes(os.urandom(size))
+    return path
+
+
+def upload(path: Path | str, token: str, name: str, *options: str, pipe: bool = False) -> Curl:
+    """Starts an upload with curl; ends with its status and `Relay-Node` on the last line."""
+    return Curl("-T", path, *options, "-w", "\n%{http_code} %header{relay-node}", f"{URL}/{token}/{name}", pipe=pipe)
+
+
+def download(into: Path, token: str, name: str, *options: str, query: str = "") -> Curl:
+    """Starts a download with curl; ends with its status and `Relay-Node` on the last line."""
+    return Curl("-o", into, *options, "-w", "\n%{http_code} %header{relay-node}", f"{URL}/{token}/{name}{query}")
+
+
+def answer(client: Curl) -> tuple[int, str, str]:
+    """Waits for a client's end: its exit status, the HTTP status, and the node that answered."""
+    code, output = client.finish()
+    status, _, node = output.decode(errors="replace").rpartition("\n")[2].partition(" ")
+    return code, status, node
+
+
+def settings_of(inspected: Mapping[str, dict[str, object]]) -> dict[str, object]:
+    """Both halves of what Docker tells about how a container was set up."""
+    return {**inspected["Config"], **inspected["HostConfig"]}

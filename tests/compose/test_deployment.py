@@ -1,0 +1,92 @@
+"""How the containers are set up."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.compose.deployment import URL, Deployment, answer, download, random_file, settings_of, upload
+from tests.support.cluster import curl
+
+
+@pytest.mark.parametrize("service", ["balancer", "relay", "redis"])
+def test_no_service_may_do_more_than_it_must(cluster: Deployment, service: str) -> None:
+    for container in cluster.containers(service):
+        settings = settings_of(cluster.inspect(container))
+        assert settings["ReadonlyRootfs"] is True
+        assert settings["CapDrop"] == ["ALL"]
+        assert settings["SecurityOpt"] == ["no-new-privileges:true"]
+        assert str(settings["User"]).partition(":")[0] not in ("", "0", "root")
+        assert settings["RestartPolicy"] == {"Name": "unless-stopped", "MaximumRetryCount": 0}
+
+
+def test_only_the_balancer_is_published(cluster: Deployment) -> None:
+    published = {
+        service: [port for container in cluster.containers(service) for port in _published(cluster, container)]
+        for service in ("balancer", "relay", "redis")
+    }
+    assert {port for port, _ in published.pop("balancer")} == {"4000/tcp"}
+    assert published == {"relay": [], "redis": []}
+
+
+def _published(cluster: Deployment, container: str) -> list[tuple[str, object]]:
+    ports = cluster.inspect(container)["NetworkSettings"]["Ports"]
+    assert isinstance(ports, dict)
+    return [(port, bound) for port, bound in ports.items() if bound]
+
+
+def test_no_compiler_and_nothing_to_install_with_is_left_in_the_image(cluster: Deployment) -> None:
+    wanted = "for tool in cc gcc c++ g++ make cargo; do command -v $tool; done; ls /venv/bin | grep -x 'pip.*' || true"
+    assert cluster.compose("exec", "-T", "relay", "sh", "-c", wanted) == ""
+
+
+def test_a_node_may_drain_to_its_end_before_it_is_killed(cluster: Deployment) -> None:
+    for container in cluster.containers("relay"):
+        settings = settings_of(cluster.inspect(container))
+        environment = dict(entry.split("=", 1) for entry in _list(settings["Env"]))
+        # The time that a node which cut streams off takes at most is `_GRACE` in relay/cli.py: 10 s.
+        assert int(str(settings["StopTimeout"])) >= float(environment["RELAY_DRAIN_TIMEOUT"]) + 10
+
+
+def _list(value: object) -> list[str]:
+    assert isinstance(value, list)
+    return value
+
+
+def test_the_nodes_trust_the_balancers_address_and_no_other(cluster: Deployment) -> None:
+    (balancer,) = cluster.containers("balancer")
+    networks = cluster.inspect(balancer)["NetworkSettings"]["Networks"]
+    assert isinstance(networks, dict)
+    addresses = {network["IPAddress"] for network in networks.values()}
+    for container in cluster.containers("relay"):
+        environment = _list(settings_of(cluster.inspect(container))["Env"])
+        assert [f"RELAY_TRUSTED_PROXIES={address}" for address in addresses] == [
+            entry for entry in environment if entry.startswith("RELAY_TRUSTED_PROXIES=")
+        ]
+
+
+def test_what_a_stranger_says_about_itself_does_not_reach_the_nodes(cluster: Deployment) -> None:
+    """Asked of the balancer's configuration while it runs: a node does not repeat what it was told."""
+    (balancer,) = cluster.containers("balancer")
+    mounted = {"haproxy": "/usr/local/etc/haproxy/haproxy.cfg", "nginx": "/etc/nginx/nginx.conf"}[cluster.balancer]
+    text = cluster.run("docker", "exec", balancer, "cat", mounted)
+    replaces = {
+        "haproxy": r"http-request set-header X-Forwarded-For %\[src\]",
+        "nginx": r"proxy_set_header X-Forwarded-For \$remote_addr;",
+    }[cluster.balancer]
+    assert re.search(rf"^\s+{replaces}$", text, re.MULTILINE)
+    assert not re.search(r"^\s+(option forwardfor|.*\$proxy_add_x_forwarded_for)", text, re.MULTILINE)
+
+
+def test_no_log_has_a_token_in_full(cluster: Deployment, tmp_path: Path) -> None:
+    token = cluster.token()
+    source = random_file(tmp_path / "source", 20_000)
+    with upload(source, token, "logged") as up, download(tmp_path / "got", token, "logged") as down:
+        assert answer(down)[:2] == answer(up)[:2] == (0, "200")
+    curl(f"{URL}/{token}/nothing-there?wait=0")
+    curl(f"{URL}//{token}/odd")
+    curl("-H", "Host:", f"{URL}/{token}/bad")
+    logs = cluster.logs()
+    assert "outcome=complete" in logs
+    assert "node=" in logs
+    assert token not in logs

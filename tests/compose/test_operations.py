@@ -1,0 +1,256 @@
+"""What an operator does to the cluster, and what happens to it, while clients use it."""
+
+import itertools
+import os
+import re
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.compose.deployment import ROOT, URL, Deployment, answer, download, random_file, upload
+from tests.support.cluster import Curl, curl
+from tests.support.wait import wait_until
+
+#: The lines that README.md has for this, until it has them.
+_IN_ONE_COMMAND = """
+docker-compose up -d           # Redis, three nodes, a load balancer on http://localhost:4000
+docker-compose up -d --scale relay=5
+TOKEN=$(curl -sX POST http://localhost:4000/token)
+curl -T f http://localhost:4000/$TOKEN/f & curl http://localhost:4000/$TOKEN/f -o g
+docker-compose exec redis redis-cli --scan --pattern 'relay:*'
+"""
+_UPGRADE = """
+docker-compose build relay
+for node in $(docker-compose ps -q relay); do
+  docker stop -t 140 $node && docker rm $node    # takes nothing new, finishes what it has
+  docker-compose up -d --no-recreate             # a new one in its place
+  while docker inspect -f '{{.State.Health.Status}}' $(docker-compose ps -q relay) | grep -qvx healthy; do sleep 1; done
+done
+"""
+
+
+def _from_readme(heading: str, otherwise: str) -> str:
+    """The first block of shell lines below a heading of README.md."""
+    _, _, section = (ROOT / "README.md").read_text().partition(f"\n## {heading}\n")
+    found = re.search(r"^```sh\n(.*?)^```$", section.partition("\n## ")[0], re.MULTILINE | re.DOTALL)
+    return found[1] if found else otherwise
+
+
+def test_the_readmes_lines_make_a_cluster_of_nothing_and_carry_a_file(deployment: Deployment) -> None:
+    if deployment.balancer == "nginx":
+        return  # README.md tells of HAProxy
+    deployment.down()
+    sent, got = random_file(deployment.folder / "f", 3_000_000), deployment.folder / "g"
+    shown = deployment.type_in(_from_readme("A cluster in one command", _IN_ONE_COMMAND) + "\nwait\n")
+    assert got.read_bytes() == sent.read_bytes()
+    assert "relay:node:" in shown
+    assert len(deployment.containers("relay")) == 5
+    wait_until(lambda: len(deployment.nodes_answering(20)) == 5, "the balancer to have found all five nodes")
+
+
+class Load:
+    """A steady load of small transfers."""
+
+    def __init__(self, cluster: Deployment, folder: Path, workers: int) -> None:
+        self.failures: list[str] = []
+        self.done = 0
+        self._cluster = cluster
+        self._folder = folder
+        self._stop = threading.Event()
+        self._pool = ThreadPoolExecutor(workers)
+        self._work = [self._pool.submit(self._one_after_another, worker) for worker in range(workers)]
+
+    def stop(self) -> None:
+        self._stop.set()
+        for work in self._work:
+            work.result()
+        self._pool.shutdown()
+
+    def _one_after_another(self, worker: int) -> None:
+        token = self._cluster.token()
+        for number in itertools.count():
+            if self._stop.is_set():
+                return
+            failure = self._transfer(token, f"{worker}-{number}", delay=number % 5 * 0.2)
+            self.done += 1
+            if failure:
+                self.failures.append(failure)
+
+    def _transfer(self, token: str, name: str, *, delay: float) -> str:
+        """One transfer, whose downloader comes `delay` seconds later.  Answers what went wrong."""
+        source, target = random_file(self._folder / f"{name}.sent", 20_000), self._folder / f"{name}.got"
+        # nginx does not know that a node drains: its clients must be ready to be told to try again.
+        patience = ("--retry", "8") if self._cluster.balancer == "nginx" else ()
+        query = "?wait=15" if self._cluster.balancer == "nginx" else ""
+        with upload(source, token, name, *patience) as up:
+            self._stop.wait(delay)
+            with download(target, token, name, *patience, query=query) as down:
+                got, sent = answer(down), answer(up)
+        whole = target.exists() and target.read_bytes() == source.read_bytes()
+        source.unlink()
+        target.unlink(missing_ok=True)
+        if got[:2] == sent[:2] == (0, "200") and whole:
+            return ""
+        return f"{name}: upload {sent}, download {got}, {'whole' if whole else 'not whole'}"
+
+
+@contextmanager
+def _load(cluster: Deployment, folder: Path, workers: int = 3) -> Iterator[Load]:
+    load = Load(cluster, folder, workers)
+    try:
+        yield load
+    finally:
+        load.stop()
+
+
+class Slow:
+    """A transfer that takes its time: a piece a second."""
+
+    def __init__(self, cluster: Deployment, name: str, seconds: int) -> None:
+        self._sent = b""
+        self._seconds = seconds
+        token = cluster.token()
+        self._up = upload("-", token, name, pipe=True)
+        self._down = Curl("-N", f"{URL}/{token}/{name}?wait=20")
+        cluster.wait_state(token, "streaming", [name])
+        self.nodes = cluster.nodes_of(token, name)
+        self._thread = threading.Thread(target=self._feed)
+        self._thread.start()
+
+    def _feed(self) -> None:
+        tick = threading.Event()
+        for _ in range(self._seconds):
+            piece = os.urandom(10_000)
+            self._sent += piece
+            try:
+                self._up.write(piece)
+            except BrokenPipeError:
+                break
+            tick.wait(1)  # the pace of the upload, not a wait for something
+        self._up.close()
+
+    def finish(self) -> None:
+        """Waits for its end and checks it."""
+        with self._up, self._down:
+            code, output = self._down.finish()
+            told = answer(self._up)
+            self._thread.join()
+        assert (code, told[:2]) == (0, (0, "200")), (code, told)
+        assert output == self._sent
+
+
+def test_a_rolling_restart_fails_no_transfer(cluster: Deployment, tmp_path: Path) -> None:
+    before = set(cluster.containers("relay"))
+    with _load(cluster, tmp_path) as load:
+        slow = [Slow(cluster, f"slow-{number}", 60) for number in range(2)]
+        began = time.monotonic()
+        try:
+            cluster.type_in(_from_readme("Upgrading a cluster", _UPGRADE))
+        finally:
+            seconds = time.monotonic() - began
+            load.stop()
+            for transfer in slow:
+                transfer.finish()
+    print(f"{cluster.balancer}: {load.done} transfers in the {seconds:.0f} s of a rolling restart")
+    assert load.failures == []
+    assert load.done > 50
+    assert len(cluster.containers("relay")) == 3
+    assert not before & set(cluster.containers("relay"))
+
+
+def test_a_killed_node_takes_only_its_own_transfers_with_it(cluster: Deployment, tmp_path: Path) -> None:
+    token, names = cluster.token(), [f"t{number}" for number in range(12)]
+    source = random_file(tmp_path / "source", 300_000)
+    ups = {name: upload(source, token, name, "--limit-rate", "20k") for name in names}  # 15 s
+    targets = {name: tmp_path / name for name in names}
+    downs = {name: download(targets[name], token, name, query="?wait=20") for name in names}
+    sides = {"up": ups, "down": downs}
+    try:
+        cluster.wait_state(token, "streaming", names)
+        nodes = {name: cluster.nodes_of(token, name) for name in names}
+        container = next(c for c in cluster.containers("relay") if nodes["t0"][0].startswith(c[:12]))
+        print({name: [node[:4] for node in pair] for name, pair in nodes.items()}, "killed", container[:4])
+        hit = {name for name in names if any(node.startswith(container[:12]) for node in nodes[name])}
+        assert hit
+        assert hit != set(names)
+
+        cluster.run("docker", "kill", "-s", "KILL", container)
+        killed = time.monotonic()
+        unserved = _requests_until(cluster, killed + 3)
+        print(f"{cluster.balancer}: {len(unserved)} requests not served, {[round(at, 2) for at in unserved]} s after")
+        _ends({f"{name}-{side}": clients[name] for name in hit for side, clients in sides.items()}, killed)
+        for name in sorted(hit):
+            assert answer(ups[name])[1] != "200"
+            assert answer(downs[name])[0] != 0
+        for name in set(names) - hit:
+            assert answer(ups[name])[:2] == (0, "200")
+            assert answer(downs[name])[:2] == (0, "200")
+            assert targets[name].read_bytes() == source.read_bytes()
+        # What only the dead node would have deleted goes by its TTL; other tests need not wait for that.
+        for key in cluster.left_over():
+            assert 0 < int(cluster.redis("TTL", key)[0]) <= 120
+            cluster.redis("DEL", key)
+        with _load(cluster, tmp_path, workers=2) as load:
+            wait_until(lambda: load.done >= 6, "new transfers")
+        assert load.failures == []
+    finally:
+        for client in (*ups.values(), *downs.values()):
+            with client:
+                pass
+
+
+def _ends(clients: dict[str, Curl], since: float) -> None:
+    """Waits for the clients' ends.  Fails where one has not ended 10 s after `since`."""
+    ended: dict[str, float] = {}
+
+    def all_ended() -> bool:
+        for key, client in clients.items():
+            if key not in ended and client.process.poll() is not None:
+                ended[key] = round(time.monotonic() - since, 2)
+        return len(ended) == len(clients)
+
+    try:
+        wait_until(all_ended, "the clients to be told", since + 10 - time.monotonic())
+    finally:
+        print(f"told after: {ended}, never: {sorted(set(clients) - set(ended))}")
+
+
+def _requests_until(cluster: Deployment, deadline: float) -> list[float]:
+    """Asks for tokens, one after the other.  Answers when, after the start, there was none."""
+    began, failed = time.monotonic(), []
+    while time.monotonic() < deadline:
+        at = time.monotonic() - began
+        if curl("-o", os.devnull, "-w", "%{http_code}", "-X", "POST", f"{URL}/token").stdout != b"200":
+            failed.append(at)
+    return failed
+
+
+def test_nodes_come_back_by_themselves_after_a_restart_of_redis(cluster: Deployment, tmp_path: Path) -> None:
+    cluster.compose("stop", "-t", "1", "redis")
+    # While the balancer still believes in the nodes it is they who answer, afterwards it does itself.
+    answers: set[bytes] = set()
+
+    def by_the_balancer() -> bool:
+        said = curl("-i", "-X", "POST", f"{URL}/token").stdout
+        answers.add(said)
+        return b"relay-node" not in said.lower()
+
+    if cluster.balancer == "haproxy":
+        wait_until(by_the_balancer, "the balancer to see that no node is ready")
+    assert by_the_balancer() == (cluster.balancer == "haproxy")
+    for said in answers:
+        header, _, line = said.partition(b"\r\n\r\n")
+        assert header.startswith(b"HTTP/1.1 503"), said
+        assert b"retry-after:" in header.lower()
+        assert b"Redis" in line
+        assert line.count(b"\n") == 1
+    started = time.monotonic()
+    cluster.compose("start", "redis")
+    wait_until(lambda: curl("-f", "-X", "POST", f"{URL}/token").returncode == 0, "a token")
+    print(f"{cluster.balancer}: tokens again {time.monotonic() - started:.1f} s after the start of Redis")
+    with _load(cluster, tmp_path, workers=1) as load:
+        wait_until(lambda: load.done >= 3, "new transfers")
+    assert load.failures == []

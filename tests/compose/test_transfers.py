@@ -1,0 +1,172 @@
+"""Transfers through the balancer: whole, streaming, on any two nodes, and honest about what broke."""
+
+import hashlib
+import json
+import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.compose.deployment import URL, Deployment, answer, download, random_file, upload
+from tests.support.cluster import Curl, curl
+from tests.support.wait import wait_until
+
+_COUNT = 60
+_SIZE = 8 * 1024 * 1024
+
+
+def _transfer(token: str, folder: Path, number: int) -> tuple[str, str]:
+    """One transfer, even numbers of unknown length; answers the two nodes."""
+    source, target = random_file(folder / f"{number}.sent", _SIZE), folder / f"{number}.got"
+    pipe = number % 2 == 0
+    with (
+        upload("-" if pipe else source, token, f"{number}", pipe=pipe) as up,
+        download(target, token, f"{number}", query="?wait=20") as down,
+    ):
+        if pipe:
+            up.write_all(source.read_bytes())
+        got, sent = answer(down), answer(up)
+    assert (got[:2], sent[:2]) == ((0, "200"), (0, "200")), f"transfer {number}: download {got}, upload {sent}"
+    assert hashlib.sha256(target.read_bytes()).digest() == hashlib.sha256(source.read_bytes()).digest()
+    source.unlink()
+    target.unlink()
+    return sent[2], got[2]
+
+
+def test_60_transfers_arrive_whole_a_third_of_them_over_two_nodes(cluster: Deployment, tmp_path: Path) -> None:
+    token = cluster.token()
+    with ThreadPoolExecutor(10) as pool:
+        nodes = list(pool.map(lambda number: _transfer(token, tmp_path, number), range(_COUNT)))
+    assert len({node for pair in nodes for node in pair}) == 3
+    apart = sum(uploader != downloader for uploader, downloader in nodes)
+    print(f"{cluster.balancer}: {apart} of {_COUNT} transfers had their clients on different nodes")
+    assert apart >= _COUNT / 3
+
+
+def test_requests_on_one_connection_go_to_every_node(cluster: Deployment) -> None:
+    """No stickiness of any kind."""
+    assert len(cluster.nodes_answering(9)) == 3
+
+
+def test_every_byte_passes_at_once(cluster: Deployment, tmp_path: Path) -> None:
+    token = cluster.token()
+    with upload("-", token, "live", pipe=True) as up, Curl("-N", f"{URL}/{token}/live?wait=20") as down:
+        for piece in (b"a", b"b", b"c" * 5000):
+            up.write(piece)
+            assert down.read(len(piece)) == piece  # the upload is still open: it has not come from a buffer's end
+        up.close()
+        assert answer(up)[:2] == (0, "200")
+        assert down.finish()[0] == 0
+
+
+def test_continue_is_passed_on_when_there_is_a_downloader(cluster: Deployment, tmp_path: Path) -> None:
+    if cluster.balancer == "nginx":
+        pytest.skip("nginx answers 100 Continue itself")
+    token = cluster.token()
+    source, trace = random_file(tmp_path / "source", 3000), tmp_path / "trace"
+    patient = ("-H", "Expect: 100-continue", "--expect100-timeout", "60", "--stderr", str(trace), "-v")
+    with upload(source, token, "polite", *patient) as up:
+        cluster.wait_state(token, "waiting", ["polite"])
+        assert "100 Continue" not in trace.read_text()
+        with download(tmp_path / "got", token, "polite") as down:
+            assert answer(down)[:2] == (0, "200")
+        assert answer(up)[:2] == (0, "200")
+        assert "100 Continue" in trace.read_text()
+
+
+def test_a_download_whose_upload_broke_never_looks_complete(cluster: Deployment, tmp_path: Path) -> None:
+    token = cluster.token()
+    source = tmp_path / "source"
+    with source.open("wb") as file:
+        file.truncate(1024 * 1024 * 1024)
+    for name, upload_of in (("known", source), ("unknown", Path("-"))):
+        with (
+            upload(upload_of, token, name, pipe=name == "unknown") as up,
+            Curl("-N", f"{URL}/{token}/{name}?wait=20") as down,
+        ):
+            if name == "unknown":
+                up.write(b"x" * 1_000_000)
+            assert down.read(1000)
+            up.process.send_signal(signal.SIGINT)
+            assert down.finish()[0] == 18
+
+
+@pytest.mark.parametrize("framing", ["known", "unknown"])
+def test_an_upload_whose_download_broke_is_told_so(cluster: Deployment, tmp_path: Path, framing: str) -> None:
+    """Killed in the middle, with far more to come than all buffers on the way hold."""
+    token = cluster.token()
+    source = tmp_path / "source"
+    with source.open("wb") as file:
+        file.truncate(200 * 1024 * 1024)
+    chunked = ("-H", "Transfer-Encoding: chunked") if framing == "unknown" else ()
+    with (
+        upload(source, token, "half", *chunked) as up,
+        Curl("-N", "--limit-rate", "5M", f"{URL}/{token}/half?wait=20") as down,
+    ):
+        assert down.read(1000)
+        down.process.send_signal(signal.SIGKILL)
+        code, status, _ = answer(up)
+        assert (code, status) == (0, "502")
+
+
+@pytest.mark.parametrize(
+    ("size", "options"),
+    [
+        pytest.param(3_000, (), id="3kB"),
+        pytest.param(50_000_000, (), id="50MB"),
+        pytest.param(50_000_000, ("-H", "Expect:"), id="50MB-without-Expect"),
+    ],
+)
+def test_the_name_of_a_waiting_upload_that_was_interrupted_is_free(
+    cluster: Deployment, tmp_path: Path, size: int, options: tuple[str, ...]
+) -> None:
+    """Within two seconds of the next upload being tried, as which the relay looks after the first one."""
+    token = cluster.token()
+    first, second = random_file(tmp_path / "first", size), random_file(tmp_path / "second", 1234)
+    with upload(first, token, "name", *options) as interrupted:
+        cluster.wait_state(token, "waiting", ["name"])
+        _wait_stuck(interrupted, size)
+        interrupted.process.send_signal(signal.SIGINT)
+        interrupted.finish()
+    began = time.monotonic()
+    with _claimed(cluster, second, token, deadline=began + 2) as up:
+        print(f"{cluster.balancer}: free {time.monotonic() - began:.2f} s after it was tried")
+        with download(tmp_path / "got", token, "name") as down:
+            assert answer(down)[:2] == (0, "200")
+        assert answer(up)[:2] == (0, "200")
+    assert (tmp_path / "got").read_bytes() == second.read_bytes()
+
+
+def _claimed(cluster: Deployment, source: Path, token: str, *, deadline: float) -> Curl:
+    """Tries an upload until it has the name.  Fails where `deadline` comes first."""
+    while True:
+        up = upload(source, token, "name")
+        wait_until(lambda: up.process.poll() is not None or _waits(token, source.stat().st_size), "an answer")  # noqa: B023
+        if up.process.poll() is None and time.monotonic() <= deadline:
+            return up
+        with up:
+            said = answer(up)
+        assert time.monotonic() <= deadline, f"the name was not free after two seconds: {said}"
+
+
+def _waits(token: str, length: int) -> bool:
+    said = json.loads(curl("-H", "Accept: application/json", f"{URL}/{token}").stdout)
+    return [(transfer["state"], transfer["length"]) for transfer in said["transfers"]] == [("waiting", length)]
+
+
+def _wait_stuck(client: Curl, size: int) -> None:
+    """Waits until curl has read all of a small file, or as much of a large one as the buffers on the way hold."""
+    process = psutil.Process(client.process.pid)
+    read, since = 0, time.monotonic()
+
+    def stuck() -> bool:
+        nonlocal read, since
+        now = process.io_counters().read_chars
+        if now != read:
+            read, since = now, time.monotonic()
+        return read > min(size, 1_000_000) and time.monotonic() - since > 0.3
+
+    wait_until(stuck, "the buffers on the way to be full")
