@@ -8,6 +8,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from relay import http
+from relay.connection import HANGUPS, Hangups
 from relay.nodes import Node
 from relay.service import Relay
 from relay.settings import Settings
@@ -44,13 +45,14 @@ def create_app(settings: Settings, store: Store | None = None) -> Starlette:
     relay = Relay(settings, store, node)
 
     @contextlib.asynccontextmanager
-    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+    async def lifespan(app: Starlette) -> AsyncIterator[dict[str, Hangups]]:
         async with node.running():
-            try:
-                yield
-            finally:
-                relay.advance(Phase.CUT)
-                await relay.finish()
+            with contextlib.closing(Hangups()) as hangups:
+                try:
+                    yield {HANGUPS: hangups}
+                finally:
+                    relay.advance(Phase.CUT)
+                    await relay.finish()
         await store.aclose()
 
     def route(path: str, methods: dict[str, http.Handler]) -> Route:

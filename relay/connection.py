@@ -9,6 +9,7 @@ import array
 import asyncio
 import contextlib
 import fcntl
+import select
 import socket
 import struct
 import termios
@@ -19,6 +20,12 @@ from starlette.types import Scope
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 _EXTENSION = "relay.connection"
+#: Headers that only proxies set.
+_PROXY_HEADERS = {b"via", b"forwarded", b"x-forwarded-for"}
+#: Where the lifespan's state has the `Hangups`.
+HANGUPS = "hangups"
+#: Bytes of an upload that waits which probes may read into memory.
+_PROBE_MOST = 1024 * 1024
 #: Seconds that a client which has everything may take to close, before that counts as having read it.
 _CLOSING = 5.0
 #: Seconds between looks at how far a slow client is.
@@ -27,19 +34,60 @@ _LOOK = 0.05
 _BYTES_ACKED_AT = 120
 
 
+class Hangups:
+    """Tells of clients that have closed their end, of connections that nobody reads: one epoll for all.
+
+    uvicorn stops reading a connection when 64 KiB of body are buffered, and an event loop does not poll what it
+    does not read.  Linux's EPOLLRDHUP tells of the peer's end regardless, once all before it is in our kernel.
+    """
+
+    def __init__(self) -> None:
+        self._epoll = select.epoll()
+        self._callbacks: dict[int, Callable[[], None]] = {}
+        asyncio.get_running_loop().add_reader(self._epoll.fileno(), self._tell)
+
+    def close(self) -> None:
+        asyncio.get_running_loop().remove_reader(self._epoll.fileno())
+        self._epoll.close()
+
+    @contextlib.contextmanager
+    def watching(self, descriptor: int, callback: Callable[[], None]) -> Iterator[None]:
+        """Calls `callback` once when the peer of this socket has closed or reset."""
+        self._callbacks[descriptor] = callback
+        self._epoll.register(descriptor, select.EPOLLRDHUP | select.EPOLLONESHOT)
+        try:
+            yield
+        finally:
+            if self._callbacks.get(descriptor) is callback:
+                del self._callbacks[descriptor]
+                with contextlib.suppress(OSError):  # closed meanwhile: the kernel has forgotten it already
+                    self._epoll.unregister(descriptor)
+
+    def _tell(self) -> None:
+        for descriptor, _ in self._epoll.poll(0):
+            if (callback := self._callbacks.get(descriptor)) is not None:
+                callback()
+
+
 class Connection:
     """One client's connection."""
 
-    def __init__(self, transport: Any = None) -> None:
+    def __init__(self, protocol: "Protocol | None" = None, hangups: Hangups | None = None) -> None:
         self.is_lost = False
         self.error: Exception | None = None
-        self._transport = transport
+        #: Whether what we talk to passes on what somebody else says, and so cannot answer for them.
+        self.behind_proxy = False
+        self._protocol = protocol
+        self._transport: Any = protocol.transport if protocol is not None else None
+        self._hangups = hangups
         self._callbacks: set[Callable[[], None]] = set()
 
     @staticmethod
     def of(scope: Scope) -> "Connection":
         """The connection of a request."""
-        return scope.get("extensions", {}).get(_EXTENSION) or Connection()
+        connection: Connection = scope.get("extensions", {}).get(_EXTENSION) or Connection()
+        connection.behind_proxy = any(name in _PROXY_HEADERS for name, _ in scope["headers"])
+        return connection
 
     def lost(self, error: Exception | None) -> None:
         """Called by the protocol when the connection is gone, whoever closed it."""
@@ -57,6 +105,36 @@ class Connection:
             yield
         finally:
             self._callbacks.discard(callback)
+
+    @contextlib.contextmanager
+    def watched(self) -> Iterator[None]:
+        """Within it, a client that leaves is noticed even while nothing is read from it, where its machine's
+        end of the connection has reached ours; where that is stuck behind unread bytes, `probe` helps."""
+        if self._transport is None or self._hangups is None or self.is_lost:
+            yield
+            return
+        with self._hangups.watching(self._transport.get_extra_info("socket").fileno(), self._transport.abort):
+            yield
+
+    @property
+    def in_sight(self) -> bool:
+        """Whether the client's leaving would be seen at once: nothing unread stands before it."""
+        return self._protocol is None or not self._protocol.flow.read_paused
+
+    def probe(self) -> None:
+        """Makes a client show that it has left, where it can only be seen by doing something.
+
+        With megabytes of body unread, the client's end is stuck behind them.  A client that lives takes an
+        interim `100 Continue` (RFC 9110 section 15.2 obliges it, and its body is on its way already); the
+        kernel of one that does not answers with a reset.  A proxy may take it for the answer, so behind one a
+        bit more of the body is read instead, whereupon the proxy's end comes nearer.
+        """
+        if self._protocol is None or self.is_lost or self.in_sight:
+            return
+        if not self.behind_proxy:
+            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        elif self._protocol.buffered() < _PROBE_MOST:
+            self._protocol.flow.resume_reading()  # until the next piece pauses it again
 
     def progress(self) -> int:
         """Bytes the client's machine has acknowledged since it connected; 0 where that cannot be asked."""
@@ -105,15 +183,14 @@ class Hold:
         self._connection = connection
         self._changed = asyncio.Event()
 
-    async def delivered(self, *, patience: float, behind_proxy: bool) -> bool:
+    async def delivered(self, *, patience: float) -> bool:
         """Whether the client took everything.  Call it when the server was given the end of the response.
 
         Waits for as long as the client takes some bytes within every `patience` seconds; then for it to
         close, and one that has everything and does not close within 5 s counts as having read it.
-        `behind_proxy`: a reset by a proxy that had everything says nothing about its client.
         """
         try:
-            return await self._flushed(patience) and await self._closed(patience, behind_proxy=behind_proxy)
+            return await self._flushed(patience) and await self._closed(patience)
         finally:
             asyncio.get_running_loop().remove_reader(self._socket.fileno())
             self._socket.close()
@@ -126,7 +203,7 @@ class Hold:
                     return False
         return self._connection.error is None
 
-    async def _closed(self, patience: float, *, behind_proxy: bool) -> bool:
+    async def _closed(self, patience: float) -> bool:
         """Ends our side, and waits until the client ends its own."""
         loop, end = asyncio.get_running_loop(), None
         with contextlib.suppress(OSError):  # it may be reset already, which recv() tells
@@ -140,7 +217,8 @@ class Hold:
             if end is None and (end := self._ended()) is not None:
                 loop.remove_reader(self._socket.fileno())  # it would be readable from now on
             if end is False:
-                return behind_proxy and _unacknowledged(self._socket) <= 1
+                # A proxy may reset when it has everything, which then says nothing about its client.
+                return self._connection.behind_proxy and _unacknowledged(self._socket) <= 1
             if not moved:
                 return has_all
 
@@ -201,7 +279,11 @@ class Protocol(HttpToolsProtocol):
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
-        self.connection = Connection(transport)
+        self.connection = Connection(self, self.app_state.get(HANGUPS))
+
+    def buffered(self) -> int:
+        """Bytes of the body that have been read and not been taken."""
+        return len(self.cycle.body) if self.cycle is not None else 0
 
     def on_message_begin(self) -> None:
         super().on_message_begin()

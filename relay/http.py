@@ -312,11 +312,9 @@ class ResponseSink:
 
     async def finish(self, data: bytes) -> None:
         """Completes the response, and finds out whether the client took all of it."""
-        settings, headers = self._exchange.relay.settings, self._exchange.headers
         hold = self._exchange.client.hold()
         await self._send({"type": "http.response.body", "body": data, "more_body": False})
-        proxied = any(name in headers for name in ("via", "forwarded", "x-forwarded-for"))
-        if hold is not None and not await hold.delivered(patience=settings.stall, behind_proxy=proxied):
+        if hold is not None and not await hold.delivered(patience=self._exchange.relay.settings.stall):
             raise ClientGone
 
     def progress(self) -> int:

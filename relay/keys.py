@@ -32,7 +32,7 @@ KEYS = (
         "the upload's wait and a minute; 60 s, renewed, while it streams",
         "the claim on the name and the state of its one live transfer: `id`, `state`, `uploader` and `downloader` "
         "(nodes), `joiner` (the download's id), `length` and `type` as the uploader gave them, `created`, `joined` "
-        "(Unix seconds)",
+        "(Unix seconds), `vouched` (milliseconds) when its waiting client was last found alive",
     ),
     KeySpec(
         "relay:chunks:{T}:NAME:ID",

@@ -75,6 +75,16 @@ class Ack:
 
 
 @dataclass(frozen=True, slots=True)
+class Holder:
+    """What a refused claim learns: who holds the name, when its client was last found alive, and what time it
+    is, both in milliseconds of Redis's clock."""
+
+    transfer: Transfer
+    vouched: int
+    now: int
+
+
+@dataclass(frozen=True, slots=True)
 class Touched:
     """How a transfer ended, if it has, and after how many bytes; else its state, and its downloader's node."""
 
@@ -151,8 +161,8 @@ class Store:
         length: int | None,
         media_type: str,
         use: bool,
-    ) -> "Transfer | list[str]":
-        """Claims the name.  Answers the nodes where a download waits for it, or the transfer that holds it.
+    ) -> "Holder | list[str]":
+        """Claims the name.  Answers the nodes where a download waits for it, or who holds it.
 
         Raises Problem(UNKNOWN_TOKEN).
         """
@@ -171,8 +181,14 @@ class Store:
         )
         _need_token(answer)
         if answer[0] == Answer.BUSY.encode():
-            return self._transfer(transfer.token, transfer.name, _pairs(answer[1]))
+            fields = _pairs(answer[1])
+            holder = self._transfer(transfer.token, transfer.name, fields)
+            return Holder(holder, vouched=int(fields.get("vouched", 0)), now=int(answer[2]))
         return str(answer[1].decode()).split()
+
+    async def vouch(self, transfer: Transfer) -> None:
+        """Says that the uploader of a transfer that waits was found alive just now."""
+        await self._run("vouch", [transfer.keys.transfer], [transfer.id])
 
     async def look(self, *, token: str, name: str, use: bool) -> Transfer | None:
         """The live transfer of a name, or None.  `use` counts as a use of the token.

@@ -15,7 +15,7 @@ from relay.errors import Error, Problem, StoreUnavailable, problem_for_downloade
 from relay.flow import Buffer, follows, may_write
 from relay.nodes import Listener, Node
 from relay.states import Outcome, State
-from relay.store import Ack, Final, Touched, Transfer
+from relay.store import Ack, Final, Holder, Touched, Transfer
 from relay.tasks import first
 from relay.work import Phase, Work
 
@@ -29,8 +29,11 @@ _BLOCK = 2.0
 _FIRST_ENTRY = 1.0
 #: Entries of one read: what the downloader's node has in memory at most, in chunks.
 _ENTRIES = 4
-#: Dead holders of a name that one upload clears away before it gives up.
-_TAKEOVERS = 3
+#: Seconds that an upload whose name is taken gives the other's node to vouch for its client, and between asking.
+_DOUBT, _DOUBT_PAUSE = 2.0, 0.05
+#: How often, and seconds between, a client that may have left behind unread bytes is probed before its node vouches
+#: for it: together less than _DOUBT.
+_PROBES, _PROBE_PAUSE = 5, 0.3
 
 
 class ClientGone(Exception):
@@ -157,29 +160,39 @@ class Upload(_Side):
         raise problem_for_uploader(outcome, sent=self._delivered, seconds=seconds, most=settings.max_upload)
 
     async def _claim(self, *, length: int | None, media_type: str) -> None:
-        """Claims the name, and wakes downloads that wait for it.  A dead node's claim is cleared away."""
-        for attempt in range(_TAKEOVERS):
+        """Claims the name, and wakes downloads that wait for it.
+
+        A claim whose node is dead is cleared away.  Any other may be of a client that has left without its
+        node noticing: our interest makes that node look, and vouch for its client or end the claim.
+        """
+        deadline, asked = _now() + _DOUBT, None
+        while True:
             answer = await self.store.claim(
-                self.transfer, node=self.work.node.id, length=length, media_type=media_type, use=attempt == 0
+                self.transfer, node=self.work.node.id, length=length, media_type=media_type, use=asked is None
             )
-            if not isinstance(answer, Transfer):
+            if not isinstance(answer, Holder):
                 for node in answer:
                     await self.work.node.send_wake(node, self.transfer.keys.transfer)
                 return
-            if await self.work.node.is_alive(answer.uploader):
-                break
-            await self.work.end(answer, Outcome.NODE_LOST)
-        raise Problem(Error.NAME_IN_USE)
+            asked = answer.now if asked is None else asked
+            holder = answer.transfer
+            if not await self.work.node.is_alive(holder.uploader):
+                await self.work.end(holder, Outcome.NODE_LOST)
+            elif holder.state is State.STREAMING or answer.vouched >= asked or _now() > deadline:
+                raise Problem(Error.NAME_IN_USE)
+            else:
+                await self.work.node.send_wake(holder.uploader, holder.id)
+                await asyncio.sleep(_DOUBT_PAUSE)
 
     async def _wait(self, listener: Listener) -> Outcome | None:
-        """Waits for a downloader, with nothing of the body read and no connection to Redis held.
+        """Waits for a downloader, with nothing of the body taken and no connection to Redis held.
 
         Answers None when one has joined, else how the wait ended.
         """
-        deadline = _now() + self.work.settings.upload_wait
-        with _counted(self.work.node, State.WAITING):
+        deadline, probes = _now() + self.work.settings.upload_wait, 0
+        with _counted(self.work.node, State.WAITING), self.client.watched():
             while True:
-                await listener.wait(min(RECHECK, deadline - _now()))
+                woken = await listener.wait(min(_PROBE_PAUSE if probes else RECHECK, deadline - _now()))
                 if self.client.is_lost:
                     raise ClientGone
                 if self.work.phase >= Phase.RELEASED:
@@ -192,6 +205,18 @@ class Upload(_Side):
                 if now.outcome is not None or now.state is State.STREAMING:
                     self.peer = now.downloader
                     return now.outcome
+                if woken and not probes:  # somebody else wants the name: does our client still live?
+                    probes = _PROBES
+                if probes:
+                    probes = await self._probe(probes)
+
+    async def _probe(self, probes: int) -> int:
+        """Vouches for our client where nothing speaks against it any more; else probes.  Answers the probes left."""
+        if self.client.in_sight or probes == 1:
+            await self.store.vouch(self.transfer)
+            return 0
+        self.client.probe()
+        return probes - 1
 
     async def _stream(self, listener: Listener) -> Outcome:
         with _counted(self.work.node, State.STREAMING):

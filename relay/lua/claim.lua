@@ -1,5 +1,5 @@
 -- Claims a name for one upload: the token must live (and is used), and no live transfer may hold the name.
--- Answers: claimed, WANTED (the nodes where a download waits for it) · busy, then the holder's fields · no_token
+-- Answers: claimed, WANTED (the nodes where a download waits for it) · busy, the holder's fields, NOW in ms · no_token
 -- A repeat with the same id (its reply was lost) answers claimed and uses the token only once.
 local token, transfer = KEYS[1], KEYS[2]
 local id, name, node, length, type_ = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
@@ -10,9 +10,10 @@ local wanted = redis.call('HGET', token, 'wanted:' .. name) or ''
 local holder = redis.call('HGET', transfer, 'id')
 if holder == id then return {'claimed', wanted} end
 if use_ms > 0 then use(token, use_ms, most_ms) end
-if holder then return {'busy', redis.call('HGETALL', transfer)} end
+local time = redis.call('TIME')
+if holder then return {'busy', redis.call('HGETALL', transfer), time[1] * 1000 + math.floor(time[2] / 1000)} end
 redis.call('HSET', transfer, 'id', id, 'state', 'waiting', 'uploader', node, 'length', length, 'type', type_,
-  'created', redis.call('TIME')[1])
+  'created', time[1])
 redis.call('PEXPIRE', transfer, claim_ms)
 redis.call('HSET', token, 'transfer:' .. name, id)
 return {'claimed', wanted}

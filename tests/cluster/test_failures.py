@@ -1,12 +1,15 @@
 """What goes wrong is told to the other side, truthfully, and the name is free again."""
 
+import os
 import re
 import signal
 import threading
+import time
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
 from tests.support.cluster import Cluster, Curl, curl
@@ -182,3 +185,52 @@ def test_of_two_downloads_at_the_same_instant_one_wins(cluster: Cluster) -> None
             winner, loser = sorted(pair)
             assert winner == (200, len(payload))
             assert loser[0] in (404, 409)
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("size", [3_000, 300_000, 50_000_000])
+@pytest.mark.parametrize("expect", [True, False], ids=["with Expect", "without"])
+def test_a_dead_uploader_does_not_keep_the_name(
+    cluster: Cluster, token: str, tmp_path: Path, how: signal.Signals, size: int, expect: bool
+) -> None:
+    """However much of its body is stuck in the kernels: at the latest 2 s after somebody else wants the name."""
+    source = tmp_path / "source"
+    source.write_bytes(b"x" * size)
+    options = () if expect else ("-H", "Expect:")
+    with Curl(*options, "-T", source, cluster.url(0, token, "x")) as upload:
+        cluster.wait_state(token, "waiting")
+        # curl waits a second for the 100 Continue, then sends anyway; so do the buffers fill up.
+        wait_until(lambda: is_blocked(upload) or size < 1_000_000, "the buffers to be full")
+        upload.process.send_signal(how)
+    begun = time.monotonic()
+    with Curl("-T", "-", "-w", "%{http_code}", cluster.url(1, token, "x"), pipe=True) as second:
+        second.write(b"again")
+        second.close()
+        key = f"{cluster.prefix}:transfer:{{{token}}}:x"
+        wait_until(lambda: cluster.redis and cluster.redis.hget(key, "uploader") == b"b", "the name", timeout=10)
+        taken = time.monotonic() - begun
+        assert curl(cluster.url(2, token, "x") + "?wait=10").stdout == b"again"
+        assert second.finish()[1].endswith(b"200")
+    print(f"free after {taken:.2f} s")
+
+
+def test_a_living_uploader_keeps_it(cluster: Cluster, token: str, tmp_path: Path) -> None:
+    """Probing does it no harm, however often."""
+    source = tmp_path / "source"
+    source.write_bytes(os.urandom(20_000_000))
+    with Curl("-H", "Expect:", "-T", source, cluster.url(0, token, "x")) as upload:
+        cluster.wait_state(token, "waiting")
+        wait_until(lambda: is_blocked(upload), "the buffers to be full")
+        time.sleep(2)
+        for _ in range(2):
+            assert httpx.put(cluster.url(1, token, "x"), content=b"other", timeout=20).status_code == 409
+        assert curl(cluster.url(2, token, "x")).stdout == source.read_bytes()
+        assert upload.finish() == (0, b"delivered 20000000 bytes\n")
+
+
+def is_blocked(upload: Curl) -> bool:
+    """Whether the uploader has begun to send and cannot go on."""
+    before = psutil.Process(upload.process.pid).io_counters().read_chars
+    time.sleep(0.2)
+    after = psutil.Process(upload.process.pid).io_counters().read_chars
+    return bool(before > 1_000_000 and after == before)

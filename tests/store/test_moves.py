@@ -4,7 +4,7 @@ import pytest
 
 from relay.names import new_id
 from relay.states import MOVES, Answer, Event, Move, Outcome, State
-from relay.store import Final, Store, Transfer
+from relay.store import Final, Holder, Store, Transfer
 from tests.store.conftest import client
 
 
@@ -20,7 +20,7 @@ async def ask(store: Store, transfer: Transfer, event: Event) -> Answer:
         case Event.CLAIM:
             other = store.transfer(token=transfer.token, name=transfer.name, transfer_id=new_id())
             answer = await store.claim(other, node="up2", length=None, media_type="", use=False)
-            return Answer.BUSY if isinstance(answer, Transfer) else Answer.CLAIMED
+            return Answer.BUSY if isinstance(answer, Holder) else Answer.CLAIMED
         case Event.JOIN:
             return await store.join(transfer, joiner=new_id(), node="down2")
         case Event.GIVE_UP:
@@ -63,8 +63,18 @@ async def test_a_busy_claim_answers_the_holder(store: Store, transfer: Transfer)
     await store.claim(transfer, node="up", length=5, media_type="", use=False)
     other = store.transfer(token=transfer.token, name=transfer.name, transfer_id=new_id())
     holder = await store.claim(other, node="up2", length=None, media_type="", use=False)
-    assert isinstance(holder, Transfer)
-    assert (holder.id, holder.uploader, holder.length) == (transfer.id, "up", 5)
+    assert isinstance(holder, Holder)
+    assert (holder.transfer.id, holder.transfer.uploader, holder.transfer.length) == (transfer.id, "up", 5)
+    assert holder.vouched == 0
+    await store.vouch(transfer)
+    later = await store.claim(other, node="up2", length=None, media_type="", use=False)
+    assert isinstance(later, Holder)
+    assert holder.now <= later.vouched <= later.now
+
+
+async def test_nobody_vouches_for_what_is_over(store: Store, transfer: Transfer) -> None:
+    await store.vouch(transfer)
+    assert not await client(store).exists(transfer.keys.transfer)
 
 
 async def test_a_repeated_join_is_joined_and_another_is_taken(store: Store, transfer: Transfer) -> None:
