@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import socket
 import threading
 import time
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
@@ -12,7 +13,7 @@ import httpx
 import psutil
 import pytest
 
-from tests.support.cluster import Cluster, Curl, curl
+from tests.support.cluster import Cluster, Curl, chars_read, curl
 from tests.support.wait import wait_until
 
 MIB = 1024 * 1024
@@ -86,20 +87,24 @@ def test_a_killed_downloader_is_told_to_the_uploader(
     assert_free(cluster, token, "x")
 
 
-def test_a_downloader_killed_with_the_rest_in_its_kernel_did_not_get_it(
-    cluster: Cluster, token: str, tmp_path: Path
-) -> None:
-    """3 MB fit into the sockets' buffers: the relay has handed over all of it, and TCP acknowledged it, when
-    the downloader dies.  The uploader must not hear 200."""
+@pytest.mark.parametrize("pipe", [False, True], ids=["with Content-Length", "chunked"])
+@pytest.mark.parametrize("reads_all", [True, False])
+def test_the_last_bytes_count_too(cluster: Cluster, token: str, tmp_path: Path, pipe: bool, reads_all: bool) -> None:
+    """60 kB fit into the sockets' buffers: the relay has handed over all of it, and TCP has acknowledged it, when
+    the downloader goes.  Only one that has read everything makes it a 200."""
     source = tmp_path / "source"
-    source.write_bytes(b"x" * 3_000_000)
-    with Curl("-T", source, "-w", "%{http_code}", cluster.url(0, token, "x")) as upload:
-        with Curl("--limit-rate", "200K", "-o", tmp_path / "out", cluster.url(1, token, "x")) as download:
-            wait_until(lambda: size_of(tmp_path / "out") > 0, "the first bytes")
-            download.process.kill()
-            download.finish()
-        assert size_of(tmp_path / "out") < 3_000_000
-        assert upload.finish()[1].endswith(b"502")
+    source.write_bytes(b"x" * 60_000)
+    with Curl("-T", "-" if pipe else source, "-w", "%{http_code}", cluster.url(0, token, "x"), pipe=pipe) as upload:
+        if pipe:
+            upload.write_all(source.read_bytes())
+        cluster.wait_state(token, "waiting")
+        with socket.create_connection(("127.0.0.1", cluster[1].port)) as down:
+            down.sendall(f"GET /{token}/x HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            wait_until(lambda: len(down.recv(90_000, socket.MSG_PEEK)) > 60_000, "all of it to be in our kernel")
+            assert upload.process.poll() is None  # it is acknowledged, but not answered for
+            got = down.recv(90_000 if reads_all else 30_000)
+        assert (len(got) > 60_000) is reads_all
+        assert upload.finish()[1].endswith(b"200" if reads_all else b"502")
     assert_free(cluster, token, "x")
 
 
@@ -113,13 +118,16 @@ def test_a_slow_downloader_that_takes_everything_is_complete(cluster: Cluster, t
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("size", [3_000, 100_000])
 def test_an_uploader_that_leaves_while_waiting_frees_the_name(
-    cluster: Cluster, token: str, tmp_path: Path, how: signal.Signals
+    cluster: Cluster, token: str, tmp_path: Path, how: signal.Signals, size: int
 ) -> None:
+    """At once, also where the node has stopped reading, as long as our kernel has all of the rest."""
     source = tmp_path / "source"
-    source.write_bytes(b"x" * 3000)
-    with Curl("-T", source, cluster.url(0, token, "x")) as upload:
+    source.write_bytes(b"x" * size)
+    with Curl("-H", "Expect:", "-T", source, cluster.url(0, token, "x")) as upload:
         cluster.wait_state(token, "waiting")
+        wait_until(lambda: has_sent(upload, source), "curl to have sent it all")
         upload.process.send_signal(how)
     wait_until(lambda: httpx.head(cluster.url(1, token, "x")).status_code == 404, "the name to be free", timeout=2)
     assert_free(cluster, token, "x")
@@ -230,7 +238,15 @@ def test_a_living_uploader_keeps_it(cluster: Cluster, token: str, tmp_path: Path
 
 def is_blocked(upload: Curl) -> bool:
     """Whether the uploader has begun to send and cannot go on."""
-    before = psutil.Process(upload.process.pid).io_counters().read_chars
+    before = chars_read(upload)
     time.sleep(0.2)
-    after = psutil.Process(upload.process.pid).io_counters().read_chars
+    after = chars_read(upload)
     return bool(before > 1_000_000 and after == before)
+
+
+def has_sent(upload: Curl, source: Path) -> bool:
+    """Whether curl has read its whole file: where its descriptor of the file stands."""
+    return any(
+        file.path == str(source) and file.position == source.stat().st_size
+        for file in psutil.Process(upload.process.pid).open_files()
+    )

@@ -16,12 +16,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import psutil
 import pytest
 
 from relay.flow import CHUNK
 from relay.settings import Settings
-from tests.support.cluster import Cluster, Curl, curl
+from tests.support.cluster import Cluster, Curl, chars_read, curl
 from tests.support.wait import wait_until
 
 MIB = 1024 * 1024
@@ -58,11 +57,6 @@ def in_redis(cluster: Cluster, token: str) -> int:
     streams = list(cluster.keys(f"chunks:{{{token}}}".replace("{", r"\{").replace("}", r"\}")))
     entries: list[Any] = [entry for key in streams for entry in cluster.redis.xrange(key) or ()]
     return sum(len(fields.get(b"d", b"")) for _, fields in entries)
-
-
-def chars_read(curl: Curl) -> int:
-    """Bytes that a curl has read from its file so far."""
-    return int(psutil.Process(curl.process.pid).io_counters().read_chars)
 
 
 def sha256(path: Path) -> str:

@@ -165,3 +165,8 @@ class Curl:
         """Waits for its end; answers its exit status and what it printed."""
         output, error = self.process.communicate(timeout=300)
         return self.process.returncode, output + error
+
+
+def chars_read(curl: Curl) -> int:
+    """Bytes that a curl has read from its file so far."""
+    return int(psutil.Process(curl.process.pid).io_counters().read_chars)
