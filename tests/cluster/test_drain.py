@@ -1,0 +1,143 @@
+"""A node that is told to stop: what it still does, for how long, and what its clients hear."""
+
+import secrets
+import signal
+from collections.abc import Callable, Iterator
+
+import httpx
+import pytest
+
+from tests.support.cluster import Cluster, Curl, NodeProcess, curl
+from tests.support.redis import RedisServer
+from tests.support.wait import wait_until
+
+Make = Callable[..., Cluster]
+
+
+@pytest.fixture
+def make(redis_server: RedisServer) -> Iterator[Make]:
+    """Makes two nodes, of which the tests stop the first; with short delays unless told otherwise."""
+    made: list[Cluster] = []
+
+    def make(**settings: float) -> Cluster:
+        prefix = f"drain-{secrets.token_hex(4)}"
+        values = {"prefix": prefix, "drain_delay": 1, "drain_wait": 1, "drain_timeout": 60, **settings}
+        nodes = [NodeProcess(name, redis_server.url, values) for name in ("stopping", "staying")]
+        made.append(Cluster(nodes, redis_server.client(), prefix))
+        return made[-1]
+
+    yield make
+    for cluster in made:
+        for node in cluster.nodes:
+            assert node.stop() == 0, node.log()
+        assert "Traceback" not in cluster.logs()
+        assert not list(cluster.keys("node"))  # it has taken its own away
+        assert not list(cluster.keys("inbox"))
+        wait_until(lambda cluster=cluster: not cluster.left_over(), "no key to be left over", timeout=40)  # type: ignore[misc]
+
+
+def stop(cluster: Cluster) -> None:
+    cluster[0].process.send_signal(signal.SIGTERM)
+
+
+def wait_unready(cluster: Cluster) -> None:
+    wait_until(lambda: not cluster[0].is_ready(), "the node to be unready")
+
+
+def test_it_is_unready_at_once_and_serves_until_the_balancer_has_seen_it(make: Make) -> None:
+    cluster = make(drain_delay=3)
+    token = cluster.token()
+    stop(cluster)
+    wait_unready(cluster)
+    assert httpx.get(cluster[0].url + "/healthz").status_code == 200
+    with Curl("-T", "-", cluster.url(0, token, "x"), pipe=True) as upload:
+        upload.write_all(b"taken in time")
+        assert curl(cluster.url(1, token, "x")).stdout == b"taken in time"
+        assert upload.finish() == (0, b"delivered 13 bytes\n")
+    assert cluster[0].process.wait(20) == 0
+
+
+def test_then_it_takes_nothing_new(make: Make) -> None:
+    cluster = make(drain_delay=0.2, drain_wait=60)
+    token = cluster.token()
+    with Curl("-T", "-", cluster.url(0, token, "old"), pipe=True) as upload:  # keeps it from exiting
+        cluster.wait_state(token, "waiting")
+        stop(cluster)
+        wait_until(lambda: httpx.post(cluster[0].url + "/token").status_code == 503, "new work to be refused")
+        for answer in (
+            httpx.put(cluster.url(0, token, "new"), content=b"data"),
+            httpx.get(cluster.url(0, token, "new")),
+        ):
+            assert answer.status_code == 503
+            assert answer.headers["retry-after"]
+            assert "another node" in answer.text
+        upload.write_all(b"data")
+        assert curl(cluster.url(1, token, "old")).stdout == b"data"
+        assert upload.finish()[0] == 0
+    assert cluster[0].process.wait(20) == 0
+
+
+def test_clients_that_still_wait_are_told_to_try_again(make: Make) -> None:
+    cluster = make()
+    token = cluster.token()
+    with (
+        Curl("-i", "-T", "-", cluster.url(0, token, "up"), pipe=True) as upload,
+        Curl("-i", cluster.url(0, token, "down") + "?wait=60") as download,
+    ):
+        cluster.wait_state(token, "waiting")
+        stop(cluster)
+        for client in (upload, download):
+            _, answer = client.finish()
+            assert b"503" in answer.splitlines()[0] + answer
+            assert b"retry-after: 1" in answer
+    assert cluster[0].process.wait(20) == 0
+    assert httpx.head(cluster.url(1, token, "up")).status_code == 404
+
+
+@pytest.mark.parametrize("side", ["uploader", "downloader"])
+def test_a_stream_finishes(make: Make, side: str) -> None:
+    cluster = make()
+    token = cluster.token()
+    up, down = (0, 1) if side == "uploader" else (1, 0)
+    with Curl("-T", "-", cluster.url(up, token, "x"), pipe=True) as upload:
+        wait_until(lambda: httpx.head(cluster.url(1, token, "x")).status_code == 200, "the upload")
+        with Curl("-N", cluster.url(down, token, "x")) as download:
+            upload.write(b"before ")
+            assert download.read(7) == b"before "
+            stop(cluster)
+            wait_unready(cluster)
+            wait_until(lambda: httpx.post(cluster[0].url + "/token").status_code == 503, "new work to be refused")
+            upload.write_all(b"and after")
+            assert download.finish() == (0, b"and after")
+        assert upload.finish() == (0, b"delivered 16 bytes\n")
+    assert cluster[0].process.wait(20) == 0
+
+
+@pytest.mark.parametrize("side", ["uploader", "downloader"])
+@pytest.mark.parametrize("second_signal", [None, signal.SIGTERM, signal.SIGINT])
+def test_a_stream_that_does_not_finish_is_cut_off_on_both_sides(
+    make: Make, side: str, second_signal: signal.Signals | None
+) -> None:
+    cluster = make(drain_timeout=3 if second_signal is None else 60)
+    token = cluster.token()
+    up, down = (0, 1) if side == "uploader" else (1, 0)
+    with Curl("-T", "-", "-w", "%{http_code}", cluster.url(up, token, "x"), pipe=True) as upload:
+        wait_until(lambda: httpx.head(cluster.url(1, token, "x")).status_code == 200, "the upload")
+        with Curl("-N", cluster.url(down, token, "x")) as download:
+            upload.write(b"before")
+            assert download.read(6) == b"before"
+            stop(cluster)
+            wait_unready(cluster)
+            if second_signal is not None:
+                cluster[0].process.send_signal(second_signal)
+            assert download.finish() == (18, b"curl: (18) transfer closed with outstanding read data remaining\n")
+        _, answer = upload.finish()
+        assert answer.endswith(b"503"), answer
+    assert cluster[0].process.wait(20) == 0
+    assert "outcome=drained" in cluster.logs()
+
+
+def test_nobody_there_means_no_wait(make: Make) -> None:
+    cluster = make(drain_delay=0.1, drain_wait=600, drain_timeout=600)
+    stop(cluster)
+    assert cluster[0].process.wait(20) == 0
