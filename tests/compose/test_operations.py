@@ -145,7 +145,8 @@ class Slow:
 def test_a_rolling_restart_fails_no_transfer(cluster: Deployment, tmp_path: Path) -> None:
     before = set(cluster.containers("relay"))
     with _load(cluster, tmp_path) as load:
-        slow = [Slow(cluster, f"slow-{number}", 60) for number in range(2)]
+        # Shorter behind nginx, to spare the suite a minute: what differs there is what happens to new requests.
+        slow = [Slow(cluster, f"slow-{number}", 60 if cluster.balancer == "haproxy" else 20) for number in range(2)]
         began = time.monotonic()
         try:
             cluster.type_in(_from_readme("Upgrading a cluster", _UPGRADE))
@@ -164,7 +165,7 @@ def test_a_rolling_restart_fails_no_transfer(cluster: Deployment, tmp_path: Path
 def test_a_killed_node_takes_only_its_own_transfers_with_it(cluster: Deployment, tmp_path: Path) -> None:
     token, names = cluster.token(), [f"t{number}" for number in range(12)]
     source = random_file(tmp_path / "source", 300_000)
-    ups = {name: upload(source, token, name, "--limit-rate", "20k") for name in names}  # 15 s
+    ups = {name: upload(source, token, name, "--limit-rate", "25k") for name in names}  # 12 s
     targets = {name: tmp_path / name for name in names}
     downs = {name: download(targets[name], token, name, query="?wait=20") for name in names}
     sides = {"up": ups, "down": downs}
@@ -172,15 +173,14 @@ def test_a_killed_node_takes_only_its_own_transfers_with_it(cluster: Deployment,
         cluster.wait_state(token, "streaming", names)
         nodes = {name: cluster.nodes_of(token, name) for name in names}
         container = next(c for c in cluster.containers("relay") if nodes["t0"][0].startswith(c[:12]))
-        print({name: [node[:4] for node in pair] for name, pair in nodes.items()}, "killed", container[:4])
         hit = {name for name in names if any(node.startswith(container[:12]) for node in nodes[name])}
         assert hit
         assert hit != set(names)
 
         cluster.run("docker", "kill", "-s", "KILL", container)
         killed = time.monotonic()
-        unserved = _requests_until(cluster, killed + 3)
-        print(f"{cluster.balancer}: {len(unserved)} requests not served, {[round(at, 2) for at in unserved]} s after")
+        # The balancer learns of it at its next check; until then it tries another node where this one is silent.
+        assert _unserved(until=killed + 3) == []
         _ends({f"{name}-{side}": clients[name] for name in hit for side, clients in sides.items()}, killed)
         for name in sorted(hit):
             assert answer(ups[name])[1] != "200"
@@ -218,13 +218,12 @@ def _ends(clients: dict[str, Curl], since: float) -> None:
         print(f"told after: {ended}, never: {sorted(set(clients) - set(ended))}")
 
 
-def _requests_until(cluster: Deployment, deadline: float) -> list[float]:
-    """Asks for tokens, one after the other.  Answers when, after the start, there was none."""
+def _unserved(*, until: float) -> list[float]:
+    """Asks for tokens, one after the other, until that time.  Answers after how many seconds there was none."""
     began, failed = time.monotonic(), []
-    while time.monotonic() < deadline:
-        at = time.monotonic() - began
+    while (now := time.monotonic()) < until:
         if curl("-o", os.devnull, "-w", "%{http_code}", "-X", "POST", f"{URL}/token").stdout != b"200":
-            failed.append(at)
+            failed.append(round(now - began, 2))
     return failed
 
 
@@ -251,6 +250,7 @@ def test_nodes_come_back_by_themselves_after_a_restart_of_redis(cluster: Deploym
     cluster.compose("start", "redis")
     wait_until(lambda: curl("-f", "-X", "POST", f"{URL}/token").returncode == 0, "a token")
     print(f"{cluster.balancer}: tokens again {time.monotonic() - started:.1f} s after the start of Redis")
-    with _load(cluster, tmp_path, workers=1) as load:
-        wait_until(lambda: load.done >= 3, "new transfers")
+    # At once, on all nodes: none may take another for dead because Redis has not heard of it yet.
+    with _load(cluster, tmp_path, workers=8) as load:
+        wait_until(lambda: load.done >= 40, "new transfers")
     assert load.failures == []
