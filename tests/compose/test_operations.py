@@ -88,7 +88,10 @@ class Load:
         with upload(source, token, name, *patience) as up:
             self._stop.wait(delay)
             with download(target, token, name, *patience, query=query) as down:
-                got, sent = answer(down), answer(up)
+                got = answer(down)
+            if got[:2] != (0, "200"):
+                up.process.terminate()  # it would wait five minutes for another downloader
+            sent = answer(up)
         whole = target.exists() and target.read_bytes() == source.read_bytes()
         source.unlink()
         target.unlink(missing_ok=True)
