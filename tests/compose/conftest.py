@@ -36,7 +36,9 @@ def cluster(deployment: Deployment) -> Iterator[Deployment]:
     """Three nodes, whole, and nothing left over by the test."""
     deployment.up()
     yield deployment
-    assert not deployment.left_over()
+    if left_over := deployment.left_over():
+        deployment.down()  # or one failure would be the cause of many
+    assert not left_over
 
 
 def _cannot(reason: str) -> NoReturn:
