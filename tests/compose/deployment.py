@@ -7,7 +7,7 @@ import shutil
 import stat
 import subprocess
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from tests.support.cluster import Curl, curl
@@ -109,6 +109,8 @@ class Deployment:
 
     def up(self) -> None:
         """Starts what is missing, and waits until three nodes answer through the balancer."""
+        if len(self.nodes_answering(12)) == 3:
+            return
         self.compose("up", "-d", "--scale", "relay=3")
         wait_until(lambda: len(self.nodes_answering(12)) == 3, "three nodes to answer through the balancer", timeout=30)
 
@@ -143,10 +145,16 @@ class Deployment:
         """Asks Redis, as an operator would."""
         return self.compose("exec", "-T", "redis", "redis-cli", *command).splitlines()
 
-    def nodes_of(self, token: str, name: str) -> tuple[str, str]:
-        """The uploader's and the downloader's node of a transfer that runs; '' for what is not there."""
-        uploader, downloader = self.redis("HMGET", f"relay:transfer:{{{token}}}:{name}", "uploader", "downloader")
-        return uploader, downloader
+    def nodes_of(self, token: str, names: Sequence[str]) -> dict[str, tuple[str, str]]:
+        """The uploader's and the downloader's node of transfers that run; '' for what is not there."""
+        asking = (
+            "return {"
+            + ",".join(f"redis.call('HMGET',KEYS[{i}],'uploader','downloader')" for i in range(1, len(names) + 1))
+            + "}"
+        )
+        keys = [f"relay:transfer:{{{token}}}:{name}" for name in names]
+        said = self.redis("EVAL", asking, str(len(keys)), *keys)
+        return {name: (said[2 * i], said[2 * i + 1]) for i, name in enumerate(names)}
 
     def wait_state(self, token: str, state: str, names: Iterable[str]) -> None:
         """Waits until the named transfers are in the state."""
@@ -159,8 +167,8 @@ class Deployment:
 
     def left_over(self) -> list[str]:
         """Keys of transfers: between tests there must be none."""
-        kinds = ("transfer", "chunks", "acks")
-        return [key for kind in kinds for key in self.redis("KEYS", f"relay:{kind}:*") if key]
+        keys = self.redis("--scan", "--pattern", "relay:*")
+        return [key for key in keys if key.split(":")[1:2] and key.split(":")[1] in ("transfer", "chunks", "acks")]
 
 
 def _read_all(descriptor: int, into: list[bytes]) -> None:
