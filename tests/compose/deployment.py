@@ -109,10 +109,10 @@ class Deployment:
 
     def up(self) -> None:
         """Starts what is missing, and waits until three nodes answer through the balancer."""
-        if len(self.nodes_answering(12)) == 3:
+        if len(self.nodes_answering(60)) == 3:
             return
         self.compose("up", "-d", "--scale", "relay=3")
-        wait_until(lambda: len(self.nodes_answering(12)) == 3, "three nodes to answer through the balancer", timeout=30)
+        wait_until(lambda: len(self.nodes_answering(60)) == 3, "three nodes to answer through the balancer", timeout=30)
 
     def down(self) -> None:
         self.compose("down", "--volumes", "--remove-orphans", "--timeout", "1")

@@ -45,8 +45,8 @@ def test_60_transfers_arrive_whole_a_third_of_them_over_two_nodes(cluster: Deplo
 
 
 def test_requests_on_one_connection_go_to_every_node(cluster: Deployment) -> None:
-    """No stickiness of any kind."""
-    assert len(cluster.nodes_answering(9)) == 3
+    """No stickiness of any kind.  nginx picks at random, so a few requests could miss a node."""
+    assert len(cluster.nodes_answering(60)) == 3
 
 
 def test_every_byte_passes_at_once(cluster: Deployment, tmp_path: Path) -> None:
