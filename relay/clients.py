@@ -39,6 +39,8 @@ PASSING = (
     OutOfMemoryError,
 )
 
+#: Connections of a client: as many as there are readers.
+_UNBOUNDED = 2**31
 #: Seconds a single command may take before its connection is given up and the command repeated on another.
 COMMAND_TIMEOUT = 2.0
 
@@ -84,7 +86,8 @@ def connect(settings: Settings) -> Clients:
     commands = BlockingConnectionPool.from_url(
         settings.redis_url, max_connections=settings.redis_connections, timeout=COMMAND_TIMEOUT, **options
     )
-    blocking = ConnectionPool.from_url(settings.redis_url, **options)
+    # Unless told otherwise a pool has 100 connections, and raises at once when they are in use.
+    blocking = ConnectionPool.from_url(settings.redis_url, max_connections=_UNBOUNDED, **options)
     return Clients(Redis.from_pool(commands), Redis.from_pool(blocking))
 
 
@@ -93,7 +96,7 @@ def _cluster(settings: Settings, options: dict[str, Any]) -> Clients:
     nodes = [ClusterNode(host, port) for host, port in hosts]
     return Clients(
         RedisCluster(startup_nodes=nodes, max_connections=settings.redis_connections, **options),
-        RedisCluster(startup_nodes=nodes, **options),
+        RedisCluster(startup_nodes=nodes, max_connections=_UNBOUNDED, **options),
     )
 
 
@@ -101,6 +104,7 @@ def _sentinel(options: dict[str, Any], url: SplitResult) -> Clients:
     service, _, database = url.path.strip("/").partition("/")
     hosts, ssl = options.pop("hosts"), options.get("ssl", False)
     watch = {"socket_timeout": COMMAND_TIMEOUT, "ssl": ssl}
+    options["max_connections"] = _UNBOUNDED
     sentinel: Any = Sentinel(hosts, sentinel_kwargs=watch, db=int(database or 0), **options)  # type: ignore[no-untyped-call]
     service = service or "mymaster"
     return Clients(sentinel.master_for(service), sentinel.master_for(service), sentinel.sentinels)

@@ -287,7 +287,34 @@ class Protocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        self._upgrade = False
         self.scope["extensions"] = {_EXTENSION: self.connection}  # type: ignore[dict-item]
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        # After an Upgrade the parser takes no body: an upload would look whole, and empty.  We upgrade nothing, and a
+        # server may ignore the wish (RFC 9110 section 7.8), so the parser's own flag is not to be trusted below.
+        if name.lower() == b"upgrade":
+            self._upgrade = True
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        if self._upgrade and self._has_body():
+            self.send_400_response("Nothing can be upgraded here: retry without the Upgrade header.")
+            return
+        super().on_headers_complete()
+
+    def _has_body(self) -> bool:
+        return any(
+            name == b"transfer-encoding" or (name == b"content-length" and value.strip() != b"0")
+            for name, value in self.headers
+        )
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuses what is not HTTP; in the middle of a response nothing may be written into it any more."""
+        if self.cycle is not None and self.cycle.response_started and not self.cycle.response_complete:
+            self.transport.abort()
+        else:
+            super().send_400_response(msg)
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)

@@ -111,7 +111,7 @@ def endpoint(relay: Relay, methods: dict[str, Handler]) -> ASGIApp:
             await _render(exchange, problem, {"allow": allow} if problem.error is Error.WRONG_METHOD else {})
         except Exception:
             log.exception("a bug: %s was not answered", scope["method"])
-            await _render(exchange, Problem(Error.INTERNAL), {})
+            await exchange.client.cut()
 
     return app
 
@@ -215,7 +215,7 @@ async def upload(exchange: Exchange) -> None:
     headers = exchange.headers
     if "content-range" in headers:
         raise Problem(Error.NO_RANGES, header="Content-Range")
-    chunked = "chunked" in headers.get("transfer-encoding", "").lower()
+    chunked = "transfer-encoding" in headers  # the parser has refused all but those that end in chunked
     sent = await exchange.relay.upload(
         token=token,
         name=name,

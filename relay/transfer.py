@@ -15,7 +15,7 @@ from relay.errors import Error, Problem, StoreUnavailable, problem_for_downloade
 from relay.flow import Buffer, follows, may_write
 from relay.nodes import Listener, Node
 from relay.states import Outcome, State
-from relay.store import Ack, Final, Holder, Touched, Transfer
+from relay.store import Ack, Entry, Final, Holder, Touched, Transfer
 from relay.tasks import first
 from relay.work import Phase, Work
 
@@ -135,7 +135,7 @@ class Upload(_Side):
         with self.work.node.listening(self.transfer.id) as listener, self.client.telling(listener.set):
             try:
                 await self._claim(length=length, media_type=media_type)
-                outcome = await self._wait(listener) or await self._stream(listener)
+                outcome = await self._wait(listener) or await self._stream(listener, length)
             except ClientGone:
                 outcome = Outcome.UPLOADER_GONE
                 raise
@@ -218,9 +218,9 @@ class Upload(_Side):
         self.client.probe()
         return probes - 1
 
-    async def _stream(self, listener: Listener) -> Outcome:
+    async def _stream(self, listener: Listener, length: int | None) -> Outcome:
         with _counted(self.work.node, State.STREAMING):
-            return await first(self._receive(), self._write(), self._keep(listener))
+            return await first(self._receive(length), self._write(), self._keep(listener))
 
     def _client_matters(self) -> bool:
         return not self._whole  # once all of it is with us, the transfer can complete without the uploader
@@ -228,7 +228,7 @@ class Upload(_Side):
     def _client_progress(self) -> int:
         return self._received
 
-    async def _receive(self) -> Outcome | None:
+    async def _receive(self, length: int | None) -> Outcome | None:
         """Body → buffer, as fast as the buffer empties."""
         most = self.work.settings.max_upload
         self._owes_since = _now()
@@ -244,6 +244,8 @@ class Upload(_Side):
                 await self._taken.wait()
             self._owes_since = _now()
         self._owes_since = None
+        if length is not None and self._received != length:
+            raise ClientGone  # whatever the server says, this is not all of it
         self._whole = True
         self._arrived.set()
         return None
@@ -346,7 +348,7 @@ class Download(_Side):
             for entry in entries:
                 if entry.outcome not in (None, Outcome.COMPLETE):
                     return entry.outcome
-                if not follows(position=self._position, end=entry.end, size=len(entry.data)):
+                if not follows(position=self._position, end=entry.end, size=len(entry.data)) or not self._fits(entry):
                     return Outcome.STORE_LOST
                 # A client that has Content-Length bytes may close at once, so those end the download too.
                 self._finishing = entry.outcome is not None or entry.end == self.transfer.length
@@ -356,6 +358,11 @@ class Download(_Side):
                 if self._finishing:
                     return Outcome.COMPLETE
 
+    def _fits(self, entry: Entry) -> bool:
+        """Whether the stream keeps to the length that was declared: no more than that, and no end before it."""
+        length = self.transfer.length
+        return length is None or entry.end == length or (entry.end < length and entry.outcome is None)
+
     async def _begin(self) -> None:
         """Sends the headers with the first entry or a second after joining: until then an upload that turns
         out to be gone can still be answered by a status."""
@@ -363,8 +370,11 @@ class Download(_Side):
             await self._sink.begin(self.transfer)
 
     async def _hand_over(self, data: bytes) -> None:
+        if self._finishing:
+            await self._sink.finish(data)  # which watches the client's progress by itself
+            return
         self._owes_since = _now()
-        await (self._sink.finish(data) if self._finishing else self._sink.write(data))
+        await self._sink.write(data)
         self._owes_since = None
 
 

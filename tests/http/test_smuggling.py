@@ -1,0 +1,40 @@
+"""Requests that say two things about their body: none may make a download look complete that is not."""
+
+import socket
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.support.cluster import Cluster, curl
+
+CHUNKED = b"5\r\nhello\r\n0\r\n\r\n"
+
+
+def send(cluster: Cluster, token: str, headers: str, body: bytes) -> bytes:
+    """A PUT by hand; answers the first line of what comes back."""
+    with socket.create_connection(("127.0.0.1", urlsplit(cluster[0].url).port or 0), timeout=20) as up:
+        up.sendall(f"PUT /{token}/x HTTP/1.1\r\nHost: x\r\n{headers}\r\n\r\n".encode() + body)
+        return up.recv(65536).partition(b"\r\n")[0]
+
+
+@pytest.mark.parametrize(
+    ("headers", "body"),
+    [
+        ("Connection: Upgrade\r\nUpgrade: h2c\r\nTransfer-Encoding: chunked", CHUNKED),
+        ("Connection: Upgrade\r\nUpgrade: h2c\r\nContent-Length: 5", b"hello"),
+        ("Connection: Upgrade\r\nUpgrade: websocket\r\nContent-Length: 5", b"hello"),
+    ],
+)
+def test_an_upload_that_wants_an_upgrade_is_refused(cluster: Cluster, token: str, headers: str, body: bytes) -> None:
+    assert b"400" in send(cluster, token, headers, body)
+    assert curl("-w", "%{http_code}", cluster.url(1, token, "x") + "?wait=0").stdout.endswith(b"404")
+
+
+def test_two_transfer_encodings_are_not_an_empty_file(cluster: Cluster, token: str) -> None:
+    with socket.create_connection(("127.0.0.1", urlsplit(cluster[0].url).port or 0), timeout=20) as up:
+        head = f"PUT /{token}/x HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n"
+        up.sendall(head.encode() + CHUNKED)
+        done = curl("-w", "%{http_code}", cluster.url(1, token, "x"))
+        assert done.stdout in (b"hello200", b"hello") or not done.stdout.endswith(b"200"), done
+        if done.stdout.endswith(b"200"):
+            assert b"200" in up.recv(65536)
