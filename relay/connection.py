@@ -22,6 +22,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 _EXTENSION = "relay.connection"
 #: Headers that only proxies set.
 _PROXY_HEADERS = {b"via", b"forwarded", b"x-forwarded-for"}
+#: Headers that announce a body.
+_BODY_HEADERS = {b"content-length", b"transfer-encoding"}
 #: Where the lifespan's state has the `Hangups`.
 HANGUPS = "hangups"
 #: Bytes of an upload that waits which probes may read into memory.
@@ -141,6 +143,11 @@ class Connection:
         if self._transport is None or self.is_lost:
             return 0
         return _acknowledged(self._transport.get_extra_info("socket"))
+
+    @property
+    def is_answering(self) -> bool:
+        """Whether a response has begun and is not complete."""
+        return self._protocol is not None and self._protocol.is_answering()
 
     async def cut(self) -> None:
         """Closes without completing the response, so that the client sees a broken one.
@@ -287,31 +294,22 @@ class Protocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self._upgrade = False
         self.scope["extensions"] = {_EXTENSION: self.connection}  # type: ignore[dict-item]
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        # After an Upgrade the parser takes no body: an upload would look whole, and empty.  We upgrade nothing, and a
-        # server may ignore the wish (RFC 9110 section 7.8), so the parser's own flag is not to be trusted below.
-        if name.lower() == b"upgrade":
-            self._upgrade = True
-        super().on_header(name, value)
-
     def on_headers_complete(self) -> None:
-        if self._upgrade and self._has_body():
+        # After an Upgrade the parser takes no body: an upload would look whole, and empty.
+        if self.parser.should_upgrade() and any(n in _BODY_HEADERS and v != b"0" for n, v in self.headers):
             self.send_400_response("Nothing can be upgraded here: retry without the Upgrade header.")
-            return
-        super().on_headers_complete()
+        else:
+            super().on_headers_complete()
 
-    def _has_body(self) -> bool:
-        return any(
-            name == b"transfer-encoding" or (name == b"content-length" and value.strip() != b"0")
-            for name, value in self.headers
-        )
+    def is_answering(self) -> bool:
+        """Whether a response has begun and is not complete."""
+        return self.cycle is not None and self.cycle.response_started and not self.cycle.response_complete
 
     def send_400_response(self, msg: str) -> None:
         """Refuses what is not HTTP; in the middle of a response nothing may be written into it any more."""
-        if self.cycle is not None and self.cycle.response_started and not self.cycle.response_complete:
+        if self.is_answering():
             self.transport.abort()
         else:
             super().send_400_response(msg)

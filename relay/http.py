@@ -111,7 +111,10 @@ def endpoint(relay: Relay, methods: dict[str, Handler]) -> ASGIApp:
             await _render(exchange, problem, {"allow": allow} if problem.error is Error.WRONG_METHOD else {})
         except Exception:
             log.exception("a bug: %s was not answered", scope["method"])
-            await exchange.client.cut()
+            if exchange.client.is_answering:
+                await exchange.client.cut()
+            else:
+                await _render(exchange, Problem(Error.INTERNAL), {})
 
     return app
 
