@@ -8,11 +8,12 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from relay import http
-from relay.connection import HANGUPS, Hangups
 from relay.nodes import Node
+from relay.protocol import HANGUPS
 from relay.service import Relay
 from relay.settings import Settings
 from relay.store import Store
+from relay.tcp import Hangups
 from relay.work import Phase
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import resource
 import signal
 import sys
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ from uvicorn.server import HANDLED_SIGNALS
 
 from relay import __version__
 from relay.app import create_app
-from relay.connection import Protocol
+from relay.protocol import Protocol
 from relay.service import Relay
 from relay.settings import Settings
 from relay.work import Phase
@@ -66,6 +67,7 @@ def serve(**flags: str | None) -> None:
         format="%(asctime)s %(levelname)s %(name)s %(message)s",
         stream=sys.stderr,
     )
+    _allow_descriptors()
     app = create_app(settings)
     if settings.redis_url:
         log.info("node %s, version %s", settings.node, __version__)
@@ -96,6 +98,13 @@ def serve(**flags: str | None) -> None:
     server.run()
     if not server.started:
         sys.exit(1)
+
+
+def _allow_descriptors() -> None:
+    """Raises the soft limit on open files, often 1024, to the hard one: every client is a descriptor."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _settings(flags: dict[str, Any]) -> Settings:

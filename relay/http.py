@@ -16,6 +16,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from relay.connection import Connection
+from relay.delivery import Delivery
 from relay.errors import Error, Problem
 from relay.names import content_disposition, encode_name, parse_name, parse_token
 from relay.service import Relay
@@ -296,6 +297,7 @@ class ResponseSink:
 
     def __init__(self, exchange: Exchange, name: str) -> None:
         self.begun = False
+        self._empty = False
         self._exchange = exchange
         self._name = name
 
@@ -304,6 +306,7 @@ class ResponseSink:
             raise Problem(Error.HTTP_1_0)
 
     async def begin(self, transfer: Transfer) -> None:
+        self._empty = transfer.length == 0  # its headers are all there is to send
         headers = SAFE_HEADERS | _download_headers(transfer)
         headers |= {"relay-node": self._exchange.relay.node.id, "connection": "close"}
         raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
@@ -315,10 +318,16 @@ class ResponseSink:
 
     async def finish(self, data: bytes) -> None:
         """Completes the response, and finds out whether the client took all of it."""
-        hold = self._exchange.client.hold()
-        await self._send({"type": "http.response.body", "body": data, "more_body": False})
-        if hold is not None and not await hold.delivered(patience=self._exchange.relay.settings.stall):
-            raise ClientGone
+        client, patience = self._exchange.client, self._exchange.relay.settings.stall
+        with Delivery(client) as delivery:
+            if client.behind_proxy and not self._empty:  # its reset, which may come at the end, then loses nothing
+                await self.write(data[:-1])
+                if not await delivery.acknowledged(patience=patience):
+                    raise ClientGone
+                data = data[-1:]
+            await self._send({"type": "http.response.body", "body": data, "more_body": False})
+            if not await delivery.complete(patience=patience):
+                raise ClientGone
 
     def progress(self) -> int:
         return self._exchange.client.progress()

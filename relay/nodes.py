@@ -25,15 +25,37 @@ log = logging.getLogger("relay.nodes")
 _INBOX_BLOCK = 5.0
 
 
-def dead(ages: Mapping[str, float], *, death: float, gap: float, heartbeat: float) -> set[str]:
-    """The nodes whose last sign of life is more than `death` seconds ago.
+class Roll:
+    """Which nodes are alive, by the rolls called so far.  Pure: the clock (monotonic seconds) is the caller's.
 
-    `gap`: seconds since we ourselves last got through.  If that was more than two beats, Redis was away for
-    all, and nobody is dead for not having reached it: the next roll will tell.
+    A node is alive until `death` seconds after its last sign of life, even if a later roll does not have it:
+    Redis may have been restarted empty, and not have heard of it again yet.
     """
-    if gap > 2 * heartbeat:
-        return set()
-    return {node for node, age in ages.items() if age > death}
+
+    def __init__(self, me: str, *, death: float, heartbeat: float) -> None:
+        self.alive = {me}
+        self._me = me
+        self._death = death
+        self._heartbeat = heartbeat
+        self._seen: dict[str, float] = {}
+        self._last: float | None = None
+
+    def call(self, ages: Mapping[str, float], now: float) -> set[str]:
+        """Takes the seconds since each node's last sign of life.  Answers the nodes that have died since the
+        roll before."""
+        if not self.is_steady(now):  # perhaps Redis was away for all: nobody is dead for not having reached it
+            self._seen = dict.fromkeys(self._seen, now)
+            ages = dict.fromkeys(ages, 0.0)
+        for node, age in ages.items():
+            self._seen[node] = max(now - age, self._seen.get(node, now - age))
+        self._last = now
+        self._seen = {node: seen for node, seen in self._seen.items() if now - seen <= self._death}
+        before, self.alive = self.alive, {*self._seen, self._me}
+        return before - self.alive
+
+    def is_steady(self, now: float) -> bool:
+        """Whether we got through to Redis lately, so that another's silence is its own."""
+        return self._last is not None and now - self._last <= 2 * self._heartbeat
 
 
 class Listener:
@@ -69,8 +91,7 @@ class Node:
         self._store = store
         self._started = int(time.time())
         self._listeners: dict[str, set[Listener]] = defaultdict(set)
-        self._alive = {self.id}
-        self._last_roll: float | None = None
+        self._roll = Roll(self.id, death=settings.node_death, heartbeat=settings.heartbeat)
 
     @contextlib.contextmanager
     def listening(self, *topics: str) -> Iterator[Listener]:
@@ -114,7 +135,7 @@ class Node:
 
         When Redis does not answer, or has only just come back, nobody is dead.
         """
-        if node in self._alive or not self._is_steady():
+        if node in self._roll.alive or not self._roll.is_steady(time.monotonic()):
             return True
         try:
             return await self._store.is_beating(node=node)
@@ -125,7 +146,7 @@ class Node:
     async def running(self) -> AsyncIterator[None]:
         """Beats and reads the inbox; signs off at the end."""
         with contextlib.suppress(StoreUnavailable):
-            await self._roll()
+            await self._beat()
         tasks = [asyncio.create_task(self._beat_for_ever()), asyncio.create_task(self._read_for_ever())]
         try:
             yield
@@ -133,12 +154,6 @@ class Node:
             await stop(tasks)
             with contextlib.suppress(StoreUnavailable):
                 await self._store.sign_off(node=self.id)
-
-    def _is_steady(self) -> bool:
-        """Whether we got through to Redis lately, so that another's silence is its own."""
-        if self._last_roll is None:
-            return False
-        return time.monotonic() - self._last_roll <= 2 * self._settings.heartbeat
 
     def _facts(self) -> dict[str, str | int]:
         return {
@@ -149,15 +164,9 @@ class Node:
             **{outcome: self.counts[outcome] for outcome in Outcome},
         }
 
-    async def _roll(self) -> None:
+    async def _beat(self) -> None:
         ages = await self._store.beat(node=self.id, facts=self._facts())
-        now = time.monotonic()
-        gap = now - self._last_roll if self._last_roll is not None else float("inf")
-        self._last_roll = now
-        gone = dead(ages, death=self._settings.node_death, gap=gap, heartbeat=self._settings.heartbeat)
-        alive = (set(ages) - gone) | {self.id}
-        lost, self._alive = self._alive - alive, alive
-        if lost:
+        if lost := self._roll.call(ages, time.monotonic()):
             log.warning("nodes lost: %s", " ".join(sorted(lost)))
             self.wake_all()
 
@@ -165,7 +174,7 @@ class Node:
         reachable = True
         while True:
             try:
-                await self._roll()
+                await self._beat()
                 if not reachable:
                     log.warning("Redis answers again")
                 reachable = True

@@ -31,9 +31,9 @@ _FIRST_ENTRY = 1.0
 _ENTRIES = 4
 #: Seconds that an upload whose name is taken gives the other's node to vouch for its client, and between asking.
 _DOUBT, _DOUBT_PAUSE = 2.0, 0.05
-#: How often, and seconds between, a client that may have left behind unread bytes is probed before its node vouches
-#: for it: together less than _DOUBT.
-_PROBES, _PROBE_PAUSE = 5, 0.3
+#: Seconds for which a client that may have left behind unread bytes is probed before its node vouches for it
+#: regardless (less than _DOUBT), and between probes.
+_PROBING, _PROBE_PAUSE = 1.5, 0.3
 
 
 class ClientGone(Exception):
@@ -151,7 +151,9 @@ class Upload(_Side):
             finally:
                 if outcome is not None:
                     keys = self.transfer.keys
-                    unread = (keys.acks, keys.chunks) if outcome is Outcome.COMPLETE else (keys.acks,)
+                    # The other side reads its stream to the end, unless it has, or is not there any more.
+                    is_last = outcome in (Outcome.COMPLETE, Outcome.NODE_LOST)
+                    unread = (keys.acks, keys.chunks) if is_last else (keys.acks,)
                     await self.work.settle(self.transfer, outcome, *unread)
         if outcome is Outcome.COMPLETE:
             return self._written
@@ -189,10 +191,11 @@ class Upload(_Side):
 
         Answers None when one has joined, else how the wait ended.
         """
-        deadline, probes = _now() + self.work.settings.upload_wait, 0
+        deadline = _now() + self.work.settings.upload_wait
+        asked: float | None = None
         with _counted(self.work.node, State.WAITING), self.client.watched():
             while True:
-                woken = await listener.wait(min(_PROBE_PAUSE if probes else RECHECK, deadline - _now()))
+                woken = await listener.wait(min(RECHECK if asked is None else _PROBE_PAUSE, deadline - _now()))
                 if self.client.is_lost:
                     raise ClientGone
                 if self.work.phase >= Phase.RELEASED:
@@ -205,18 +208,18 @@ class Upload(_Side):
                 if now.outcome is not None or now.state is State.STREAMING:
                     self.peer = now.downloader
                     return now.outcome
-                if woken and not probes:  # somebody else wants the name: does our client still live?
-                    probes = _PROBES
-                if probes:
-                    probes = await self._probe(probes)
+                if woken and asked is None:  # somebody else wants the name: does our client still live?
+                    asked = _now()
+                if asked is not None and await self._vouch(asked):
+                    asked = None
 
-    async def _probe(self, probes: int) -> int:
-        """Vouches for our client where nothing speaks against it any more; else probes.  Answers the probes left."""
-        if self.client.in_sight or probes == 1:
-            await self.store.vouch(self.transfer)
-            return 0
-        self.client.probe()
-        return probes - 1
+    async def _vouch(self, asked: float) -> bool:
+        """Vouches for our client when it has shown that it lives, or nothing has spoken against it since `asked`."""
+        if not self.client.probe() and _now() < asked + _PROBING:
+            return False
+        self.client.stop_probing()
+        await self.store.vouch(self.transfer)
+        return True
 
     async def _stream(self, listener: Listener, length: int | None) -> Outcome:
         with _counted(self.work.node, State.STREAMING):
@@ -318,9 +321,9 @@ class Download(_Side):
             except StoreUnavailable:
                 outcome = Outcome.STORE_LOST
             finally:
-                await self.work.settle(
-                    self.transfer, outcome, self.transfer.keys.chunks, joiner=self._joiner, position=self._position
-                )
+                keys = self.transfer.keys
+                unread = (keys.chunks, keys.acks) if outcome is Outcome.NODE_LOST else (keys.chunks,)
+                await self.work.settle(self.transfer, outcome, *unread, joiner=self._joiner, position=self._position)
         if not self._sink.begun and outcome is not Outcome.UPLOADER_GONE:
             raise problem_for_downloader(outcome, seconds=self.work.settings.stall)
         return outcome

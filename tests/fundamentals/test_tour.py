@@ -14,8 +14,8 @@ import pytest
 import uvicorn
 
 from relay.app import create_app
-from relay.connection import Protocol
 from relay.names import new_id
+from relay.protocol import Protocol
 from relay.service import Relay
 from relay.settings import Settings
 from relay.states import Outcome, State

@@ -2,19 +2,62 @@
 
 import pytest
 
-from relay.nodes import dead
+from relay.nodes import Roll
+
+
+def roll(first: dict[str, float], *, at: float = 0.0) -> Roll:
+    made = Roll("me", death=6.0, heartbeat=2.0)
+    assert made.call({"me": 0.0}, at - 2.0) == set()  # as a roll after a while: the first one calls nobody dead
+    made.call({"me": 0.0, **first}, at)
+    return made
 
 
 @pytest.mark.parametrize(
-    ("ages", "gap", "gone"),
-    [
-        ({"a": 0.0, "b": 2.0}, 2.0, set()),
-        ({"a": 0.0, "b": 6.0}, 2.0, set()),
-        ({"a": 0.0, "b": 6.1}, 2.0, {"b"}),
-        ({"a": 0.0, "b": 60.0}, 4.0, {"b"}),
-        ({"a": 0.0, "b": 60.0}, 4.1, set()),  # we were away ourselves: perhaps Redis was
-        ({"a": 0.0, "b": 60.0}, float("inf"), set()),  # our first beat
-    ],
+    ("age", "alive"),
+    [(0.0, True), (6.0, True), (6.1, False), (60.0, False)],
 )
-def test_dead(ages: dict[str, float], gap: float, gone: set[str]) -> None:
-    assert dead(ages, death=6.0, gap=gap, heartbeat=2.0) == gone
+def test_a_node_is_alive_until_its_silence_is_longer_than_death(age: float, alive: bool) -> None:
+    assert roll({"b": age}).alive == {"me", *(["b"] if alive else [])}
+
+
+def test_the_roll_that_finds_a_node_dead_says_so_once() -> None:
+    now = roll({"b": 2.0, "c": 0.0})
+    assert now.call({"me": 0.0, "b": 4.0, "c": 0.0}, 2.0) == set()
+    assert now.call({"me": 0.0, "b": 6.1, "c": 0.0}, 4.2) == {"b"}
+    assert now.call({"me": 0.0, "b": 8.1, "c": 0.0}, 6.2) == set()
+    assert now.alive == {"me", "c"}
+
+
+def test_a_node_that_redis_has_forgotten_lives_on_for_as_long_as_it_would_have() -> None:
+    """Redis was restarted empty; the other node's next beat is to come."""
+    now = roll({"b": 1.0})
+    assert now.call({"me": 0.0}, 2.0) == set()
+    assert now.call({"me": 0.0}, 4.0) == set()
+    assert "b" in now.alive
+    assert now.call({"me": 0.0, "b": 0.5}, 5.0) == set()
+    assert now.call({"me": 0.0}, 8.0) == set()
+    assert now.call({"me": 0.0}, 10.6) == {"b"}
+
+
+def test_nobody_is_dead_for_a_silence_in_which_redis_was_away() -> None:
+    now = roll({"b": 0.0})
+    assert now.call({"me": 0.0, "b": 20.0}, 20.0) == set()
+    assert "b" in now.alive
+    assert now.call({"me": 0.0, "b": 22.0}, 22.0) == set(), "it gets a whole death's time anew"
+    for at in (24.0, 26.0):
+        now.call({"me": 0.0, "b": at}, at)
+    assert now.call({"me": 0.0, "b": 26.1}, 26.1) == {"b"}
+
+
+def test_the_first_roll_calls_nobody_dead() -> None:
+    now = Roll("me", death=6.0, heartbeat=2.0)
+    now.call({"me": 0.0, "b": 60.0}, 0.0)
+    assert "b" in now.alive
+
+
+def test_a_node_that_cannot_reach_redis_is_not_steady() -> None:
+    now = Roll("me", death=6.0, heartbeat=2.0)
+    assert not now.is_steady(0.0)
+    now.call({"me": 0.0}, 0.0)
+    assert now.is_steady(4.0)
+    assert not now.is_steady(4.1)

@@ -1,0 +1,92 @@
+"""What Linux tells of a TCP connection beyond its bytes: that the peer has ended it, and what it has acknowledged."""
+
+import array
+import asyncio
+import contextlib
+import fcntl
+import select
+import socket
+import struct
+import termios
+from collections.abc import Callable, Iterator
+
+#: Where `struct tcp_info` of Linux's include/uapi/linux/tcp.h has tcpi_bytes_acked, 64 bits.
+_BYTES_ACKED_AT = 120
+#: Linux's TCP_CLOSE, the first byte of `struct tcp_info` of a connection that is over.
+_TCP_CLOSE = 7
+#: Bytes that a process reads ahead at most, of all connections together.
+_AHEAD_TOTAL = 256 * 1024 * 1024
+
+
+class Hangups:
+    """Tells of clients that have closed their end, of connections that nobody reads: one epoll for all.
+
+    uvicorn stops reading a connection when 64 KiB of body are buffered, and an event loop does not poll what it
+    does not read.  Linux's EPOLLRDHUP tells of the peer's end regardless, once all before it is in our kernel.
+    Where it is not, the connection has to be read on: how much of that is in memory is accounted for here, too.
+    """
+
+    def __init__(self) -> None:
+        self._epoll = select.epoll()
+        self._callbacks: dict[int, Callable[[], None]] = {}
+        asyncio.get_running_loop().add_reader(self._epoll.fileno(), self._tell)
+        #: Bytes read ahead of connections that are watched, by whatever stands for the connection.
+        self.read_ahead: dict[object, int] = {}
+
+    @property
+    def may_read_ahead(self) -> bool:
+        """Whether there is room in memory for more of it."""
+        return sum(self.read_ahead.values()) < _AHEAD_TOTAL
+
+    def close(self) -> None:
+        asyncio.get_running_loop().remove_reader(self._epoll.fileno())
+        self._epoll.close()
+
+    @contextlib.contextmanager
+    def watching(self, descriptor: int, callback: Callable[[], None]) -> Iterator[None]:
+        """Calls `callback` once when the peer of this socket has closed or reset."""
+        self._callbacks[descriptor] = callback
+        self._epoll.register(descriptor, select.EPOLLRDHUP | select.EPOLLONESHOT)
+        try:
+            yield
+        finally:
+            if self._callbacks.get(descriptor) is callback:
+                del self._callbacks[descriptor]
+                with contextlib.suppress(OSError):  # closed meanwhile: the kernel has forgotten it already
+                    self._epoll.unregister(descriptor)
+
+    def _tell(self) -> None:
+        for descriptor, _ in self._epoll.poll(0):
+            if (callback := self._callbacks.get(descriptor)) is not None:
+                callback()
+
+
+def unacknowledged(sock: socket.socket) -> int:
+    """Linux's SIOCOUTQ: bytes given to the kernel which the peer's TCP has not acknowledged.
+
+    After `shutdown` the end counts as one more.  0 where it cannot be asked.
+    """
+    queue = array.array("i", [0])
+    try:
+        fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, queue)
+    except OSError:
+        return 0
+    return queue[0]
+
+
+def acknowledged(sock: socket.socket) -> int:
+    """Bytes the peer's TCP has acknowledged since the connection began.  0 where it cannot be asked."""
+    info = _info(sock, _BYTES_ACKED_AT + 8)
+    return int(struct.unpack_from("=Q", info, _BYTES_ACKED_AT)[0]) if len(info) >= _BYTES_ACKED_AT + 8 else 0
+
+
+def is_over(sock: socket.socket) -> bool:
+    """Whether the connection has ended in both directions, or was reset."""
+    return _info(sock, 1)[:1] == bytes([_TCP_CLOSE])
+
+
+def _info(sock: socket.socket, size: int) -> bytes:
+    try:
+        return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, size)
+    except (OSError, AttributeError):
+        return b""
