@@ -1,9 +1,11 @@
 """What goes wrong is told to the other side, truthfully, and the name is free again."""
 
+import contextlib
 import os
 import re
 import signal
 import socket
+import struct
 import threading
 import time
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
@@ -252,3 +254,60 @@ def has_sent(upload: Curl, source: Path) -> bool:
         file.path == str(source) and file.position == source.stat().st_size
         for file in psutil.Process(upload.process.pid).open_files()
     )
+
+
+def test_a_dead_uploader_behind_a_proxy_does_not_keep_the_name(cluster: Cluster, token: str) -> None:
+    """Its end is behind what the proxy still holds, and a proxy is not to be sent an interim answer: the body is
+    read on.  5 MB are more than this machine's buffers and the node's hold together."""
+    with socket.create_connection(("127.0.0.1", cluster[0].port)) as proxy:
+        header = f"PUT /{token}/x HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 1.2.3.4\r\nContent-Length: 50000000\r\n\r\n"
+        proxy.sendall(header.encode())
+        cluster.wait_state(token, "waiting")
+        proxy.settimeout(0.5)
+        sent = 0
+        with contextlib.suppress(TimeoutError):
+            while sent < 50_000_000:
+                sent += proxy.send(bytes(64 * 1024))
+        assert 1_000_000 < sent < 16_000_000
+    with Curl("-T", "-", "-w", "%{http_code}", cluster.url(1, token, "x"), pipe=True) as second:
+        second.write_all(b"again")
+        key = f"{cluster.prefix}:transfer:{{{token}}}:x"
+        wait_until(lambda: cluster.redis and cluster.redis.hget(key, "uploader") == b"b", "the name", timeout=10)
+        assert curl(cluster.url(2, token, "x") + "?wait=10").stdout == b"again"
+        assert second.finish()[1].endswith(b"200")
+
+
+def test_a_living_uploader_behind_a_proxy_keeps_the_name(cluster: Cluster, token: str) -> None:
+    """And what was read to find out is not lost."""
+    body = os.urandom(20_000_000)
+    with socket.create_connection(("127.0.0.1", cluster[0].port)) as proxy, ThreadPoolExecutor(1) as pool:
+        header = f"PUT /{token}/x HTTP/1.1\r\nHost: x\r\nVia: 1.1 p\r\nContent-Length: {len(body)}\r\n\r\n"
+        sending = pool.submit(proxy.sendall, header.encode() + body)
+        cluster.wait_state(token, "waiting")
+        for _ in range(2):
+            assert httpx.put(cluster.url(1, token, "x"), content=b"other", timeout=20).status_code == 409
+        assert curl(cluster.url(2, token, "x")).stdout == body
+        sending.result(timeout=20)
+        assert proxy.recv(65536).startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize("pipe", [False, True], ids=["with Content-Length", "chunked"])
+@pytest.mark.parametrize("size", [0, 1, 60_000])
+def test_a_proxy_that_resets_has_what_it_has_acknowledged(
+    cluster: Cluster, token: str, tmp_path: Path, pipe: bool, size: int
+) -> None:
+    """HAProxy ends most connections whose response it has in full with a reset.  From a client itself that means
+    that it died with bytes unread (see above)."""
+    source = tmp_path / "source"
+    source.write_bytes(b"x" * size)
+    with Curl("-T", "-" if pipe else source, "-w", "%{http_code}", cluster.url(0, token, "x"), pipe=pipe) as upload:
+        if pipe:
+            upload.write_all(source.read_bytes())
+        cluster.wait_state(token, "waiting")
+        with socket.create_connection(("127.0.0.1", cluster[1].port)) as proxy:
+            proxy.sendall(f"GET /{token}/x HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 1.2.3.4\r\n\r\n".encode())
+            got = b""
+            while not (got.endswith(b"\r\n0\r\n\r\n") if pipe else len(got.partition(b"\r\n\r\n")[2]) == size and got):
+                got += proxy.recv(90_000)
+            proxy.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        assert upload.finish()[1].endswith(b"200")
