@@ -92,8 +92,9 @@ class Delivery:
         while True:
             if ending.look() is not None:
                 loop.remove_reader(sock.fileno())  # it would be readable from now on
+            over = is_over(sock)  # asked before: an acknowledgement between the two would look like a reset
             has_all = unacknowledged(sock) <= 1  # our own end counts as one
-            if ending.is_clean is False or (is_over(sock) and not has_all):
+            if ending.is_clean is False or (over and not has_all):
                 return self._connection.behind_proxy
             if has_all and ending.is_clean:
                 return True
