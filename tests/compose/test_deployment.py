@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from tests.compose.deployment import URL, Deployment, answer, download, random_file, settings_of, upload
-from tests.support.cluster import curl
+from tests.support.cluster import Curl, curl
+from tests.support.wait import wait_until
 
 
 @pytest.mark.parametrize("service", ["balancer", "relay", "redis"])
@@ -90,3 +91,32 @@ def test_no_log_has_a_token_in_full(cluster: Deployment, tmp_path: Path) -> None
     assert "outcome=complete" in logs
     assert "node=" in logs
     assert token not in logs
+
+
+def test_https_by_mounting_a_certificate(cluster: Deployment, tmp_path: Path) -> None:
+    if cluster.balancer == "nginx":
+        pytest.skip("HTTPS at nginx is a comment in deploy/nginx.conf")
+    key, certificate, both = (tmp_path / name for name in ("key.pem", "certificate.pem", "relay.pem"))
+    cluster.run(
+        *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"),
+        *("-addext", "subjectAltName=DNS:localhost", "-keyout", str(key), "-out", str(certificate)),
+    )
+    both.write_bytes(certificate.read_bytes() + key.read_bytes())
+    plain = dict(cluster.environment)
+    cluster.environment["COMPOSE_FILE"] += ":deploy/docker-compose.tls.yml"
+    cluster.environment |= {"RELAY_CERTIFICATE": str(both), "RELAY_PUBLISH_TLS": "127.0.0.1:4443"}
+    try:
+        cluster.compose("up", "-d", "--scale", "relay=3")
+        trust = ("--cacert", str(certificate))
+        url = "https://localhost:4443"
+        wait_until(lambda: curl(*trust, "-f", f"{url}/readyz").returncode == 0, "HTTPS")
+        token = curl(*trust, "-X", "POST", f"{url}/token").stdout.decode().strip()
+        source = random_file(tmp_path / "source", 3_000_000)
+        with Curl(*trust, "-T", source, f"{url}/{token}/x") as up:
+            got = curl(*trust, f"{url}/{token}/x?wait=20")
+            assert up.finish() == (0, b"delivered 3000000 bytes\n")
+        assert got.stdout == source.read_bytes()
+        assert curl(f"{URL}/readyz").stdout == b"ready\n"
+    finally:
+        cluster.environment = plain
+        cluster.compose("up", "-d", "--scale", "relay=3")
