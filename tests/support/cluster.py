@@ -1,6 +1,7 @@
 """Real nodes (processes) and real clients (curl) for the tests."""
 
 import contextlib
+import functools
 import os
 import signal
 import subprocess
@@ -32,6 +33,11 @@ class NodeProcess:
         self.process = subprocess.Popen(
             [sys.executable, "-m", "relay", "serve", "--port", str(self.port)], env=environment, stderr=self._log
         )
+
+    @functools.cached_property
+    def id(self) -> str:
+        """What it is called in Redis: its name, and what tells this process from others of that name."""
+        return httpx.get(self.url + "/healthz").headers["relay-node"]
 
     def wait_ready(self) -> None:
         wait_until(lambda: self.is_ready() or self.process.poll() is not None, f"{self.name} to be ready")

@@ -41,15 +41,13 @@ class RedisServer:
         self.start()
 
     def start(self) -> None:
-        """Starts it, or starts it again, empty."""
+        """Starts it, or starts it again: empty, or with what `roll_back` gives it."""
         command: list[str | Path] = [
             self._program,
             "--port",
             str(self.port),
             "--bind",
             "127.0.0.1",
-            "--dir",
-            self._folder,
         ]
         command += ["--dir", self._folder, "--save", "", "--appendonly", "no", "--loglevel", "warning", *self._options]
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
@@ -66,6 +64,25 @@ class RedisServer:
 
     def client(self) -> redis.Redis:
         return redis.Redis(port=self.port, socket_timeout=30)
+
+    def snapshot(self) -> bytes:
+        """All it has, for `roll_back`."""
+        with self.client() as client:
+            client.save()
+        snapshot = self._dump.read_bytes()
+        self._dump.unlink()
+        return snapshot
+
+    def roll_back(self, snapshot: bytes) -> None:
+        """Dies, and comes back as it was: what a failover to a replica does that was behind."""
+        self.kill()
+        self._dump.write_bytes(snapshot)
+        self.start()
+        self._dump.unlink()
+
+    @property
+    def _dump(self) -> Path:
+        return Path(self._folder) / "dump.rdb"
 
     def kill(self) -> None:
         self.process.kill()

@@ -1,0 +1,195 @@
+"""Two nodes with low limits, each with a link to Redis that can be made to fail, and what must hold after every test."""
+
+import os
+import secrets
+import signal
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from tests.faults.transfers import Watched
+from tests.support.cluster import Cluster, Curl, NodeProcess, curl
+from tests.support.proxy import Proxy
+from tests.support.redis import RedisServer, servers
+from tests.support.wait import wait_until
+
+#: Low, so that tests are short, but not so low that a busy machine crosses them by itself.
+LIMITS = {
+    "heartbeat": 0.5,
+    "node_death": 4,
+    "stall": 3,
+    "redis_patience": 1,
+    "transfer_patience": 6,
+    "drain_delay": 0,
+    "drain_wait": 0,
+}
+
+#: Starts a watched transfer of a name, on the nodes with these numbers.
+Start = Callable[..., Watched]
+
+
+class LinkedNode(NodeProcess):
+    """A node with a link of its own to Redis."""
+
+    def __init__(self, name: str, server: RedisServer, settings: Mapping[str, object]) -> None:
+        self.link = Proxy(server.port)
+        super().__init__(name, self.link.url, settings)
+        self._at_rest = (0, 0)
+
+    def rest(self) -> None:
+        """Takes what it holds now for what it may hold when nobody is served."""
+        self._at_rest = self.holds()
+
+    def is_at_rest(self) -> bool:
+        return self.holds() <= self._at_rest
+
+    def holds(self) -> tuple[int, int]:
+        """Its descriptors, but for connections to Redis, which are kept for reuse; and its threads."""
+        process = psutil.Process(self.process.pid)
+        connections = process.net_connections("tcp")
+        to_redis = sum(bool(each.raddr) and each.raddr.port == self.link.port for each in connections)
+        return process.num_fds() - to_redis, process.num_threads()
+
+    def signal(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    def kill(self) -> None:
+        """Ends it without a word."""
+        self.process.kill()
+        self.process.wait()
+
+
+class Faulty(Cluster):
+    """A cluster over a Redis of its own."""
+
+    nodes: list[LinkedNode]  # type: ignore[assignment]
+
+    def __init__(self, server: RedisServer, prefix: str, nodes: list[LinkedNode]) -> None:
+        super().__init__(list(nodes), server.client(), prefix)
+        self.server = server
+        #: The tokens of the test that runs.
+        self.tokens: list[str] = []
+        for node in nodes:
+            node.rest()
+
+    def __getitem__(self, index: int) -> LinkedNode:
+        return self.nodes[index]
+
+    def heal(self) -> None:
+        for node in self.nodes:
+            node.link.heal()
+
+    def is_idle(self) -> bool:
+        """Whether all nodes say, by their beats, that they serve nobody."""
+        assert self.redis is not None
+        told = [self.redis.hmget(f"{self.prefix}:node:{node.id}", "waiting", "streaming") for node in self.nodes]
+        return all(counts == [b"0", b"0"] for counts in told)
+
+
+@pytest.fixture(scope="session")
+def faulty_redis() -> Iterator[RedisServer]:
+    """A Redis that these tests may stop, fill and roll back."""
+    found = servers()
+    if not found:
+        pytest.skip("no redis-server on PATH: failures of Redis were not tested")
+    server = RedisServer(found[max(found)])
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def two_nodes(faulty_redis: RedisServer) -> Iterator[Faulty]:
+    prefix = f"faults-{secrets.token_hex(4)}"
+    nodes = [LinkedNode(name, faulty_redis, LIMITS | {"prefix": prefix}) for name in ("a", "b")]
+    cluster = Faulty(faulty_redis, prefix, nodes)
+    yield cluster
+    cluster.stop()
+    for node in nodes:
+        node.link.close()
+    assert "Traceback" not in cluster.logs()
+
+
+@pytest.fixture
+def cluster(two_nodes: Faulty) -> Iterator[Faulty]:
+    """The two nodes, ready, and healed afterwards."""
+    for node in two_nodes.nodes:
+        node.wait_ready()
+    yield two_nodes
+    two_nodes.heal()
+
+
+@pytest.fixture
+def victim(cluster: Faulty) -> Iterator[LinkedNode]:
+    """A third node, to be killed."""
+    node = LinkedNode("victim", cluster.server, LIMITS | {"prefix": cluster.prefix})
+    node.wait_ready()
+    yield node
+    node.kill()
+    node.link.close()
+    assert "Traceback" not in node.log()
+
+
+@pytest.fixture
+def token(cluster: Faulty) -> str:
+    cluster.tokens.append(cluster.token())
+    return cluster.tokens[-1]
+
+
+@pytest.fixture(scope="session")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """8 MiB of random bytes."""
+    path = tmp_path_factory.mktemp("data") / "source"
+    path.write_bytes(os.urandom(8 * 1024 * 1024))
+    return path
+
+
+@pytest.fixture
+def start(cluster: Faulty, token: str, tmp_path: Path) -> Iterator[Start]:
+    """Starts watched transfers of the name `x`; whatever the test did, they must have told the truth."""
+    started: list[Watched] = []
+
+    def start(up: NodeProcess | None = None, down: NodeProcess | None = None, **options: object) -> Watched:
+        folder = tmp_path / str(len(started))
+        folder.mkdir()
+        urls = (f"{node.url}/{token}/x" for node in (up or cluster[0], down or cluster[1]))
+        started.append(Watched(folder, *urls, **options))  # type: ignore[arg-type]
+        return started[-1]
+
+    yield start
+    for transfer in started:
+        if transfer.is_over:
+            transfer.finish()
+        transfer.kill()
+
+
+@pytest.fixture(autouse=True)
+def always(request: pytest.FixtureRequest) -> Iterator[None]:
+    """What must hold after every test of the two nodes: nobody is served, nothing is held, no key is left, and
+    the names of the test are free."""
+    if "cluster" not in request.fixturenames:
+        yield
+        return
+    cluster: Faulty = request.getfixturevalue("two_nodes")
+    yield
+    for node in cluster.nodes:
+        node.wait_ready()
+    wait_until(cluster.is_idle, "the nodes to serve nobody", timeout=10)
+    for node in cluster.nodes:
+        wait_until(node.is_at_rest, f"{node.name} to hold no more than at rest", timeout=10)
+    wait_until(lambda: not cluster.left_over(), "no key to be left over", timeout=10)
+    while cluster.tokens:
+        assert_free(cluster, cluster.tokens.pop(), "x")
+    assert "Traceback" not in cluster.logs()
+
+
+def assert_free(cluster: Faulty, token: str, name: str) -> None:
+    """The name can be used at once, unless its token is gone with the Redis that had it."""
+    if httpx.get(cluster.url(0, token)).status_code == 401:
+        return
+    with Curl("-T", "-", cluster.url(0, token, name), pipe=True) as upload:
+        upload.write_all(b"again")
+        assert curl(cluster.url(1, token, name)).stdout == b"again"
+        assert upload.finish() == (0, b"delivered 5 bytes\n")

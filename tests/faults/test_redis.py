@@ -1,0 +1,95 @@
+"""Redis, or the way to it, fails for a while: transfers that run go on, byte for byte."""
+
+import random
+import re
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.faults.conftest import Faulty, LinkedNode, Start
+from tests.support.redis import RedisServer
+from tests.support.wait import wait_until
+
+MIB = 1024 * 1024
+
+
+def test_cut_connections(cluster: Faulty, start: Start, source: Path) -> None:
+    transfer = start(source=source, rate="8M")
+    for size in (1, 2, 3, 4):
+        transfer.wait_arrived(size * MIB)
+        cluster[0].link.cut()
+        cluster[1].link.cut()
+    transfer.assert_complete()
+
+
+@pytest.mark.parametrize("side", [0, 1], ids=["uploader's", "downloader's"])
+def test_lost_replies(cluster: Faulty, start: Start, source: Path, side: int) -> None:
+    """Each lost reply is of a command that was carried out, and is given again: nothing may be doubled."""
+    dice = random.Random(7)  # noqa: S311
+    cluster[side].link.loses = lambda: dice.random() < 0.1
+    transfer = start(source=source, rate="8M")
+    transfer.assert_complete()
+    assert cluster[side].link.lost > 3
+
+
+def test_a_slow_way(cluster: Faulty, start: Start, source: Path) -> None:
+    for node in cluster.nodes:
+        node.link.delay, node.link.rate = 0.02, 8 * MIB
+    start(source=source).assert_complete()
+
+
+def test_killed_and_paused_clients(cluster: Faulty, start: Start, source: Path) -> None:
+    assert cluster.redis is not None
+    transfer = start(source=source, rate="4M")
+    transfer.wait_arrived(MIB)
+    cluster.redis.execute_command("CLIENT", "KILL", "TYPE", "NORMAL", "SKIPME", "YES")
+    transfer.wait_arrived(3 * MIB)
+    cluster.redis.execute_command("CLIENT", "PAUSE", 1500, "ALL")
+    transfer.assert_complete()
+
+
+@pytest.mark.parametrize("sides", [(0,), (1,), (0, 1)], ids=["uploader's", "downloader's", "both"])
+def test_three_seconds_of_silence(cluster: Faulty, start: Start, source: Path, sides: tuple[int, ...]) -> None:
+    transfer = start(source=source, rate="8M")
+    transfer.wait_arrived(2 * MIB)
+    for side in sides:
+        cluster[side].link.is_silent = True
+    time.sleep(3)  # the silence is the fault
+    cluster.heal()
+    transfer.assert_complete()
+
+
+@pytest.mark.parametrize("idle", [False, True], ids=["flowing", "idle"])
+def test_restarted_empty(cluster: Faulty, start: Start, source: Path, idle: bool) -> None:
+    transfer = start() if idle else start(source=source, rate="4M")
+    if idle:
+        transfer.feed(b"a line\n")
+    else:
+        transfer.wait_arrived(MIB)
+    cluster.server.kill()
+    cluster.server.start()
+    wait_until(lambda: transfer.download.process.poll() is not None, "the downloader to be told", timeout=10)
+    wait_until(lambda: idle or transfer.upload.process.poll() is not None, "the uploader to be told", timeout=10)
+    transfer.assert_broken(503)
+    assert b"lost this transfer" in transfer.answered
+    for node in cluster.nodes:
+        node.wait_ready()
+
+
+def test_out_of_memory_for_a_while(cluster: Faulty, token: str, start: Start, source: Path) -> None:
+    """Uploads are refused, or pause; what is in Redis is read, and then all goes on."""
+    assert cluster.redis is not None
+    transfer = start(source=source, rate="4M")
+    transfer.wait_arrived(MIB)
+    cluster.redis.config_set("maxmemory", 1)
+    try:
+        refused = httpx.put(cluster.url(0, token, "other"), content=b"x")
+        assert refused.status_code == 503
+        assert "out of memory" in refused.text
+        assert refused.headers["retry-after"]
+        time.sleep(1)
+    finally:
+        cluster.redis.config_set("maxmemory", 0)
+    transfer.assert_complete()
