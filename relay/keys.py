@@ -29,7 +29,7 @@ KEYS = (
     KeySpec(
         "relay:transfer:{T}:NAME",
         "hash",
-        "the upload's wait and a minute; 60 s, renewed, while it streams",
+        "the upload's wait and a minute; 20 s, renewed, while it streams",
         "the claim on the name and the state of its one live transfer: `id`, `state`, `uploader` and `downloader` "
         "(nodes), `joiner` (the download's id), `length` and `type` as the uploader gave them, `created`, `joined` "
         "(Unix seconds), `vouched` (milliseconds) when its waiting client was last found alive",
@@ -37,14 +37,14 @@ KEYS = (
     KeySpec(
         "relay:chunks:{T}:NAME:ID",
         "stream",
-        "60 s, renewed",
+        "20 s, renewed",
         "the bytes in flight. An entry's ID is `END-0`, END being the byte offset just after the chunk; field `d` "
         "the bytes. Last entry: `TOTAL-1` with `end` = `complete`, or the outcome",
     ),
     KeySpec(
         "relay:acks:{T}:NAME:ID",
         "stream",
-        "60 s, renewed",
+        "20 s, renewed",
         "the downloader's progress, one entry long: `0-1` joined, then `OFFSET-0`; at the end one more with `end` = "
         "the outcome",
     ),

@@ -29,8 +29,10 @@ T = TypeVar("T")
 _TOLD = {Outcome.CANCELLED, Outcome.REVOKED, Outcome.NODE_LOST}
 #: Seconds a stream's keys stay after its end, for the other side to read how it ended.
 LINGER = 30.0
-#: Seconds the keys of a streaming transfer live without being renewed.
-STREAM_TTL = 60.0
+#: Seconds between a streaming side's looks at how its transfer stands, each of which renews its keys.
+TOUCH = 5.0
+#: Seconds the upload's keys live when a download has joined: until it knows, even if its wake-up was lost.
+_JOINED_TTL = 60.0
 #: Seconds a claim outlives the upload's wait, so that it never ends before the wait does.
 _CLAIM_MARGIN = 60.0
 #: Entries of an inbox at most: more than wake-ups can pile up between two reads.
@@ -206,15 +208,19 @@ class Store:
 
     async def join(self, transfer: Transfer, *, joiner: str, node: str) -> Answer:
         """Joins a download, named by its id `joiner`: JOINED, TAKEN or ABSENT."""
-        arguments: list[str | int] = [transfer.id, joiner, node, _ms(STREAM_TTL)]
+        arguments: list[str | int] = [transfer.id, joiner, node, _ms(_JOINED_TTL), self._lease]
         return Answer((await self._run("join", transfer.keys.all(), arguments)).decode())
 
-    async def touch(self, transfer: Transfer, *, renew: bool) -> Touched:
-        """Says whether the transfer lives; with `renew`, and while it streams, renews its TTLs."""
+    async def touch(self, transfer: Transfer, *, written: str = "", joiner: str = "") -> Touched:
+        """Says whether the transfer lives, as this side knows it, and renews what this side keeps alive.
+
+        An upload that streams tells the ID of the last entry it has `written`, a download its `joiner`; an upload
+        that still waits tells nothing.
+        """
         answer = await self._run(
             "touch",
             transfer.keys.all(),
-            [transfer.id, _ms(self.settings.token_floor), _ms(STREAM_TTL) if renew else 0],
+            [transfer.id, written, joiner, _ms(self.settings.token_floor), self._lease],
             patience=self.settings.transfer_patience,
         )
         match [part.decode() for part in answer]:
@@ -411,6 +417,11 @@ class Store:
 
     # -- how it is done ----------------------------------------------------------------------------------
 
+    @property
+    def _lease(self) -> int:
+        """Milliseconds that a side's stream lives when it has been renewed: two looks, and a failure of Redis."""
+        return _ms(2 * TOUCH + self.settings.transfer_patience)
+
     def _use(self, *, counts: bool) -> list[int]:
         return [_ms(self.settings.token_use) if counts else 0, _ms(self.settings.token_max)]
 
@@ -473,9 +484,9 @@ def _sources() -> dict[str, str]:
     """The scripts, by verb; those named here get the shared functions they use put before them."""
     folder = files("relay") / "lua"
     text = {item.name.removesuffix(".lua"): item.read_text() for item in folder.iterdir() if item.name.endswith(".lua")}
-    shared = {"claim": "_use", "look": "_use", "end": "_mark"}
+    shared = {"claim": ["_use"], "look": ["_use"], "end": ["_last", "_mark"], "touch": ["_last"]}
     return {
-        verb: text[shared[verb]] + source if verb in shared else source
+        verb: "".join(text[name] for name in shared.get(verb, [])) + source
         for verb, source in text.items()
         if not verb.startswith("_")
     }

@@ -12,17 +12,15 @@ from typing import Protocol
 
 from relay.connection import Connection
 from relay.errors import Error, Problem, StoreUnavailable, problem_for_downloader, problem_for_uploader
-from relay.flow import Buffer, follows, may_write
+from relay.flow import Buffer, chunk_id, end_id, follows, may_write
 from relay.nodes import Listener, Node
 from relay.states import Outcome, State
-from relay.store import Ack, Entry, Final, Holder, Touched, Transfer
+from relay.store import TOUCH, Ack, Entry, Final, Holder, Touched, Transfer
 from relay.tasks import first
 from relay.work import Phase, Work
 
 #: Seconds between a waiting side's looks into Redis, in case its wake-up was lost.
 RECHECK = 30.0
-#: Seconds between the renewals of a streaming transfer; a twelfth of what its keys live.
-_TOUCH = 5.0
 #: Seconds one read of a stream blocks.
 _BLOCK = 2.0
 #: Seconds a joined download waits for the first entry before its headers go out regardless.
@@ -67,10 +65,6 @@ class Sink(Protocol):
 class _Side:
     """What both sides of a transfer have: the other side's node to watch, and a client that may stall."""
 
-    #: Whether this side renews the transfer's TTLs.  The uploader's does, so that a transfer whose upload
-    #: is gone without a word expires under its downloader.
-    _renews: bool
-
     def __init__(self, work: Work, transfer: Transfer, client: Connection) -> None:
         self.work = work
         self.store = work.store
@@ -89,16 +83,14 @@ class _Side:
         return 0
 
     async def _touch(self) -> Touched:
-        """Looks how the transfer stands; the uploader's side renews it."""
-        touched = await self.store.touch(self.transfer, renew=self._renews)
-        self._delivered = max(self._delivered, touched.position)
-        return touched
+        """Looks how the transfer stands, and renews this side's part of it."""
+        raise NotImplementedError
 
     async def _keep(self, listener: Listener) -> Outcome:
         """Keeps the transfer alive until something ends it from outside."""
         progress, since = self._client_progress(), _now()
         while True:
-            await listener.wait(min(_TOUCH, self.work.settings.stall))
+            await listener.wait(min(TOUCH, self.work.settings.stall))
             if self.client.is_lost and self._client_matters():
                 raise ClientGone
             if self.work.phase >= Phase.CUT:
@@ -116,8 +108,6 @@ class _Side:
 class Upload(_Side):
     """One PUT."""
 
-    _renews = True
-
     def __init__(self, work: Work, transfer: Transfer, body: AsyncIterator[bytes], client: Connection) -> None:
         super().__init__(work, transfer, client)
         self._body = body
@@ -127,6 +117,8 @@ class Upload(_Side):
         self._received = 0
         self._whole = False
         self._written = 0
+        #: IDs of the last entries: ours, "" until a downloader has joined, and the downloader's.
+        self._entry_id = ""
         self._ack_id = "0-1"
 
     async def run(self, *, length: int | None, media_type: str) -> int:
@@ -222,8 +214,14 @@ class Upload(_Side):
         return True
 
     async def _stream(self, listener: Listener, length: int | None) -> Outcome:
+        self._entry_id = chunk_id(0)
         with _counted(self.work.node, State.STREAMING):
             return await first(self._receive(length), self._write(), self._keep(listener))
+
+    async def _touch(self) -> Touched:
+        touched = await self.store.touch(self.transfer, written=self._entry_id)
+        self._delivered = max(self._delivered, touched.position)
+        return touched
 
     def _client_matters(self) -> bool:
         return not self._whole  # once all of it is with us, the transfer can complete without the uploader
@@ -264,12 +262,16 @@ class Upload(_Side):
             data = self._buffer.take()
             self._taken.set()
             self._written += len(data)
-            if outcome := await self._acked(await self.store.append(self.transfer, end=self._written, data=data)):
+            ack = await self.store.append(self.transfer, end=self._written, data=data)
+            self._entry_id = chunk_id(self._written)
+            if outcome := await self._acked(ack):
                 return outcome
             while not may_write(written=self._written, acknowledged=self._delivered, window=self.work.settings.window):
                 if outcome := await self._acknowledged():
                     return outcome
-        if outcome := await self._acked(await self.store.finish(self.transfer, total=self._written)):
+        ack = await self.store.finish(self.transfer, total=self._written)
+        self._entry_id = end_id(self._written)
+        if outcome := await self._acked(ack):
             return outcome
         while True:
             if outcome := await self._acknowledged():
@@ -290,8 +292,6 @@ class Upload(_Side):
 
 class Download(_Side):
     """One GET that has joined an upload."""
-
-    _renews = False
 
     def __init__(self, work: Work, transfer: Transfer, joiner: str, sink: Sink, client: Connection) -> None:
         super().__init__(work, transfer, client)
@@ -328,6 +328,9 @@ class Download(_Side):
             raise problem_for_downloader(outcome, seconds=self.work.settings.stall)
         return outcome
 
+    async def _touch(self) -> Touched:
+        return await self.store.touch(self.transfer, joiner=self._joiner)
+
     def _client_matters(self) -> bool:
         return not self._finishing  # the response's end closes the connection, and the sink watches it
 
@@ -335,17 +338,15 @@ class Download(_Side):
         return self._sink.progress()
 
     async def _copy(self) -> Outcome:
-        """Store → body.  Each read acknowledges what the one before it brought."""
-        acknowledge = False
+        """Store → body.  Each read acknowledges what those before it brought, also again: Redis may have lost that."""
         while True:
             entries = await self.store.read(
                 self.transfer,
                 position=self._position,
-                acknowledge=acknowledge,
+                acknowledge=self._position > 0,
                 count=_ENTRIES,
                 timeout=_BLOCK if self._sink.begun else _FIRST_ENTRY,
             )
-            acknowledge = bool(entries)
             if not entries and self.transfer.length != 0:
                 await self._begin()
             for entry in entries:

@@ -3,14 +3,7 @@
 -- IDs), so that a blocked reader wakes: one blocked on a key that is deleted does not.
 -- The stream stays for `linger` ms, for its reader.  Where Redis is out of memory it is deleted instead.
 local function mark(stream, outcome, position, linger)
-  local last = '0-0'
-  if redis.call('EXISTS', stream) == 1 then
-    local info = redis.call('XINFO', 'STREAM', stream)
-    for i = 1, #info, 2 do
-      if info[i] == 'last-generated-id' then last = info[i + 1] end
-    end
-  end
-  local offset, sequence = string.match(last, '^(%d+)-(%d+)$')
+  local offset, sequence = string.match(last_id(stream), '^(%d+)-(%d+)$')
   if tonumber(position) > tonumber(offset) then offset, sequence = position, 0 end
   local added = redis.pcall('XADD', stream, offset .. '-' .. (sequence + 1), 'end', outcome)
   if type(added) == 'table' and added.err then

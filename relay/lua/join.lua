@@ -2,7 +2,7 @@
 -- Answers: joined · taken (it streams to another) · absent (that upload is over)
 -- A repeat by the same joiner (its reply was lost) answers joined.
 local transfer, chunks, acks = KEYS[2], KEYS[3], KEYS[4]
-local id, joiner, node, stream_ms = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local id, joiner, node, stream_ms, lease_ms = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 
 local now = redis.call('HMGET', transfer, 'id', 'state', 'joiner')
 if now[1] ~= id then return 'absent' end
@@ -12,7 +12,7 @@ redis.call('HSET', transfer, 'state', 'streaming', 'downloader', node, 'joiner',
   'joined', redis.call('TIME')[1])
 redis.call('PEXPIRE', transfer, stream_ms)
 redis.call('XADD', acks, '0-1', 'joined', node)
-redis.call('PEXPIRE', acks, stream_ms)
+redis.call('PEXPIRE', acks, lease_ms)
 -- The empty stream exists from here on, with its TTL, so that the writer can say NOMKSTREAM: a write to a
 -- transfer that is over makes no key.  A group made and destroyed is how Redis makes an empty stream at 0-0.
 redis.call('XGROUP', 'CREATE', chunks, 'none', '$', 'MKSTREAM')

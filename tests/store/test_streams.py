@@ -112,34 +112,64 @@ async def test_the_streams_of_an_ended_transfer_expire(store: Store, streaming: 
 
 async def test_touch_says_how_it_stands(store: Store, transfer: Transfer) -> None:
     await store.claim(transfer, node="up", length=None, media_type="", use=False)
-    assert await store.touch(transfer, renew=True) == Touched(None, State.WAITING)
+    assert await store.touch(transfer) == Touched(None, State.WAITING)
     await store.join(transfer, joiner="me", node="down")
-    assert await store.touch(transfer, renew=True) == Touched(None, State.STREAMING, "down")
+    assert await store.touch(transfer) == Touched(None, State.STREAMING, "down")
     await store.end(transfer, Outcome.STALLED)
-    assert await store.touch(transfer, renew=True) == Touched(Outcome.STALLED)
+    assert await store.touch(transfer) == Touched(Outcome.STALLED)
 
 
-async def test_touch_renews_only_when_told(store: Store, streaming: Transfer) -> None:
-    keys = streaming.keys.all()[1:]
-    for key in keys:
-        await client(store).pexpire(key, 5000)
-    await store.touch(streaming, renew=False)
-    assert all([await client(store).pttl(key) <= 5000 for key in keys])
-    await store.touch(streaming, renew=True)
-    assert all([await client(store).pttl(key) > 50_000 for key in keys])
+async def test_each_side_keeps_its_own_stream_alive(store: Store, streaming: Transfer) -> None:
+    keys = streaming.keys
+
+    async def renewed() -> set[str]:
+        answer = {key for key in keys.all()[1:] if await client(store).pttl(key) > 5000}
+        for key in keys.all()[1:]:
+            await client(store).pexpire(key, 5000)
+        return answer
+
+    await renewed()
+    await store.touch(streaming)
+    assert not await renewed()
+    await store.touch(streaming, written="0-0")
+    assert await renewed() == {keys.transfer, keys.chunks}
+    await store.touch(streaming, joiner="me")
+    assert await renewed() == {keys.acks}
+
+
+@pytest.mark.parametrize("stream", ["chunks", "acks"])
+async def test_a_side_that_is_gone_without_a_word_is_missed(store: Store, streaming: Transfer, stream: str) -> None:
+    await client(store).delete(getattr(streaming.keys, stream))  # as its expiry would
+    assert await store.touch(streaming, written="0-0") == Touched(Outcome.STORE_LOST)
+    assert await store.touch(streaming, joiner="me") == Touched(Outcome.STORE_LOST)
+
+
+async def test_touch_finds_what_a_rollback_lost(store: Store, transfer: Transfer) -> None:
+    await store.claim(transfer, node="up", length=None, media_type="", use=False)
+    assert await store.touch(transfer, written="0-0") == Touched(Outcome.STORE_LOST), "the join"
+    assert await store.touch(transfer, joiner="me") == Touched(Outcome.STORE_LOST), "the join"
+    await store.join(transfer, joiner="me", node="down")
+    assert await store.touch(transfer, joiner="other") == Touched(Outcome.STORE_LOST), "another joined afterwards"
+    await store.append(transfer, end=12, data=b"x" * 12)
+    for written, is_there in [("9-0", True), ("12-0", True), ("12-1", False), ("13-0", False), ("100-0", False)]:
+        outcome = (await store.touch(transfer, written=written)).outcome
+        assert outcome is (None if is_there else Outcome.STORE_LOST), written
+    await store.finish(transfer, total=12)
+    await read(store, transfer, 12, acknowledge=True)
+    assert await store.touch(transfer, written="12-1") == Touched(None, State.STREAMING, "down")
 
 
 async def test_touch_tells_revoked_from_lost(store: Store, streaming: Transfer) -> None:
     await client(store).delete(streaming.keys.token)  # as an operator would
-    assert await store.touch(streaming, renew=True) == Touched(Outcome.REVOKED)
+    assert await store.touch(streaming, written="0-0") == Touched(Outcome.REVOKED)
     await client(store).delete(*streaming.keys.all())  # as a restart would
-    assert await store.touch(streaming, renew=True) == Touched(Outcome.STORE_LOST)
+    assert await store.touch(streaming, written="0-0") == Touched(Outcome.STORE_LOST)
 
 
 async def test_a_waiting_upload_is_left_word_of_its_end(store: Store, transfer: Transfer) -> None:
     await store.claim(transfer, node="up", length=None, media_type="", use=False)
     await store.end(transfer, Outcome.CANCELLED)
-    assert await store.touch(transfer, renew=True) == Touched(Outcome.CANCELLED)
+    assert await store.touch(transfer) == Touched(Outcome.CANCELLED)
     await store.forget(transfer.keys.acks)
 
 
@@ -151,4 +181,4 @@ async def test_a_late_writer_harms_no_successor(store: Store, streaming: Transfe
     await store.append(streaming, end=4, data=b"late")
     assert await store.end(streaming, Outcome.UPLOADER_GONE) is not None
     assert await read(store, successor, 0) == []
-    assert await store.touch(successor, renew=True) == Touched(None, State.STREAMING, "down")
+    assert await store.touch(successor, written="0-0") == Touched(None, State.STREAMING, "down")

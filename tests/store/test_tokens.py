@@ -69,17 +69,17 @@ async def test_a_streaming_transfer_keeps_its_token_at_five_minutes(store: Store
     await store.claim(transfer, node="a", length=1, media_type="", use=True)
     await store.join(transfer, joiner=new_id(), node="b")
     await set_life(store, transfer.token, 20)
-    await store.touch(transfer, renew=True)
+    await store.touch(transfer, written="0-0")
     assert 295 < await life(store, transfer.token) <= 300
     await set_life(store, transfer.token, 400)
-    await store.touch(transfer, renew=True)
+    await store.touch(transfer, written="0-0")
     assert 395 < await life(store, transfer.token) <= 400
 
 
 async def test_a_waiting_transfer_does_not(store: Store, transfer: Transfer) -> None:
     await store.claim(transfer, node="a", length=1, media_type="", use=True)
     await set_life(store, transfer.token, 20)
-    await store.touch(transfer, renew=True)
+    await store.touch(transfer)
     assert await life(store, transfer.token) <= 20
 
 
