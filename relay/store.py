@@ -289,7 +289,7 @@ class Store:
             pipe.xadd(transfer.keys.chunks, fields, id=entry_id, nomkstream=True)
             pipe.xrevrange(transfer.keys.acks, count=1)
             written, acks = await pipe.execute(raise_on_error=False)
-            if isinstance(written, ResponseError) and "equal or smaller" in str(written):
+            if _is_refused_id(written):
                 # It is there already: this is a repeat of a write whose reply was lost; or an end marker
                 # stands behind it, and then the acks say so too.
                 written = entry_id.encode()
@@ -331,8 +331,9 @@ class Store:
             pipe.xread({transfer.keys.chunks: chunk_id(position)}, count=count, block=_ms(timeout))
             results = await pipe.execute(raise_on_error=False)
             for result in results[:-1]:
-                # A repeat, or an end marker stands there: the next entry, or touch(), will tell.
-                if not (isinstance(result, ResponseError) and "equal or smaller" in str(result)):
+                # A repeat, or an end marker stands there: the next entry, or touch(), will tell.  Without memory
+                # for it, it is said again with the next read: what is in Redis must be read to make room.
+                if not _is_refused_id(result) and not _is_out_of_memory(result):
                     _result(result)
             return list(_result(results[-1]) or [])
 
@@ -463,14 +464,14 @@ class Store:
             try:
                 async with asyncio.timeout(blocks + (min(COMMAND_TIMEOUT, left) if patience else COMMAND_TIMEOUT)):
                     return await command()
-            except PASSING as error:
+            except (*PASSING, RedisError) as error:
+                full = _is_out_of_memory(error)
+                if not full and not isinstance(error, PASSING):
+                    # Ours or the operator's to mend (no permission, wrong type, a bug), so it is said in the log.
+                    log.error("Redis refused a command: %s: %s", type(error).__name__, error)
+                    raise StoreUnavailable from error
                 if loop.time() + pause >= begun + patience:
-                    full = isinstance(error, OutOfMemoryError)
                     raise StoreUnavailable(Error.STORE_FULL if full else Error.STORE_DOWN) from error
-            except RedisError as error:
-                # Ours or the operator's to mend (no permission, wrong type, a bug), so it is said in the log.
-                log.error("Redis refused a command: %s: %s", type(error).__name__, error)
-                raise StoreUnavailable from error
             await asyncio.sleep(pause)
             pause = min(2 * pause, 0.5)
 
@@ -516,6 +517,16 @@ def _result(value: Any) -> Any:
     if isinstance(value, Exception):
         raise value
     return value
+
+
+def _is_refused_id(value: Any) -> bool:
+    """Whether a stream has an entry with this ID, or a higher one, already."""
+    return isinstance(value, ResponseError) and "equal or smaller" in str(value)
+
+
+def _is_out_of_memory(value: Any) -> bool:
+    """Whether Redis had no memory left for it; from a script, Redis 6.2 says so only in the error's text."""
+    return isinstance(value, OutOfMemoryError) or (isinstance(value, ResponseError) and "OOM command" in str(value))
 
 
 def _entry(raw: tuple[bytes, dict[bytes, bytes]]) -> Entry:

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from relay.connection import Connection
 from relay.errors import Error, Problem, StoreUnavailable, problem_for_downloader, problem_for_uploader
-from relay.flow import Buffer, chunk_id, end_id, follows, may_write
+from relay.flow import Buffer, Window, chunk_id, end_id, follows
 from relay.nodes import Listener, Node
 from relay.states import Outcome, State
 from relay.store import TOUCH, Ack, Entry, Final, Holder, Touched, Transfer
@@ -71,8 +71,6 @@ class _Side:
         self.transfer = transfer
         self.client = client
         self.peer = ""
-        #: Bytes the downloader's node had handed over, by the latest that this side heard of it.
-        self._delivered = 0
         #: Since when (monotonic seconds) the client owes us something: bytes to send, or to take.
         self._owes_since: float | None = None
 
@@ -116,7 +114,7 @@ class Upload(_Side):
         self._taken = asyncio.Event()
         self._received = 0
         self._whole = False
-        self._written = 0
+        self._window = Window(work.settings.window)
         #: IDs of the last entries: ours, "" until a downloader has joined, and the downloader's.
         self._entry_id = ""
         self._ack_id = "0-1"
@@ -148,10 +146,10 @@ class Upload(_Side):
                     unread = (keys.acks, keys.chunks) if is_last else (keys.acks,)
                     await self.work.settle(self.transfer, outcome, *unread)
         if outcome is Outcome.COMPLETE:
-            return self._written
+            return self._window.written
         settings = self.work.settings
         seconds = settings.upload_wait if outcome is Outcome.NO_DOWNLOADER else settings.stall
-        raise problem_for_uploader(outcome, sent=self._delivered, seconds=seconds, most=settings.max_upload)
+        raise problem_for_uploader(outcome, sent=self._window.acknowledged, seconds=seconds, most=settings.max_upload)
 
     async def _claim(self, *, length: int | None, media_type: str) -> None:
         """Claims the name, and wakes downloads that wait for it.
@@ -220,7 +218,7 @@ class Upload(_Side):
 
     async def _touch(self) -> Touched:
         touched = await self.store.touch(self.transfer, written=self._entry_id)
-        self._delivered = max(self._delivered, touched.position)
+        self._window.acknowledge(touched.position)
         return touched
 
     def _client_matters(self) -> bool:
@@ -261,16 +259,15 @@ class Upload(_Side):
                 break
             data = self._buffer.take()
             self._taken.set()
-            self._written += len(data)
-            ack = await self.store.append(self.transfer, end=self._written, data=data)
-            self._entry_id = chunk_id(self._written)
+            ack = await self.store.append(self.transfer, end=self._window.write(len(data)), data=data)
+            self._entry_id = chunk_id(self._window.written)
             if outcome := await self._acked(ack):
                 return outcome
-            while not may_write(written=self._written, acknowledged=self._delivered, window=self.work.settings.window):
+            while not self._window.is_open:
                 if outcome := await self._acknowledged():
                     return outcome
-        ack = await self.store.finish(self.transfer, total=self._written)
-        self._entry_id = end_id(self._written)
+        ack = await self.store.finish(self.transfer, total=self._window.written)
+        self._entry_id = end_id(self._window.written)
         if outcome := await self._acked(ack):
             return outcome
         while True:
@@ -286,7 +283,8 @@ class Upload(_Side):
         """Takes note of an acknowledgement; None for the stream being gone."""
         if ack is None:
             return (await self._touch()).outcome or Outcome.STORE_LOST
-        self._ack_id, self._delivered = ack.id, max(self._delivered, ack.position)
+        self._ack_id = ack.id
+        self._window.acknowledge(ack.position)
         return ack.outcome
 
 

@@ -1,12 +1,13 @@
 -- Calls the roll: signs this node in and lists all, by Redis's own clock, so that the nodes' need not agree.
 -- Answers: node, AGE in milliseconds, node, AGE …
+-- What needs no memory comes first: see beat.lua.
 local nodes = KEYS[1]
 local node, forget_ms, ttl_ms = ARGV[1], tonumber(ARGV[2]), ARGV[3]
 
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-redis.call('ZADD', nodes, string.format('%.3f', now / 1000), node)
 redis.call('ZREMRANGEBYSCORE', nodes, '-inf', string.format('%.3f', (now - forget_ms) / 1000))
+redis.call('ZADD', nodes, string.format('%.3f', now / 1000), node)
 redis.call('PEXPIRE', nodes, ttl_ms)
 local all = redis.call('ZRANGE', nodes, 0, -1, 'WITHSCORES')
 for i = 2, #all, 2 do all[i] = math.max(0, math.floor(now - tonumber(all[i]) * 1000)) end

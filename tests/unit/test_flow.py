@@ -2,7 +2,7 @@
 
 import pytest
 
-from relay.flow import CHUNK, Buffer, chunk_id, end_id, follows, may_write, offset_of, trim_id
+from relay.flow import CHUNK, Buffer, Window, chunk_id, end_id, follows, offset_of, trim_id
 
 
 def test_an_entry_id_is_the_offset_after_the_chunk() -> None:
@@ -19,20 +19,31 @@ def test_the_end_marker_stands_after_the_chunk_it_follows_and_survives_its_trimm
     assert order(end_id(0)) > (0, 0)  # Redis refuses 0-0
 
 
-@pytest.mark.parametrize(
-    ("written", "acknowledged", "window", "may"),
-    [
-        (0, 0, 1, True),
-        (1, 0, 1, False),
-        (1, 1, 1, True),
-        (99, 0, 100, True),
-        (100, 0, 100, False),
-        (350, 251, 100, True),
-        (351, 251, 100, False),
-    ],
-)
-def test_window(written: int, acknowledged: int, window: int, may: bool) -> None:
-    assert may_write(written=written, acknowledged=acknowledged, window=window) is may
+def test_a_window_closes_when_it_is_full_and_opens_with_an_acknowledgement() -> None:
+    window = Window(1000)
+    assert window.write(400) == 400
+    assert window.is_open
+    assert window.write(500) == 900
+    assert not window.is_open
+    window.acknowledge(400)
+    assert window.is_open
+    window.acknowledge(10)  # late
+    assert (window.written, window.acknowledged, window.is_open) == (900, 400, True)
+
+
+def test_a_window_of_any_size_takes_one_chunk() -> None:
+    window = Window(1)
+    assert window.is_open
+    window.acknowledge(window.write(CHUNK))
+    assert window.is_open
+
+
+def test_a_window_is_full_of_few_small_entries() -> None:
+    window, count = Window(2 * 1024 * 1024), 0
+    while window.is_open:
+        window.write(1)
+        count += 1
+    assert 30_000 < count < 40_000, "which take 20 bytes each"
 
 
 @pytest.mark.parametrize(("position", "end", "size", "fits"), [(0, 5, 5, True), (5, 9, 3, False), (5, 9, 5, False)])

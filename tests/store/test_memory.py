@@ -1,0 +1,96 @@
+"""A Redis without memory: what then still works, and what is said; and how much memory a transfer takes."""
+
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from relay.errors import Error, StoreUnavailable
+from relay.flow import Window
+from relay.names import new_id
+from relay.settings import Settings
+from relay.states import Answer, Outcome
+from relay.store import Entry, Final, Store, Transfer
+from tests.store.conftest import client
+from tests.support.redis import RedisServer, servers
+
+
+@pytest.fixture(scope="module", params=["redis", "redis 6.2"])
+def small_server(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
+    """A Redis that may be filled."""
+    found = {version: path for version, path in servers().items() if request.param == "redis" or version[:2] == (6, 2)}
+    if not found:
+        pytest.skip(f"no {request.param} on this machine")
+    server = RedisServer(found[max(found)])
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def redis_url(small_server: RedisServer) -> str:
+    return small_server.url
+
+
+@pytest.fixture
+async def store(redis_url: str, prefix: str) -> AsyncIterator[Store]:
+    settings = Settings(redis_url=redis_url, prefix=prefix, node="here", redis_patience=0.1, transfer_patience=0.1)
+    store = Store.connect(settings)
+    yield store
+    await client(store).config_set("maxmemory", 0)
+    await store.aclose()
+
+
+async def fill(store: Store) -> None:
+    await client(store).config_set("maxmemory", 1)
+
+
+async def test_without_memory_nothing_begins(store: Store, transfer: Transfer) -> None:
+    await store.claim(transfer, node="up", length=None, media_type="", use=False)
+    other = store.transfer(token=transfer.token, name="other", transfer_id=new_id())
+    await fill(store)
+    for refused in (
+        store.mint(token="x" * 22),
+        store.claim(other, node="up", length=None, media_type="", use=True),
+        store.join(transfer, joiner="me", node="down"),
+        store.check(node="here"),
+    ):
+        with pytest.raises(StoreUnavailable) as caught:
+            await refused
+        assert caught.value.error is Error.STORE_FULL
+
+
+async def test_without_memory_what_is_there_is_read_and_ends(store: Store, transfer: Transfer) -> None:
+    await store.claim(transfer, node="up", length=None, media_type="", use=False)
+    await store.join(transfer, joiner="me", node="down")
+    await store.append(transfer, end=3, data=b"abc")
+    await fill(store)
+    with pytest.raises(StoreUnavailable):
+        await store.append(transfer, end=4, data=b"d")
+    assert await store.read(transfer, position=0, acknowledge=False, count=4, timeout=0.05) == [Entry(3, b"abc")]
+    assert await store.read(transfer, position=3, acknowledge=True, count=4, timeout=0.05) == []
+    assert await client(store).xlen(transfer.keys.chunks) == 0
+    assert (await store.touch(transfer, written="3-0")).outcome is None
+    assert (await store.touch(transfer, joiner="me")).outcome is None
+    assert isinstance(await store.end(transfer, Outcome.CANCELLED), Final)
+    assert (await store.touch(transfer, joiner="me")).outcome is not None
+    assert await store.end(transfer, Outcome.CANCELLED) is Answer.GONE
+
+
+async def test_without_memory_nodes_seem_alive(store: Store) -> None:
+    await store.beat(node="a", facts={"host": "x"})
+    await fill(store)
+    assert set(await store.beat(node="a", facts={"host": "y"})) == {"a"}
+    assert await store.is_beating(node="a")
+    assert set(await store.beat(node="b", facts={"host": "y"})) == {"a", "b"}
+
+
+@pytest.mark.parametrize("size", [1, 20, 1000, 100_000])
+async def test_a_full_window_takes_little_more_than_its_bytes(store: Store, transfer: Transfer, size: int) -> None:
+    """However small its entries are: a third more at most."""
+    await store.claim(transfer, node="up", length=None, media_type="", use=False)
+    await store.join(transfer, joiner="me", node="down")
+    window, raw = Window(1024 * 1024), client(store).pipeline(transaction=False)
+    while window.is_open:
+        raw.xadd(transfer.keys.chunks, {"d": bytes(size)}, id=f"{window.write(size)}-0")
+    await raw.execute()
+    taken = await client(store).memory_usage(transfer.keys.chunks, samples=0)
+    assert taken < (1024 * 1024 + size) * 4 / 3
