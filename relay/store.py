@@ -163,14 +163,15 @@ class Store:
         length: int | None,
         media_type: str,
         use: bool,
-    ) -> "Holder | list[str]":
-        """Claims the name.  Answers the nodes where a download waits for it, or who holds it.
+    ) -> "Holder | Outcome | list[str]":
+        """Claims the name.  Answers the nodes where a download waits for it, or who holds it; or, where a claim
+        has ended before its reply could be had, how.
 
         Raises Problem(UNKNOWN_TOKEN).
         """
         answer = await self._run(
             "claim",
-            [transfer.keys.token, transfer.keys.transfer],
+            [transfer.keys.token, transfer.keys.transfer, transfer.keys.acks],
             [
                 transfer.id,
                 transfer.name,
@@ -186,6 +187,8 @@ class Store:
             fields = _pairs(answer[1])
             holder = self._transfer(transfer.token, transfer.name, fields)
             return Holder(holder, vouched=int(fields.get("vouched", 0)), now=int(answer[2]))
+        if answer[0] == Answer.ENDED.encode():
+            return Outcome(answer[1].decode())
         return str(answer[1].decode()).split()
 
     async def vouch(self, transfer: Transfer) -> None:

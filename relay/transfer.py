@@ -124,8 +124,11 @@ class Upload(_Side):
         outcome: Outcome | None = Outcome.UPLOADER_GONE
         with self.work.node.listening(self.transfer.id) as listener, self.client.telling(listener.set):
             try:
-                await self._claim(length=length, media_type=media_type)
-                outcome = await self._wait(listener) or await self._stream(listener, length)
+                outcome = (
+                    await self._claim(length=length, media_type=media_type)
+                    or await self._wait(listener)
+                    or await self._stream(listener, length)
+                )
             except ClientGone:
                 outcome = Outcome.UPLOADER_GONE
                 raise
@@ -151,8 +154,8 @@ class Upload(_Side):
         seconds = settings.upload_wait if outcome is Outcome.NO_DOWNLOADER else settings.stall
         raise problem_for_uploader(outcome, sent=self._window.acknowledged, seconds=seconds, most=settings.max_upload)
 
-    async def _claim(self, *, length: int | None, media_type: str) -> None:
-        """Claims the name, and wakes downloads that wait for it.
+    async def _claim(self, *, length: int | None, media_type: str) -> Outcome | None:
+        """Claims the name, and wakes downloads that wait for it.  Answers how it ended, if it has already.
 
         A claim whose node is dead is cleared away.  Any other may be of a client that has left without its
         node noticing: our interest makes that node look, and vouch for its client or end the claim.
@@ -165,7 +168,7 @@ class Upload(_Side):
             if not isinstance(answer, Holder):
                 for node in answer:
                     await self.work.node.send_wake(node, self.transfer.keys.transfer)
-                return
+                return None
             asked = answer.now if asked is None else asked
             holder = answer.transfer
             if not await self.work.node.is_alive(holder.uploader):
@@ -176,6 +179,8 @@ class Upload(_Side):
                 await self.work.node.send_wake(holder.uploader, holder.id)
                 await asyncio.sleep(_DOUBT_PAUSE)
 
+            if isinstance(answer, Outcome):
+                return answer
     async def _wait(self, listener: Listener) -> Outcome | None:
         """Waits for a downloader, with nothing of the body taken and no connection to Redis held.
 

@@ -72,6 +72,14 @@ async def test_a_busy_claim_answers_the_holder(store: Store, transfer: Transfer)
     assert holder.now <= later.vouched <= later.now
 
 
+async def test_a_claim_that_ended_before_it_was_answered_is_not_made_again(store: Store, transfer: Transfer) -> None:
+    """Its reply was lost, and it was cancelled, or joined and broken off, before it was said again."""
+    await store.claim(transfer, node="up", length=5, media_type="", use=False)
+    await store.end(transfer, Outcome.CANCELLED)
+    assert await store.claim(transfer, node="up", length=5, media_type="", use=False) is Outcome.CANCELLED
+    assert await state_of(store, transfer) is State.FREE
+
+
 async def test_nobody_vouches_for_what_is_over(store: Store, transfer: Transfer) -> None:
     await store.vouch(transfer)
     assert not await client(store).exists(transfer.keys.transfer)
