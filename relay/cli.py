@@ -70,11 +70,11 @@ def serve(**flags: str | None) -> None:
     _allow_descriptors()
     app = create_app(settings)
     if settings.redis_url:
-        log.info("node %s, version %s", settings.node, __version__)
+        log.info("node %s, version %s", app.state.relay.node.id, __version__)
     else:
         log.info(
             "node %s, version %s, alone: embedded store, RELAY_REDIS_URL is not set",
-            settings.node,
+            app.state.relay.node.id,
             __version__,
         )
     server = Server(

@@ -7,6 +7,7 @@ costs time (the listener's own slow re-check) and nothing else, and one too many
 import asyncio
 import contextlib
 import logging
+import secrets
 import socket
 import time
 from collections import Counter, defaultdict
@@ -84,7 +85,8 @@ class Node:
     """Heartbeat, roll and inbox of this process.  Use `running` around the server's life."""
 
     def __init__(self, settings: Settings, store: Store) -> None:
-        self.id = settings.node
+        #: One that was started again under its name is another node: it has none of the old one's clients.
+        self.id = f"{settings.node}-{secrets.token_hex(3)}"
         self.counts: Counter[Outcome] = Counter()
         self.holding: Counter[State] = Counter()
         self._settings = settings
@@ -182,6 +184,8 @@ class Node:
                 if reachable:
                     log.error("Redis does not answer: new requests get 503 until it does")
                 reachable = False
+            except Exception:  # a node that does not beat is taken for dead, with all its clients
+                log.exception("a bug: this heartbeat failed")
             await asyncio.sleep(self._settings.heartbeat)
 
     async def _read_for_ever(self) -> None:
@@ -189,7 +193,9 @@ class Node:
         while True:
             try:
                 after, topics = await self._store.inbox(node=self.id, after=after, timeout=_INBOX_BLOCK)
-            except StoreUnavailable:
+            except Exception as error:  # a node that does not read its inbox is deaf
+                if not isinstance(error, StoreUnavailable):
+                    log.exception("a bug: the inbox was not read")
                 # Redis may come back empty, its clock behind our last ID: begin again.
                 after, missed = "0-0", True
                 await asyncio.sleep(0.2)

@@ -5,7 +5,6 @@ bytes.  A bad value stops the start with one line naming the variable.
 """
 
 import re
-import secrets
 import socket
 from typing import Annotated, Self
 from urllib.parse import urlsplit
@@ -31,9 +30,7 @@ Bytes = Annotated[int, Field(ge=0)]
 
 
 def _node_name() -> str:
-    """The host's name and 24 random bits: unique among nodes and restarts, readable in a log."""
-    host = re.sub(r"[^A-Za-z0-9.-]", "-", socket.gethostname())[:32] or "node"
-    return f"{host}-{secrets.token_hex(3)}"
+    return re.sub(r"[^A-Za-z0-9.-]", "-", socket.gethostname())[:32] or "node"
 
 
 class Settings(BaseSettings):
@@ -56,7 +53,8 @@ class Settings(BaseSettings):
     node: str = Field(
         default_factory=_node_name,
         pattern=r"^[A-Za-z0-9_.-]{1,64}$",
-        description="this node's id; must be unique. Default: the host's name and six random hex digits",
+        description="this node's name. Each run of it is called by that and six random hex digits. "
+        "Default: the host's name",
     )
     token_life: Seconds = Field(20 * 60, description="seconds a new token lives")
     token_use: Seconds = Field(5 * 60, description="seconds each PUT or GET adds to the token's life")

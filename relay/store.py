@@ -352,7 +352,9 @@ class Store:
         await self._run("beat", [self.keys.node(node)], [_ms(3 * settings.heartbeat), *flat])
         forget = _ms(10 * settings.node_death)
         roll = await self._run("roll", [self.keys.nodes], [node, forget, _ms(_NODES_TTL)])
-        return {other.decode(): int(age) / 1000 for other, age in zip(roll[::2], roll[1::2], strict=True)}
+        return {
+            other.decode(errors="replace"): int(age) / 1000 for other, age in zip(roll[::2], roll[1::2], strict=True)
+        }
 
     async def is_beating(self, *, node: str) -> bool:
         """Whether a node has beaten lately, asked of Redis: for one that is not on our list yet."""
@@ -385,7 +387,7 @@ class Store:
         if not reply:
             return after, []
         entries = reply[0][1]
-        return entries[-1][0].decode(), [fields[b"about"].decode() for _, fields in entries]
+        return entries[-1][0].decode(), [fields.get(b"about", b"").decode(errors="replace") for _, fields in entries]
 
     async def check(self, *, node: str) -> None:
         """Raises StoreUnavailable unless Redis answers a write."""

@@ -141,7 +141,10 @@ def test_a_downloader_that_leaves_while_waiting_is_forgotten(cluster: Cluster, t
     assert cluster.redis is not None
     key = f"{cluster.prefix}:token:{{{token}}}"
     with Curl(cluster.url(1, token, "x") + "?wait=60"):
-        wait_until(lambda: cluster.redis and cluster.redis.hget(key, "wanted:x") == b"b", "the wish to be known")
+        wait_until(
+            lambda: cluster.redis and cluster.redis.hget(key, "wanted:x") == cluster[1].id.encode(),
+            "the wish to be known",
+        )
     wait_until(
         lambda: cluster.redis and cluster.redis.hget(key, "wanted:x") is None, "the wish to be forgotten", timeout=5
     )
@@ -219,7 +222,11 @@ def test_a_dead_uploader_does_not_keep_the_name(
         second.write(b"again")
         second.close()
         key = f"{cluster.prefix}:transfer:{{{token}}}:x"
-        wait_until(lambda: cluster.redis and cluster.redis.hget(key, "uploader") == b"b", "the name", timeout=10)
+        wait_until(
+            lambda: cluster.redis and cluster.redis.hget(key, "uploader") == cluster[1].id.encode(),
+            "the name",
+            timeout=10,
+        )
         taken = time.monotonic() - begun
         assert curl(cluster.url(2, token, "x") + "?wait=10").stdout == b"again"
         assert second.finish()[1].endswith(b"200")

@@ -1,7 +1,6 @@
 """A transfer that is watched from outside: real clients, and what must hold of them whatever fails."""
 
 import re
-import subprocess
 from pathlib import Path
 
 from tests.support.cluster import Curl
@@ -98,11 +97,7 @@ class Watched:
 
 
 def _status(output: bytes) -> int:
+    """What curl wrote last, but for its complaint; an interim status is no answer."""
     match = re.search(rb"\n(\d{3})(?:curl: .*)?\s*$", output, re.DOTALL)
     assert match, output
-    return int(match[1])
-
-
-def kill(process: "subprocess.Popen[bytes]") -> None:
-    process.kill()
-    process.wait()
+    return int(match[1]) if int(match[1]) >= 200 else 0
