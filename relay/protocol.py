@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from relay.connection import EXTENSION, Connection
 
@@ -20,6 +20,8 @@ class Protocol(HttpToolsProtocol):
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
         self.connection = Connection(self, self.app_state.get(HANGUPS))
+        #: The request that is answered, and those behind it.
+        self._cycles: list[RequestResponseCycle] = []
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -31,6 +33,7 @@ class Protocol(HttpToolsProtocol):
             self.send_400_response("Nothing can be upgraded here: retry without the Upgrade header.")
         else:
             super().on_headers_complete()
+            self._cycles = [cycle for cycle in (*self._cycles, self.cycle) if not cycle.response_complete]
 
     def on_body(self, body: bytes) -> None:
         super().on_body(body)
@@ -45,4 +48,7 @@ class Protocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
+        for cycle in self._cycles:  # uvicorn tells only the last, and then answers the others on a closed connection
+            cycle.disconnected = True
+            cycle.message_event.set()
         self.connection.lost(exc)

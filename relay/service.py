@@ -74,7 +74,8 @@ class Relay(Work):
                         wanted = True
                         await self.store.want(token=token, name=name, node=self.node.id, wanted=True)
                     else:
-                        await listener.wait(min(RECHECK, deadline - time.monotonic()))
+                        with client.watched():  # who waits may have sent more requests, and is not read then
+                            await listener.wait(min(RECHECK, deadline - time.monotonic()))
                     self._still_waiting(client)
         finally:
             if wanted and not self.node.listens(topic):

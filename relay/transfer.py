@@ -80,6 +80,13 @@ class _Side:
     def _client_progress(self) -> int:
         return 0
 
+    def _patience(self, seconds: float) -> float:
+        """How long to wait for a wake-up, of `seconds` at most."""
+        return seconds
+
+    async def _answer(self, *, woken: bool) -> None:
+        """Answers whoever may have asked, by a wake-up, whether our client still lives."""
+
     async def _touch(self) -> Touched:
         """Looks how the transfer stands, and renews this side's part of it."""
         raise NotImplementedError
@@ -88,7 +95,7 @@ class _Side:
         """Keeps the transfer alive until something ends it from outside."""
         progress, since = self._client_progress(), _now()
         while True:
-            await listener.wait(min(TOUCH, self.work.settings.stall))
+            woken = await listener.wait(self._patience(min(TOUCH, self.work.settings.stall)))
             if self.client.is_lost and self._client_matters():
                 raise ClientGone
             if self.work.phase >= Phase.CUT:
@@ -101,6 +108,7 @@ class _Side:
                 progress, since = self._client_progress(), _now()
             elif _now() - max(since, self._owes_since) >= self.work.settings.stall:
                 return Outcome.STALLED
+            await self._answer(woken=woken)
 
 
 class Upload(_Side):
@@ -118,11 +126,17 @@ class Upload(_Side):
         #: IDs of the last entries: ours, "" until a downloader has joined, and the downloader's.
         self._entry_id = ""
         self._ack_id = "0-1"
+        #: Since when (monotonic seconds) somebody who wants our name has been asking whether our client lives.
+        self._asked: float | None = None
 
     async def run(self, *, length: int | None, media_type: str) -> int:
         """Claims, waits, streams, settles.  Answers the bytes sent."""
         outcome: Outcome | None = Outcome.UPLOADER_GONE
-        with self.work.node.listening(self.transfer.id) as listener, self.client.telling(listener.set):
+        with (
+            self.work.node.listening(self.transfer.id) as listener,
+            self.client.telling(listener.set),
+            self.client.watched(),
+        ):
             try:
                 outcome = (
                     await self._claim(length=length, media_type=media_type)
@@ -165,6 +179,8 @@ class Upload(_Side):
             answer = await self.store.claim(
                 self.transfer, node=self.work.node.id, length=length, media_type=media_type, use=asked is None
             )
+            if isinstance(answer, Outcome):
+                return answer
             if not isinstance(answer, Holder):
                 for node in answer:
                     await self.work.node.send_wake(node, self.transfer.keys.transfer)
@@ -173,24 +189,21 @@ class Upload(_Side):
             holder = answer.transfer
             if not await self.work.node.is_alive(holder.uploader):
                 await self.work.end(holder, Outcome.NODE_LOST)
-            elif holder.state is State.STREAMING or answer.vouched >= asked or _now() > deadline:
+            elif answer.vouched >= asked or _now() > deadline:
                 raise Problem(Error.NAME_IN_USE)
             else:
                 await self.work.node.send_wake(holder.uploader, holder.id)
                 await asyncio.sleep(_DOUBT_PAUSE)
 
-            if isinstance(answer, Outcome):
-                return answer
     async def _wait(self, listener: Listener) -> Outcome | None:
         """Waits for a downloader, with nothing of the body taken and no connection to Redis held.
 
         Answers None when one has joined, else how the wait ended.
         """
         deadline = _now() + self.work.settings.upload_wait
-        asked: float | None = None
-        with _counted(self.work.node, State.WAITING), self.client.watched():
+        with _counted(self.work.node, State.WAITING):
             while True:
-                woken = await listener.wait(min(RECHECK if asked is None else _PROBE_PAUSE, deadline - _now()))
+                woken = await listener.wait(self._patience(min(RECHECK, deadline - _now())))
                 if self.client.is_lost:
                     raise ClientGone
                 if self.work.phase >= Phase.RELEASED:
@@ -203,18 +216,22 @@ class Upload(_Side):
                 if now.outcome is not None or now.state is State.STREAMING:
                     self.peer = now.downloader
                     return now.outcome
-                if woken and asked is None:  # somebody else wants the name: does our client still live?
-                    asked = _now()
-                if asked is not None and await self._vouch(asked):
-                    asked = None
+                await self._answer(woken=woken)
 
-    async def _vouch(self, asked: float) -> bool:
-        """Vouches for our client when it has shown that it lives, or nothing has spoken against it since `asked`."""
-        if not self.client.probe() and _now() < asked + _PROBING:
-            return False
-        self.client.stop_probing()
-        await self.store.vouch(self.transfer)
-        return True
+    def _patience(self, seconds: float) -> float:
+        return seconds if self._asked is None else min(_PROBE_PAUSE, seconds)
+
+    async def _answer(self, *, woken: bool) -> None:
+        """Vouches for our client when it has shown that it lives, or nothing has spoken against it for a while."""
+        if woken and self._asked is None:
+            self._asked = _now()
+        if self._asked is None:
+            return
+        if not self._client_matters() or self.client.probe() or _now() >= self._asked + _PROBING:
+            self._asked = None
+            self.client.stop_probing()
+            with contextlib.suppress(StoreUnavailable):  # without our word, who asked believes that it lives
+                await self.store.vouch(self.transfer)
 
     async def _stream(self, listener: Listener, length: int | None) -> Outcome:
         self._entry_id = chunk_id(0)

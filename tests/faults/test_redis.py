@@ -1,13 +1,17 @@
 """Redis, or the way to it, fails for a while: transfers that run go on, byte for byte."""
 
+import contextlib
 import itertools
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.faults.conftest import Faulty, Start
+from tests.faults.conftest import LIMITS, Faulty, LinkedNode, Start
+from tests.support.cluster import Curl
+from tests.support.redis import RedisServer
 from tests.support.wait import wait_until
 
 MIB = 1024 * 1024
@@ -77,6 +81,42 @@ def test_restarted_empty(cluster: Faulty, start: Start, source: Path, idle: bool
     assert b"lost this transfer" in transfer.answered
     for node in cluster.nodes:
         node.wait_ready()
+
+
+def test_gone_for_good(faulty_redis: RedisServer, prefix: str) -> None:
+    """New requests are told at once, transfers that run end, and nothing hangs."""
+    with contextlib.contextmanager(alone)(faulty_redis, prefix) as cluster:
+        token = cluster.token()
+        with Curl("-w", "%{http_code}", "-T", "-", cluster.url(0, token, "x"), pipe=True) as upload:
+            cluster.wait_state(token, "waiting")
+            with Curl("-N", cluster.url(0, token, "x")) as download:
+                upload.write(b"some")
+                assert download.read(4) == b"some"
+                cluster[0].link.is_silent = True
+                for method, path in (
+                    ("POST", "/token"),
+                    ("PUT", f"/{token}/y"),
+                    ("GET", f"/{token}/y"),
+                    ("GET", "/readyz"),
+                ):
+                    begun = time.monotonic()
+                    answer = httpx.request(method, cluster[0].url + path)
+                    assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+                    assert time.monotonic() - begun < 2
+                assert httpx.get(cluster[0].url + "/healthz").status_code == 200
+                cluster[0].link.refuses, cluster[0].link.is_silent = True, False
+                cluster[0].link.cut()
+                assert download.finish()[0] == 18
+                assert upload.finish()[1].endswith(b"503")
+        assert "Traceback" not in cluster.logs()
+
+
+def alone(server: RedisServer, prefix: str) -> Iterator[Faulty]:
+    """A cluster of one node, with a link of its own to lose."""
+    node = LinkedNode("alone", server, LIMITS | {"prefix": prefix})
+    yield Faulty(server, prefix, [node])
+    node.kill()
+    node.link.close()
 
 
 def test_out_of_memory_for_a_while(cluster: Faulty, token: str, start: Start, source: Path) -> None:

@@ -1,0 +1,152 @@
+"""Clients that stall, half-close, or leave where it is hard to see."""
+
+import contextlib
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from relay.settings import Settings
+from tests.faults.conftest import Faulty, LinkedNode, Start, joined
+from tests.support.cluster import Curl, curl
+from tests.support.wait import wait_until
+
+MIB = 1024 * 1024
+WINDOW: int = Settings.model_fields["window"].default
+#: Seconds after which the node `impatient` ends a stalled transfer.
+STALL = 2
+
+
+@pytest.fixture
+def impatient(cluster: Faulty) -> Iterator[LinkedNode]:
+    yield from joined(cluster, "impatient", stall=STALL)
+
+
+@pytest.mark.parametrize("side", ["uploader", "downloader"])
+def test_a_stall_ends_the_transfer(impatient: LinkedNode, start: Start, tmp_path: Path, side: str) -> None:
+    big = tmp_path / "big"
+    with big.open("wb") as file:
+        file.truncate(200 * MIB)  # more than the sockets' buffers hold
+    transfer = start(impatient, impatient, source=big)
+    transfer.wait_arrived(1)
+    stopped, other = transfer.upload.process, transfer.download.process
+    if side == "downloader":
+        stopped, other = other, stopped
+    stopped.send_signal(signal.SIGSTOP)
+    wait_until(lambda: other.poll() is not None, "the other side to be told")
+    stopped.send_signal(signal.SIGCONT)
+    transfer.assert_broken(408)
+    assert "outcome=stalled" in impatient.log()
+
+
+def test_a_slow_stream_lives_on(impatient: LinkedNode, start: Start) -> None:
+    transfer = start(impatient, impatient)
+    for _ in range(4):
+        transfer.feed(b"a line of a log\n")
+        time.sleep(STALL / 2)
+    transfer.assert_complete()
+
+
+def connect(cluster: Faulty, node: int, request: str) -> socket.socket:
+    connection = socket.create_connection(("127.0.0.1", cluster[node].port), timeout=20)
+    connection.sendall(request.encode())
+    return connection
+
+
+def test_an_uploader_that_half_closes_in_the_middle_is_gone(cluster: Faulty, token: str) -> None:
+    with connect(cluster, 0, f"PUT /{token}/x HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nhalf") as up:
+        with Curl("-N", cluster.url(1, token, "x")) as download:
+            assert download.read(4) == b"half"
+            up.shutdown(socket.SHUT_WR)
+            assert download.finish()[0] == 18
+        assert b"200 OK" not in up.recv(65536)
+
+
+def test_a_downloader_that_half_closes_in_the_middle_is_gone(cluster: Faulty, token: str) -> None:
+    with Curl("-T", "-", "-w", "%{http_code}", cluster.url(0, token, "x"), pipe=True) as upload:
+        cluster.wait_state(token, "waiting")
+        with connect(cluster, 1, f"GET /{token}/x HTTP/1.1\r\nHost: x\r\n\r\n") as down:
+            upload.write(b"half")
+            while b"half" not in down.recv(65536):
+                pass
+            down.shutdown(socket.SHUT_WR)
+            assert upload.finish()[1].endswith(b"502")
+
+
+def test_a_downloader_that_leaves_a_second_request_behind_is_forgotten(cluster: Faulty, token: str) -> None:
+    """With a pipelined request behind the one that waits, nothing more is read from the connection."""
+    assert cluster.redis is not None
+    key = f"{cluster.prefix}:token:{{{token}}}"
+
+    def wanted() -> bytes | None:
+        return cluster.redis.hget(key, "wanted:x")  # type: ignore[union-attr, return-value]
+
+    with connect(cluster, 1, f"GET /{token}/x?wait=60 HTTP/1.1\r\nHost: x\r\n\r\nGET / HTTP/1.1\r\nHost: x\r\n\r\n"):
+        wait_until(wanted, "the wish to be known")
+    wait_until(lambda: not wanted(), "the wish to be forgotten", timeout=5)
+    with Curl("-T", "-", cluster.url(0, token, "x"), pipe=True) as upload:
+        upload.write_all(b"for the next one")
+        assert curl(cluster.url(1, token, "x")).stdout == b"for the next one"
+        assert upload.finish()[0] == 0
+
+
+@pytest.fixture
+def stuck(cluster: Faulty, token: str) -> Iterator[socket.socket]:
+    """An uploader of 1 GiB whose node has stopped reading, because the downloader reads nothing."""
+    with connect(cluster, 0, f"PUT /{token}/x HTTP/1.1\r\nHost: x\r\nContent-Length: {1024 * MIB}\r\n\r\n") as up:
+        cluster.wait_state(token, "waiting")
+        with socket.socket() as down:
+            down.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            down.connect(("127.0.0.1", cluster[1].port))
+            down.sendall(f"GET /{token}/x HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            while not window_is_full(cluster):
+                up.sendall(bytes(64 * 1024))
+            up.sendall(bytes(400 * 1024))  # the rest of what the node reads, and some more
+            yield up
+
+
+def window_is_full(cluster: Faulty) -> bool:
+    assert cluster.redis is not None
+    return any(cluster.redis.memory_usage(key) > WINDOW for key in cluster.keys_of_test("chunks"))  # type: ignore[operator]
+
+
+def fill(stuck: socket.socket) -> None:
+    """Sends until no more goes into the kernels' buffers."""
+    stuck.settimeout(0.5)
+    with contextlib.suppress(TimeoutError):
+        while True:
+            stuck.sendall(bytes(MIB))
+
+
+def test_an_uploader_that_dies_behind_a_paused_downloader_is_seen(
+    cluster: Faulty, token: str, stuck: socket.socket
+) -> None:
+    stuck.close()
+    wait_until(lambda: httpx.head(cluster.url(1, token, "x")).status_code == 404, "the name to be free", timeout=5)
+    assert "outcome=uploader_gone" in cluster.logs()
+
+
+def test_one_whose_end_is_stuck_behind_unread_bytes_does_not_keep_the_name(
+    cluster: Faulty, token: str, stuck: socket.socket
+) -> None:
+    """It is looked for when somebody else wants the name."""
+    fill(stuck)
+    stuck.close()
+    with Curl("-T", "-", cluster.url(1, token, "x"), pipe=True) as second:
+        second.write_all(b"again")
+        wait_until(lambda: httpx.head(cluster.url(0, token, "x")).headers.get("content-length") is None, "the name")
+        assert curl(cluster.url(0, token, "x") + "?wait=10").stdout == b"again"
+        assert second.finish() == (0, b"delivered 5 bytes\n")
+
+
+def test_one_that_lives_behind_a_paused_downloader_keeps_it(cluster: Faulty, token: str, stuck: socket.socket) -> None:
+    """Also while it is asked for a sign of life: 1xx answers, which are no end of anything."""
+    fill(stuck)
+    for _ in range(2):
+        assert httpx.put(cluster.url(1, token, "x"), content=b"other", timeout=20).status_code == 409
+    cluster.wait_state(token, "streaming")
+    assert stuck.recv(65536).startswith(b"HTTP/1.1 100 Continue\r\n\r\n")
