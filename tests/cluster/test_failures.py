@@ -279,7 +279,9 @@ def test_a_dead_uploader_behind_a_proxy_does_not_keep_the_name(cluster: Cluster,
     with Curl("-T", "-", "-w", "%{http_code}", cluster.url(1, token, "x"), pipe=True) as second:
         second.write_all(b"again")
         key = f"{cluster.prefix}:transfer:{{{token}}}:x"
-        wait_until(lambda: cluster.redis and cluster.redis.hget(key, "uploader") == b"b", "the name", timeout=10)
+        wait_until(
+            lambda: cluster.redis and cluster.redis.hget(key, "uploader") == cluster[1].id.encode(), "the name", 10
+        )
         assert curl(cluster.url(2, token, "x") + "?wait=10").stdout == b"again"
         assert second.finish()[1].endswith(b"200")
 
