@@ -378,14 +378,14 @@ class Store:
         """
         patience = self.settings.redis_patience if patience is None else patience
         loop = asyncio.get_running_loop()
-        begun, pause = loop.time(), 0.02
+        begun, pause, full = loop.time(), 0.02, False
         while True:
             left = begun + patience - loop.time()
             try:
                 async with asyncio.timeout(blocks + (min(COMMAND_TIMEOUT, left) if patience else COMMAND_TIMEOUT)):
                     return await command()
             except (*PASSING, RedisError) as error:
-                full = _is_out_of_memory(error)
+                full = _is_out_of_memory(error) or (full and isinstance(error, TimeoutError))
                 if not full and not isinstance(error, PASSING):
                     # Ours or the operator's to mend (no permission, wrong type, a bug), so it is said in the log.
                     log.error("Redis refused a command: %s: %s", type(error).__name__, error)
