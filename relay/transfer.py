@@ -323,7 +323,7 @@ class Download(_Side):
         self._sink = sink
         self._stream = work.stream(transfer, self.peer)
         self._position = 0
-        self._finishing = False
+        self._finishing = self._finished = False
 
     async def run(self) -> Outcome:
         """Wakes the uploader, streams, settles.  Raises Problem while nothing has been sent."""
@@ -340,7 +340,7 @@ class Download(_Side):
                 outcome = Outcome.DOWNLOADER_GONE
                 raise
             except asyncio.CancelledError:
-                outcome = Outcome.DRAINED
+                outcome = Outcome.COMPLETE if self._finished else Outcome.DRAINED
                 raise
             except StoreUnavailable:
                 outcome = Outcome.STORE_LOST
@@ -383,6 +383,7 @@ class Download(_Side):
                 await self._hand_over(entry.data)
                 self._position = entry.end
                 if self._finishing:
+                    self._finished = True
                     return Outcome.COMPLETE
 
     def _fits(self, entry: Entry) -> bool:
