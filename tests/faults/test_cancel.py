@@ -44,9 +44,9 @@ class Pair:
         """Ends a side that waits for one that will not come any more."""
         transfer = await self.up.store.look(token=token, name="x", use=False)
         if transfer is not None and transfer.state is State.WAITING:
-            up.connection.lost(None)
+            up.leave()
         if not self.down.node.holding[State.STREAMING]:
-            down.connection.lost(None)
+            down.leave()
 
 
 @pytest.fixture(params=["fakeredis", "redis"])

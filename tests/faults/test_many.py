@@ -4,6 +4,7 @@ With `RELAY_TEST_FULL=1` in the environment they are 10,000 waiting uploads and 
 """
 
 import asyncio
+import contextlib
 import os
 import random
 import secrets
@@ -72,7 +73,8 @@ def test_uploads_that_wait(crowded: Cluster) -> None:
     tokens = [crowded.token() for _ in range(10)]
     paths = [f"/{tokens[index % 10]}/{index}" for index in range(UPLOADS)]
     requests = [request("PUT", path, Content_Length=5, Expect="100-continue") for path in paths]
-    before, open_before, peaks = node.rss(), process.num_fds(), []
+    before, open_before = node.rss(), process.num_fds()
+    peaks, left = [], []
 
     for _ in range(2):
         with crowd(node.port, requests) as uploads:
@@ -90,11 +92,14 @@ def test_uploads_that_wait(crowded: Cluster) -> None:
         gone = time.monotonic()
         wait_until(lambda: not transfers(crowded), "all names to be free", timeout=120)
         gone = time.monotonic() - gone
+        left.append(node.rss())
         wait_until(lambda: process.num_fds() <= open_before + CONNECTIONS + OWN, "the descriptors to be closed")
 
-    # Python keeps much of what it freed; but the second crowd lives in what the first one left.
-    assert peaks[1] < peaks[0] + (peaks[0] - before) * 0.1 + 10 * KIB * KIB
+    # Python keeps much of what it freed; but the second crowd comes and goes in what the first one left.
+    assert left[1] - before < 1.1 * (max(peaks[0], left[0]) - before) + 10 * KIB * KIB
     print(f"{UPLOADS} uploads: {each / KIB:.1f} KiB each, {share:.1%} of a core, {connections(crowded)} connections")
+    memory = [size // KIB**2 for size in (before, peaks[0], left[0], peaks[1], left[1])]
+    print("MiB before, with and after the first crowd, with and after the second:", *memory)
     print(f"slowest of 20 served in {slowest * 1000:.0f} ms; all names free {gone:.1f} s after all left at once")
 
 
@@ -176,9 +181,10 @@ def test_streams_whose_downloaders_are_slow(crowded: Cluster) -> None:
                 for index, upload in writable.ready(left):
                     sent[index] += upload.send(piece[sent[index] % chunk :])
             for index, download in enumerate(downloads):
-                got = download.recv(KIB)
-                assert got == (2 * piece)[taken[index] % chunk :][: len(got)]
-                taken[index] += len(got)
+                with contextlib.suppress(BlockingIOError):
+                    got = download.recv(KIB)
+                    assert got == (2 * piece)[taken[index] % chunk :][: len(got)]
+                    taken[index] += len(got)
             keys = list(crowded.keys("chunks"))
             assert len(keys) == STREAMS
             used = max(used, sum(crowded.redis.memory_usage(key) or 0 for key in keys))

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
+from typing import Any, Self
 
 import fakeredis
 
@@ -12,6 +13,7 @@ from relay.nodes import Node
 from relay.service import Relay
 from relay.settings import Settings
 from relay.store import Store, Transfer
+from relay.tasks import stop
 from relay.transfer import ClientGone
 
 
@@ -34,6 +36,40 @@ async def serving(settings: Settings, server: fakeredis.FakeServer) -> AsyncIter
     await store.aclose()
 
 
+class Hosted:
+    """A node that can be stopped, or killed."""
+
+    def __init__(self, settings: Settings, server: fakeredis.FakeServer) -> None:
+        self.id = settings.node
+        self.relay: Relay
+        self._started, self._stopped = asyncio.Event(), asyncio.Event()
+        self._task = asyncio.create_task(self._serve(settings, server))
+
+    async def _serve(self, settings: Settings, server: fakeredis.FakeServer) -> None:
+        async with serving(settings, server) as self.relay:
+            self._started.set()
+            await self._stopped.wait()
+
+    async def started(self) -> Self:
+        await self._started.wait()
+        return self
+
+    async def stop(self) -> None:
+        self._stopped.set()
+        await self._task
+
+    async def kill(self, sides: Sequence["asyncio.Task[Any]"]) -> None:
+        """Ends it, and the tasks of its clients, without another word to Redis."""
+
+        async def never(*_: object, **__: object) -> None:
+            await asyncio.Event().wait()
+
+        self.relay.store._repeat = never  # type: ignore[method-assign, assignment]
+        await stop([*sides, self._task])
+        await stop(self.relay._background)
+        await self.relay.store.aclose()
+
+
 async def keys_of_transfers(store: Store) -> list[str]:
     """Keys that only a live transfer, or one that ended a moment ago, may have."""
     raw = store._commands
@@ -42,29 +78,52 @@ async def keys_of_transfers(store: Store) -> list[str]:
 
 
 class Uploader:
-    """A client with a body, whose pieces come one by one, as fast as they are taken."""
+    """A client with a body: the pieces given at first, and, if it is `open`, those of `send`, up to `end`."""
 
-    def __init__(self, pieces: Sequence[bytes]) -> None:
-        self.pieces = pieces
+    def __init__(self, pieces: Sequence[bytes] = (), *, is_open: bool = False) -> None:
         self.connection = Connection()
+        self.content = b""
+        self._pieces: asyncio.Queue[bytes | None] = asyncio.Queue()
+        for piece in pieces:
+            self.send(piece)
+        if not is_open:
+            self.end()
+
+    def send(self, piece: bytes) -> None:
+        self.content += piece
+        self._pieces.put_nowait(piece)
+
+    def end(self) -> None:
+        """The body is whole."""
+        self._pieces.put_nowait(None)
+
+    def leave(self) -> None:
+        self.connection.lost(None)
+        self._pieces.put_nowait(b"")
 
     async def body(self) -> AsyncIterator[bytes]:
-        for piece in self.pieces:
-            await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        while (piece := await self._pieces.get()) is not None:
             if self.connection.is_lost:
                 raise ClientGone
             yield piece
 
 
 class Downloader:
-    """A client that takes what it is given: a `Sink`."""
+    """A client that takes what it is given, unless it is paused: a `Sink`."""
 
     def __init__(self) -> None:
         self.connection = Connection()
         self.begun = False
         #: Whether the response was finished, as far as the client can see.
         self.is_complete = False
-        self.got = bytearray()
+        self.got = b""
+        self.takes = asyncio.Event()
+        self.takes.set()
+
+    def leave(self) -> None:
+        self.connection.lost(None)
+        self.takes.set()  # nothing holds up what is written to a connection that is lost
 
     def check(self, transfer: Transfer) -> None:
         pass
@@ -74,6 +133,7 @@ class Downloader:
 
     async def write(self, data: bytes) -> None:
         await asyncio.sleep(0)
+        await self.takes.wait()
         if self.connection.is_lost:
             raise ClientGone
         self.got += data
