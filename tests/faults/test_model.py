@@ -37,11 +37,16 @@ End = int | Outcome | Error | type[ClientGone]
 
 NAMES = ("x", "y")
 NODES = 3
+#: Nodes that are killed or drained in one run, at most: else there is little time for anything to be at stake.
+REPLACED = 3
 #: Small, so that a few bytes have to wait for the window.
 CHUNK, WINDOW = 8, 16
+NODE, NAME = st.integers(0, NODES - 1), st.sampled_from(NAMES)
+#: Mostly the first of the tokens that live; sometimes the one that lives no more.
+TOKEN = st.sampled_from([0, 0, 0, 0, 1, 2])
 PIECES = st.binary(min_size=1, max_size=3 * WINDOW)
 #: Runs on each server, and steps of a run.  `RELAY_TEST_FULL=1` in the environment makes them more.
-EXAMPLES, STEPS = (300, 50) if os.environ.get("RELAY_TEST_FULL") else (15, 30)
+EXAMPLES, STEPS = (300, 50) if os.environ.get("RELAY_TEST_FULL") else (15, 40)
 #: Seconds of a wait that the model never sees the end of, and in which everything else has to happen.
 LONG, SOON = 300, 20.0
 
@@ -115,18 +120,18 @@ class Model(RuleBasedStateMachine):
 
     # -- rules -----------------------------------------------------------------------------------------------
 
-    @rule(node=st.integers(0, NODES - 1), token=st.integers(0, 2), name=st.sampled_from(NAMES))
+    @rule(node=NODE, token=TOKEN, name=NAME)
     def put(self, node: int, token: int, name: str) -> None:
-        up = self._put(node, token, name)
+        up = self._put(self.nodes[node], self._token(token), name)
         refusal = self._refusal(up)
         if refusal is None and self._holder(up.token, up.name):
             refusal = Error.NAME_IN_USE
         self._settle(self._claimed(up) if refusal is None else {up: refusal})
 
-    @rule(nodes=st.tuples(*[st.integers(0, NODES - 1)] * 2), token=st.integers(0, 2), name=st.sampled_from(NAMES))
+    @rule(nodes=st.tuples(NODE, NODE), token=TOKEN, name=NAME)
     def put_twice_at_once(self, nodes: tuple[int, int], token: int, name: str) -> None:
         """One of the two gets the name, unless it is not to be had."""
-        pair = [self._put(node, token, name) for node in nodes]
+        pair = [self._put(self.nodes[node], self._token(token), name) for node in nodes]
         if refusal := self._refusal(pair[0]) or (Error.NAME_IN_USE if self._holder(pair[0].token, name) else None):
             self._settle(dict.fromkeys(pair, refusal))
             return
@@ -135,13 +140,13 @@ class Model(RuleBasedStateMachine):
         self._settle({loser: Error.NAME_IN_USE, **self._claimed(winner)})
 
     @rule(
-        node=st.integers(0, NODES - 1),
-        token=st.integers(0, 2),
-        name=st.sampled_from(NAMES),
+        node=NODE,
+        token=TOKEN,
+        name=NAME,
         wait=st.sampled_from([0, LONG]),
     )
     def get(self, node: int, token: int, name: str, wait: int) -> None:
-        down = self._get(node, token, name, wait)
+        down = self._get(self.nodes[node], self._token(token), name, wait)
         end = self._refusal(down)
         if end is None:
             self.stale.discard((down.token, name))
@@ -153,6 +158,22 @@ class Model(RuleBasedStateMachine):
             else:
                 holder.down, down.up = down, holder
         self._settle(self._flow(down.up) if end is None else {down: end})
+
+    @precondition(lambda self: any(up.down is None for up in self.ups))
+    @rule(data=st.data(), node=NODE)
+    def join(self, data: st.DataObject, node: int) -> None:
+        up = data.draw(st.sampled_from([up for up in self.ups if up.down is None]))
+        up.down = self._get(self.nodes[node], up.token, up.name, 0)
+        up.down.up = up
+        self._settle(self._flow(up))
+
+    @precondition(lambda self: any(up.down is None for up in self.ups))
+    @rule(data=st.data(), nodes=st.tuples(NODE, NODE))
+    def join_twice_at_once(self, data: st.DataObject, nodes: tuple[int, int]) -> None:
+        """One of the two gets the upload."""
+        up = data.draw(st.sampled_from([up for up in self.ups if up.down is None]))
+        pair = [self._get(self.nodes[node], up.token, up.name, LONG) for node in nodes]
+        self._settle({**self._joined(up, pair), **self._flow(up)})
 
     @precondition(lambda self: any(not up.is_ended for up in self.ups))
     @rule(data=st.data(), piece=PIECES)
@@ -197,9 +218,9 @@ class Model(RuleBasedStateMachine):
             ends[down.up] = Error.DOWNLOADER_GONE
         self._settle(ends)
 
-    @rule(node=st.integers(0, NODES - 1), token=st.integers(0, 2), name=st.sampled_from(NAMES))
+    @rule(node=NODE, token=TOKEN, name=NAME)
     def cancel(self, node: int, token: int, name: str) -> None:
-        chosen = self.tokens[token % 2]
+        chosen = self.tokens[token % len(self.tokens)]
         holder = self._holder(chosen, name)
         was_there = holder is not None or (chosen, name) in self.stale
         assert self._run(self.nodes[node].relay.cancel(token=chosen, name=name)) is was_there
@@ -209,7 +230,7 @@ class Model(RuleBasedStateMachine):
             ends = {holder: Error.CANCELLED, **self._told(holder.down, Outcome.CANCELLED)}
         self._settle(ends)
 
-    @rule(node=st.integers(0, NODES - 1), revoked=st.booleans())
+    @rule(node=NODE, revoked=st.booleans())
     def a_token_ends(self, node: int, revoked: bool) -> None:
         self.dead_token = token = self.tokens.pop(0)
         relay = self.nodes[node].relay
@@ -223,9 +244,10 @@ class Model(RuleBasedStateMachine):
         self._look_again()
         self._settle(ends)
 
-    @rule(node=st.integers(0, NODES - 1))
-    def a_node_is_killed(self, node: int) -> None:
-        self.has_killed, dead = True, self.nodes[node]
+    @precondition(lambda self: self._sides() and self.started < NODES + REPLACED)
+    @rule(data=st.data())
+    def a_node_is_killed(self, data: st.DataObject) -> None:
+        self.has_killed, dead = True, data.draw(st.sampled_from(self._sides())).node
         ends: Ends = {}
         for up in [up for up in self.ups if up.node is dead]:
             if up.down is None or up.down.node is dead:
@@ -240,18 +262,20 @@ class Model(RuleBasedStateMachine):
         with_it: list[Side] = [side for side in self._sides() if side.node is dead]
         self._run(dead.kill([side.task for side in with_it]))
         self._forget(with_it)
-        self.nodes[node] = self._start_node()
+        self.nodes[self.nodes.index(dead)] = self._start_node()
         self._wait(
             lambda: not any(dead.id in node.relay.node._roll.alive for node in self.nodes), "its death to be seen"
         )
         self._settle(ends)
 
-    @rule(node=st.integers(0, NODES - 1))
-    def a_node_is_drained(self, node: int) -> None:
-        draining = self.nodes[node]
+    @precondition(lambda self: self._sides() and self.started < NODES + REPLACED)
+    @rule(data=st.data())
+    def a_node_is_drained(self, data: st.DataObject) -> None:
+        draining = data.draw(st.sampled_from(self._sides())).node
         relay = draining.relay
         relay.advance(Phase.CLOSED)
-        self._settle({self._put(node, 0, "x"): Error.DRAINING, self._get(node, 0, "x", LONG): Error.DRAINING})
+        put, get = self._put(draining, self.tokens[0], "x"), self._get(draining, self.tokens[0], "x", LONG)
+        self._settle({put: Error.DRAINING, get: Error.DRAINING})
         relay.advance(Phase.RELEASED)
         waiting: list[Side] = [up for up in self.ups if up.node is draining and up.down is None]
         waiting += [down for down in self.downs if down.node is draining and down.up is None]
@@ -262,7 +286,7 @@ class Model(RuleBasedStateMachine):
             ends |= {up: Error.DRAINING, **self._told(up.down, Outcome.DRAINED)}
         self._settle(ends)
         self._run(draining.stop())
-        self.nodes[node] = self._start_node()
+        self.nodes[self.nodes.index(draining)] = self._start_node()
 
     # -- what must hold --------------------------------------------------------------------------------------
 
@@ -333,19 +357,22 @@ class Model(RuleBasedStateMachine):
     def _mint(self) -> str:
         return self._run(self.nodes[0].relay.make_token())
 
-    def _put(self, node: int, token: int, name: str) -> Up:
-        at, chosen, client = self.nodes[node], [*self.tokens, self.dead_token][token], Uploader(is_open=True)
+    def _token(self, index: int) -> str:
+        return [*self.tokens, self.dead_token][index]
+
+    def _put(self, node: Hosted, token: str, name: str) -> Up:
+        client = Uploader(is_open=True)
         client.send(secrets.token_bytes(4))
-        work = at.relay.upload(
-            token=chosen, name=name, length=None, media_type="", body=client.body(), client=client.connection
+        work = node.relay.upload(
+            token=token, name=name, length=None, media_type="", body=client.body(), client=client.connection
         )
-        self.ups.append(Up(at, chosen, name, client, self._task(work)))
+        self.ups.append(Up(node, token, name, client, self._task(work)))
         return self.ups[-1]
 
-    def _get(self, node: int, token: int, name: str, wait: int) -> Down:
-        at, chosen, client = self.nodes[node], [*self.tokens, self.dead_token][token], Downloader()
-        work = at.relay.download(token=chosen, name=name, wait=wait, sink=client, client=client.connection)
-        self.downs.append(Down(at, chosen, name, client, self._task(work)))
+    def _get(self, node: Hosted, token: str, name: str, wait: int) -> Down:
+        client = Downloader()
+        work = node.relay.download(token=token, name=name, wait=wait, sink=client, client=client.connection)
+        self.downs.append(Down(node, token, name, client, self._task(work)))
         return self.downs[-1]
 
     def _task(self, work: Coroutine[Any, Any, T]) -> "asyncio.Task[T]":
@@ -369,12 +396,14 @@ class Model(RuleBasedStateMachine):
         up.has_name = True
         self.stale.discard((up.token, up.name))
         waiting = [down for down in self.downs if down.up is None and (down.token, down.name) == (up.token, up.name)]
-        if not waiting:
-            return {}
-        self._wait(lambda: sum(not down.task.done() for down in waiting) == 1, "one download to join")
-        up.down = next(down for down in waiting if not down.task.done())
+        return self._joined(up, waiting) if waiting else {}
+
+    def _joined(self, up: Up, downs: Sequence[Down]) -> Ends:
+        """One of the downloads has joined the upload; the others are too late."""
+        begun = self._wait(lambda: [down for down in downs if down.client.begun], "one download to join")
+        (up.down,) = begun
         up.down.up = up
-        return {down: Error.TAKEN for down in waiting if down is not up.down}
+        return {down: Error.TAKEN for down in downs if down is not up.down}
 
     def _flow(self, up: Up | None) -> Ends:
         """What a transfer ends with, if nothing stands in its way any more."""
@@ -417,16 +446,21 @@ class Model(RuleBasedStateMachine):
         for node in self.nodes:
             node.relay.node.wake_all()
 
-    def _wait(self, condition: Callable[[], bool | Awaitable[bool]], what: str) -> None:
-        async def wait() -> None:
+    def _wait(self, condition: Callable[[], Any], what: str) -> Any:
+        """The condition's first true answer."""
+
+        async def wait() -> Any:
             try:
                 async with asyncio.timeout(SOON):
-                    while not (answer if isinstance(answer := condition(), bool) else await answer):
+                    while True:
+                        answer = condition()
+                        if answer := await answer if isinstance(answer, Awaitable) else answer:
+                            return answer
                         await asyncio.sleep(0.001)
             except TimeoutError:
                 raise AssertionError(f"waited {SOON} s for {what}") from None
 
-        self._run(wait())
+        return self._run(wait())
 
 
 async def delete(store: Store, key: str) -> None:
