@@ -40,7 +40,6 @@ class Hosted:
     """A node that can be stopped, or killed."""
 
     def __init__(self, settings: Settings, server: fakeredis.FakeServer) -> None:
-        self.id = settings.node
         self.relay: Relay
         self._started, self._stopped = asyncio.Event(), asyncio.Event()
         self._task = asyncio.create_task(self._serve(settings, server))
@@ -49,6 +48,10 @@ class Hosted:
         async with serving(settings, server) as self.relay:
             self._started.set()
             await self._stopped.wait()
+
+    @property
+    def id(self) -> str:
+        return self.relay.node.id
 
     async def started(self) -> Self:
         await self._started.wait()
