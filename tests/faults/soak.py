@@ -49,24 +49,33 @@ class Pair:
     path: str
     content: bytes
     begun: float
-    #: Whether the node of the download failed meanwhile: nobody can tell the uploader then what arrived before.
+    #: Whether the download's node failed meanwhile, or the transfer was deleted: perhaps when all of it had been
+    #: handed over and was on its way, so that it arrives, but too late for the uploader to be told so.
     is_unknowable: bool = False
     up: Told = field(default_factory=Told)
     down: Told = field(default_factory=Told)
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether the download looks so to its client."""
+        return self.down.status == 200 and self.down.is_whole
+
+    def is_told_less(self) -> bool:
+        """Whether all arrived, and the uploader was told otherwise."""
+        return self.is_whole and self.up.status not in (200, None)
+
     def faults(self) -> list[str]:
         """What should not have been."""
-        whole = self.down.status == 200 and self.down.is_whole
         found = []
         if self.up.status not in KNOWN or self.down.status not in KNOWN:
             found.append("an unknown status")
         if self.down.status == 200 and not self.content.startswith(self.down.body):
             found.append("what arrived is not what was sent")
-        if whole and len(self.down.body) != len(self.content):
+        if self.is_whole and len(self.down.body) != len(self.content):
             found.append("a part looked whole")
-        if self.up.status == 200 and not whole and len(self.down.body) < len(self.content):
+        if self.up.status == 200 and not self.is_whole and len(self.down.body) < len(self.content):
             found.append("a 200 for what did not arrive")
-        if whole and self.up.status not in (200, None) and not self.is_unknowable:
+        if self.is_told_less() and not self.is_unknowable:
             found.append("an error for what arrived")
         return [f"{self.path}: {each}: {self.up.status} {self.down.status} {len(self.down.body)}" for each in found]
 
@@ -128,6 +137,7 @@ class Soak:
                 self.found.append(f"{path}: nobody answered within {FORGOTTEN} s")
             del self.live[pair]
             self.found += pair.faults()
+            self.did["whole, but too late for the uploader to be told"] += pair.is_told_less() and pair.is_unknowable
             self.did[f"upload {pair.up.status or ('left' if pair.up.has_left else 'cut off')}"] += 1
             whole = "whole" if pair.down.is_whole else "left" if pair.down.has_left else "cut off"
             self.did[f"download {pair.down.status} {whole}"] += 1
@@ -164,12 +174,19 @@ class Soak:
         for pair, (_, down) in self.live.items():
             pair.is_unknowable |= down is node
 
+    async def _delete(self, path: str) -> None:
+        """Of a transfer, or of a token with all of its."""
+        for pair in self.live:
+            pair.is_unknowable |= pair.path.startswith(path)
+        async with httpx.AsyncClient(timeout=20) as client:
+            with contextlib.suppress(httpx.TransportError):
+                await client.delete(self.dice.choice(self.cluster.nodes).url + path)
+
     async def _kill_a_node(self) -> None:
         index = self.dice.randrange(1, NODES)
         node = self.cluster.nodes[index]
         self._doubt(node)
-        node.process.kill()
-        node.process.wait()
+        node.kill()
         self.dead_logs.append(node.log())
         self.cluster.nodes[index] = self._node()
         await asyncio.to_thread(self.cluster.nodes[index].wait_ready)
@@ -206,17 +223,15 @@ class Soak:
                 return answer.text.strip()
         return ""
 
-    async def _delete(self, path: str) -> None:
-        async with httpx.AsyncClient(timeout=20) as client:
-            with contextlib.suppress(httpx.TransportError):
-                await client.delete(self.dice.choice(self.cluster.nodes).url + path)
-
     # -- the end ---------------------------------------------------------------------------------------------
 
     def check(self, before: tuple[int, int]) -> None:
         """Adds to `found` what is left that should not be."""
         for node in self.cluster.nodes:
             node.wait_ready()
+        with contextlib.suppress(AssertionError):  # every client is gone, so what a living node holds it gives up
+            wait_until(lambda: not self._held(), "no name to be held", timeout=10)
+        self.found += [f"{key} is held" for key in self._held()]
         with httpx.Client(base_url=self.survivor.url, timeout=30) as client:
             for path in self.paths:  # it also clears away claims of nodes that are dead
                 if (status := client.get(path + "?wait=0").status_code) not in (401, 404):
@@ -237,6 +252,12 @@ class Soak:
             self.found.append(f"{memory} bytes are in memory, {before[1]} were")
         logs = "\n".join([*self.dead_logs, self.cluster.logs()])
         self.found += [line for line in logs.splitlines() if "Traceback" in line or "a bug" in line]
+
+    def _held(self) -> list[str]:
+        """The keys of transfers whose uploader's node lives."""
+        living = {node.id.encode() for node in self.cluster.nodes}
+        store = self.server.client()
+        return [key for key in self.cluster.keys("transfer") if store.hget(key, "uploader") in living]
 
     def stop(self) -> None:
         self.cluster.stop()

@@ -54,7 +54,7 @@ def crowded(redis_server: RedisServer) -> Iterator[Cluster]:
 def holding(cluster: Cluster, state: str) -> int:
     """How many the node holds in that state, by its last heartbeat."""
     assert cluster.redis is not None
-    return int(cluster.redis.hget(f"{cluster.prefix}:node:{cluster[0].name}", state) or 0)
+    return int(cluster.redis.hget(f"{cluster.prefix}:node:{cluster[0].id}", state) or 0)
 
 
 def connections(cluster: Cluster) -> int:
