@@ -44,6 +44,7 @@ def crowded(redis_server: RedisServer) -> Iterator[Cluster]:
     prefix = f"many-{secrets.token_hex(4)}"
     settings = {"prefix": prefix, "redis_connections": CONNECTIONS, **SMALL}
     cluster = Cluster([NodeProcess(prefix, redis_server.url, settings)], redis_server.client(), prefix)
+    assert cluster[0].id  # asked while it has time to answer
     yield cluster
     wait_until(lambda: not cluster.left_over(), "no key to be left over", timeout=60)
     cluster.stop()

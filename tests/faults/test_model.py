@@ -483,9 +483,11 @@ async def delete(store: Store, key: str) -> None:
 
 
 async def _ends(tasks: Sequence["asyncio.Task[Any]"]) -> list[End]:
-    """How the tasks end; TimeoutError where one does not."""
-    answers = await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), SOON)
-    return [_as_end(answer) for answer in answers]
+    """How the tasks end."""
+    if tasks:
+        _, pending = await asyncio.wait(tasks, timeout=SOON)
+        assert not pending, [task.get_stack() for task in pending]
+    return [_as_end(answer) for answer in await asyncio.gather(*tasks, return_exceptions=True)]
 
 
 def _as_end(answer: Any) -> End:

@@ -52,6 +52,12 @@ class _Connection:
         data, self._ahead = self._ahead[:most], self._ahead[most:]
         return data
 
+    async def answer(self) -> tuple[int, dict[str, str]]:
+        """The status and the headers of the final response, behind any more `100 Continue`: the node may probe."""
+        while (head := await self.head())[0] == 100:
+            pass
+        return head
+
     async def head(self) -> tuple[int, dict[str, str]]:
         """The status and the headers of the next response.  Raises ConnectionError at the end."""
         got = b""
@@ -112,7 +118,7 @@ async def put(port: int, path: str, content: bytes, manner: Manner, *, is_chunke
         status, headers = await connection.head()
         if status == 100:
             sending = asyncio.create_task(_send(connection, content, manner, told, is_chunked=is_chunked))
-            answering = asyncio.create_task(connection.head())
+            answering = asyncio.create_task(connection.answer())
             await asyncio.wait([sending, answering], return_when=asyncio.FIRST_COMPLETED)
             if told.has_left:
                 answering.cancel()
