@@ -195,9 +195,9 @@ def test_streams_whose_downloaders_are_slow(crowded: Cluster) -> None:
         most = SMALL["window"] + 2 * chunk  # one chunk more than the window, and one for Redis's own bookkeeping
         assert used <= STREAMS * most
         # For each upload the node has two chunks, and two reads of its socket, one of them untaken; for each
-        # download four chunks that were read, and as much that is being sent.
+        # download four chunks that were read, and as much that is being sent.  Half again for what else there is.
         each = (peak - before) / STREAMS
-        assert each < 2 * 256 * KIB + 2 * chunk + 8 * chunk + 100 * KIB
+        assert each < 1.5 * (2 * 256 * KIB + 2 * chunk + 8 * chunk)
     print(f"{STREAMS} streams: {used / STREAMS / KIB:.0f} KiB of Redis each, {each / KIB:.0f} KiB of the node each")
 
 
