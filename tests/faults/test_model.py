@@ -324,8 +324,8 @@ class Model(RuleBasedStateMachine):
     async def _is_clean(self) -> bool:
         store = self.nodes[0].relay.store
         live = {f"{{{up.token}}}:{up.name}" for up in self.ups} | {f"{{{token}}}:{name}" for token, name in self.stale}
-        for key in [key.decode() async for key in store._commands.scan_iter(match=f"{self.prefix}:*")]:
-            left = await store._commands.pttl(key)
+        for key in [key.decode() async for key in store.commands.scan_iter(match=f"{self.prefix}:*")]:
+            left = await store.commands.pttl(key)
             assert left != -1, f"{key} has no TTL"
             kind, _, rest = key.removeprefix(f"{self.prefix}:").partition(":")
             if kind == "transfer" and rest not in live:
@@ -363,7 +363,7 @@ class Model(RuleBasedStateMachine):
         """What time does: the dead node has not been heard of for too long."""
         store = self.nodes[0].relay.store
         await delete(store, store.keys.node(dead))
-        await store._commands.zrem(store.keys.nodes, dead)
+        await store.commands.zrem(store.keys.nodes, dead)
         for node in self.nodes:
             node.relay.node._roll._seen.pop(dead, None)
             await node.relay.node._beat()
@@ -479,7 +479,7 @@ class Model(RuleBasedStateMachine):
 
 async def delete(store: Store, key: str) -> None:
     """As when it expires."""
-    await store._commands.delete(key)
+    await store.commands.delete(key)
 
 
 async def _ends(tasks: Sequence["asyncio.Task[Any]"]) -> list[End]:

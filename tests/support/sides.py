@@ -67,7 +67,7 @@ class Hosted:
         async def never(*_: object, **__: object) -> None:
             await asyncio.Event().wait()
 
-        self.relay.store._repeat = never  # type: ignore[method-assign, assignment]
+        self.relay.store.repeat = never  # type: ignore[method-assign, assignment]
         await stop([*sides, self._task])
         await stop(self.relay._background)
         await self.relay.store.aclose()
@@ -75,7 +75,7 @@ class Hosted:
 
 async def keys_of_transfers(store: Store) -> list[str]:
     """Keys that only a live transfer, or one that ended a moment ago, may have."""
-    raw = store._commands
+    raw = store.commands
     kinds = ("transfer", "chunks", "acks")
     return [key.decode() for kind in kinds async for key in raw.scan_iter(match=f"{store.keys.prefix}:{kind}:*")]
 
@@ -134,14 +134,14 @@ class Downloader:
     async def begin(self, transfer: Transfer) -> None:
         self.begun = True
 
-    async def write(self, data: bytes) -> None:
+    async def write(self, data: bytes | memoryview) -> None:
         await asyncio.sleep(0)
         await self.takes.wait()
         if self.connection.is_lost:
             raise ClientGone
         self.got += data
 
-    async def finish(self, data: bytes) -> None:
+    async def finish(self, data: bytes | memoryview) -> None:
         await self.write(data)
         self.is_complete = True
 
