@@ -6,6 +6,7 @@ clients share with the servers.
 
 import argparse
 import contextlib
+import os
 import tempfile
 from collections.abc import Callable
 from functools import partial
@@ -16,6 +17,9 @@ from tests.bench.measures import GIB, Figures
 from tests.bench.targets import Target, piping_server, relay
 
 Measure = Callable[[Target], Figures]
+
+#: Measures whose figures are steady, and which take long.
+_ONCE = {"waiting uploads", "memory over a long stream"}
 
 
 def main() -> None:
@@ -37,7 +41,7 @@ def main() -> None:
         else:
             print("no npm here: piping-server is not measured, so there are no ratios")
         results = {
-            name: _alternate(name, measure, targets, rounds)
+            name: _alternate(name, measure, targets, rounds if name not in _ONCE else 1)
             for name, measure in _measures(Path(folder), quick=options.quick).items()
             if not options.only or options.only in name
         }
@@ -47,18 +51,23 @@ def main() -> None:
 def _measures(folder: Path, *, quick: bool) -> dict[str, Measure]:
     total = GIB // 16 if quick else GIB
 
+    def source(size: int) -> Path:
+        path = folder / f"source-{size}"
+        path.touch()
+        os.truncate(path, size)  # sparse: its bytes cost no disk
+        return path
+
     def streams(count: int, volume: int) -> Measure:
-        source = folder / f"source-{volume // count}"
-        source.touch()
-        with source.open("r+b") as file:
-            file.truncate(volume // count)  # sparse: its bytes cost no disk
-        return partial(measures.streams, source=source, count=count)
+        return partial(measures.streams, source=source(volume // count), count=count)
 
     return {
         "one stream": streams(1, total),
         **{f"{count} streams at once": streams(count, 2 * total) for count in (10, 50, 200)},
         "small transfers": partial(measures.small, count=200 if quick else 3000),
         "first byte": partial(measures.first_byte, count=30 if quick else 300),
+        "waiting uploads": partial(measures.waiting, count=500 if quick else 10_000),
+        "memory over a long stream": partial(measures.memory, source=source(total if quick else 10 * GIB)),
+        "start": measures.start,
     }
 
 

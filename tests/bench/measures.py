@@ -3,6 +3,7 @@
 import asyncio
 import statistics
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +11,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from tests.bench.targets import Target
+from tests.support.crowd import crowd, need_descriptors, request
+from tests.support.wait import wait_until
 
 GIB = 1024**3
 #: Figures of one run, by name; the names end in their unit.
@@ -58,8 +61,8 @@ def streams(target: Target, source: Path, count: int) -> Figures:
     if [int(size) for size, _ in rows] != [source.stat().st_size] * count:
         raise RuntimeError(f"{target.name}: a download is not whole: {said}")
     times = [float(seconds) for _, seconds in rows]
-    figures["fairness"] = min(times) / max(times)
-    figures["node RSS MiB"] = target.rss() / 1024**2
+    if count > 1:
+        figures["fairness"] = min(times) / max(times)
     return figures
 
 
@@ -123,6 +126,59 @@ def first_byte(target: Target, count: int) -> Figures:
 
     p50, p99 = _percentiles(asyncio.run(run()))
     return {"p50 ms": p50, "p99 ms": p99}
+
+
+def waiting(target: Target, count: int) -> Figures:
+    """Uploads that wait for their downloaders: what each costs, and what they cost together in ten seconds."""
+    need_descriptors(2 * count)
+    before, began = target.rss(), time.perf_counter()
+    heads: list[bytes] = []
+    for number in range(count):
+        if number % 500 == 0:
+            target.begin()
+        heads.append(request("PUT", urlsplit(target.upload_url(f"w{number}")).path, Content_Length=5))
+    with crowd(urlsplit(target.upload_base).port or 0, heads):
+        wait_until(lambda: _settled(target), "the uploads to be taken", timeout=120)
+        figures = {"seconds": time.perf_counter() - began, "KiB each": (target.rss() - before) / count / 1024}
+        cpu = target.cpu_seconds()
+        time.sleep(10)
+        figures["% of a core"] = (target.cpu_seconds() - cpu) / 10 * 100
+        figures["Redis connections"] = target.redis_connections()
+    wait_until(lambda: _settled(target), "the uploads to be given up", timeout=120)
+    return figures
+
+
+def _settled(target: Target) -> bool:
+    """Whether the target has had next to nothing to do for half a second."""
+    cpu = target.cpu_seconds()
+    time.sleep(0.5)
+    return target.cpu_seconds() - cpu < 0.1
+
+
+def memory(target: Target, source: Path) -> Figures:
+    """One long stream: how much memory nodes and Redis have at the most, beyond what they had before."""
+    before, in_redis = target.rss(), target.redis_bytes()
+    most = {"node MiB": 0, "Redis MiB": 0}
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.05):
+            most["node MiB"] = max(most["node MiB"], target.rss() - before)
+            most["Redis MiB"] = max(most["Redis MiB"], target.redis_bytes() - in_redis)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        figures = streams(target, source, 1)
+    finally:
+        done.set()
+        watcher.join()
+    return {"seconds": figures["seconds"], **{name: value / 1024**2 for name, value in most.items()}}
+
+
+def start(target: Target) -> Figures:
+    """Seconds from the start of a process like the target's to its first answer."""
+    return {"s to ready": target.start()}
 
 
 def _percentiles(seconds: list[float]) -> tuple[float, float]:

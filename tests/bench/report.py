@@ -43,9 +43,8 @@ def ratio(runs: Runs, target: str, figure: str) -> float | None:
     """The median over all rounds of this target's figure over the peer's of the same round."""
     if PEER not in runs or target == PEER:
         return None
-    return statistics.median(
-        ours[figure] / theirs[figure] for ours, theirs in zip(runs[target], runs[PEER], strict=True)
-    )
+    pairs = [(ours[figure], theirs[figure]) for ours, theirs in zip(runs[target], runs[PEER], strict=True)]
+    return statistics.median(ours / theirs for ours, theirs in pairs) if all(theirs for _, theirs in pairs) else None
 
 
 def table(results: Mapping[str, Runs]) -> str:

@@ -4,9 +4,11 @@ import contextlib
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
@@ -33,6 +35,8 @@ class Target:
     #: Those of them that hold clients.
     node_pids: list[int] = field(default_factory=list)
     redis: RedisServer | None = None
+    #: Starts one process like the target's and ends it; answers the seconds from its start to its first answer.
+    start: Callable[[], float] = lambda: 0.0
     _prefix: str = ""
 
     def begin(self) -> None:
@@ -56,17 +60,45 @@ class Target:
         """Resident memory in bytes of the processes that hold clients."""
         return sum(int(psutil.Process(pid).memory_info().rss) for pid in self.node_pids)
 
+    def redis_connections(self) -> int:
+        """Connections that the nodes have to Redis."""
+        if self.redis is None:
+            return 0
+        with self.redis.client() as client:
+            return sum(bool(connection["name"]) for connection in client.client_list())
+
+    def redis_bytes(self) -> int:
+        """Memory that Redis uses, in bytes."""
+        if self.redis is None:
+            return 0
+        with self.redis.client() as client:
+            memory: Any = client.info("memory")
+            return int(memory["used_memory"])
+
 
 @contextlib.contextmanager
 def relay(name: str, *, nodes: int, embedded: bool = False) -> Iterator[Target]:
     """`nodes` nodes over a Redis of their own, or one on the embedded store."""
     found = servers()
     server = None if embedded else RedisServer(found[max(found)])
-    running = [NodeProcess(f"bench-{i}", server.url if server else "", {"log_level": "warning"}) for i in range(nodes)]
+
+    def node(number: int) -> NodeProcess:
+        return NodeProcess(f"bench-{number}", server.url if server else "", {"log_level": "warning"})
+
+    def start() -> float:
+        began = time.perf_counter()
+        one = node(nodes)
+        try:
+            one.wait_ready()
+            return time.perf_counter() - began
+        finally:
+            one.stop()
+
+    running = [node(number) for number in range(nodes)]
     try:
-        for node in running:
-            node.wait_ready()
-        pids = [node.process.pid for node in running]
+        for one in running:
+            one.wait_ready()
+        pids = [one.process.pid for one in running]
         yield Target(
             name,
             running[0].url,
@@ -74,10 +106,11 @@ def relay(name: str, *, nodes: int, embedded: bool = False) -> Iterator[Target]:
             [*pids, *([server.process.pid] if server else [])],
             node_pids=pids,
             redis=server,
+            start=start,
         )
     finally:
-        for node in running:
-            node.stop()
+        for one in running:
+            one.stop()
         if server:
             server.stop()
 
@@ -91,15 +124,27 @@ def piping_server() -> Iterator[Target | None]:
     with tempfile.TemporaryDirectory() as folder:
         quiet = ["--no-audit", "--no-fund", "--silent"]
         subprocess.run(["npm", "install", *quiet, "--prefix", folder, PIPING_SERVER], check=True)
-        port = free_port()
-        command = [str(Path(folder, "node_modules/.bin/piping-server")), "--http-port", str(port)]
-        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-            base = f"http://127.0.0.1:{port}"
-            try:
-                wait_until(lambda: _answers(base + "/version"), "piping-server to answer")
-                yield Target("piping-server", base, base, [process.pid], node_pids=[process.pid])
-            finally:
-                process.terminate()
+        program = str(Path(folder, "node_modules/.bin/piping-server"))
+
+        @contextlib.contextmanager
+        def running() -> Iterator[tuple[str, int]]:
+            port = free_port()
+            command = [program, "--http-port", str(port)]
+            with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+                base = f"http://127.0.0.1:{port}"
+                try:
+                    wait_until(lambda: _answers(base + "/version"), "piping-server to answer")
+                    yield base, process.pid
+                finally:
+                    process.terminate()
+
+        def start() -> float:
+            began = time.perf_counter()
+            with running():
+                return time.perf_counter() - began
+
+        with running() as (base, pid):
+            yield Target("piping-server", base, base, [pid], node_pids=[pid], start=start)
 
 
 def _answers(url: str) -> bool:
