@@ -67,6 +67,8 @@ def _cell(value: float, against_peer: float | None) -> str:
 def plot(results: Mapping[str, Runs], figure: str, path: Path) -> None:
     """Each run of each target as a point, the medians as bars."""
     shown = {measure: runs for measure, runs in results.items() if figure in next(iter(runs.values()))[0]}
+    if not shown:
+        return
     chart, axes = pyplot.subplots(1, len(shown), figsize=(3.2 * len(shown), 3.6), squeeze=False, layout="constrained")
     for axis, (measure, runs) in zip(axes[0], shown.items(), strict=True):
         for place, (target, of_target) in enumerate(runs.items()):
