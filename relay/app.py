@@ -9,7 +9,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from relay import http
 from relay.nodes import Node
+from relay.operator import Operator
 from relay.protocol import HANGUPS
+from relay.reports import Reports
 from relay.service import Relay
 from relay.settings import Settings
 from relay.store import Store
@@ -44,10 +46,12 @@ def create_app(settings: Settings, store: Store | None = None) -> Starlette:
     store = store or Store.connect(settings)
     node = Node(settings, store)
     relay = Relay(settings, store, node)
+    reports = Reports(settings, store, node)
+    operator = Operator(settings, reports)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[dict[str, Hangups]]:
-        async with node.running():
+        async with node.running(), reports.running():
             with contextlib.closing(Hangups()) as hangups:
                 try:
                     yield {HANGUPS: hangups}
@@ -61,7 +65,7 @@ def create_app(settings: Settings, store: Store | None = None) -> Starlette:
 
     app = Starlette(
         routes=[
-            route("/", {"GET": http.status, "HEAD": http.status}),
+            route("/", {"GET": operator.show_status, "HEAD": operator.show_status}),
             route("/token", {"POST": http.make_token}),
             route("/healthz", {"GET": http.healthz, "HEAD": http.healthz}),
             route("/readyz", {"GET": http.readyz, "HEAD": http.readyz}),

@@ -22,6 +22,7 @@ class Relay(Work):
         with self.taking():
             token = new_token()
             await self.store.mint(token=token)
+            self.node.used.add(token)
             return token
 
     async def upload(
@@ -60,6 +61,7 @@ class Relay(Work):
                 deadline, use = time.monotonic() + wait, True
                 while True:
                     transfer = await self._find(token=token, name=name, use=use)
+                    self.node.used.add(token)
                     use = False
                     if transfer is not None:
                         sink.check(transfer)
@@ -94,6 +96,7 @@ class Relay(Work):
         transfers = await self.store.revoke(token=token)
         if transfers is None:
             raise Problem(Error.UNKNOWN_TOKEN)
+        self.node.used.add(token)
         for name, transfer_id in transfers:
             await self.end(self.store.transfer(token=token, name=name, transfer_id=transfer_id), Outcome.REVOKED)
 

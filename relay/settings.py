@@ -119,7 +119,7 @@ class Settings(BaseSettings):
     )
     admin_secret: str = Field(
         "",
-        description="secret, as Bearer or as Basic password, that shows the operator everything on GET /; empty: nobody",
+        description="secret that shows its bearer everything on GET /, as Bearer or as Basic password; empty: none",
     )
     status: str = Field(
         "public",

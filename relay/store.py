@@ -18,6 +18,7 @@ from relay.clients import COMMAND_TIMEOUT, PASSING, Clients, connect
 from relay.errors import Error, Problem, StoreUnavailable
 from relay.flow import chunk_id, end_id, offset_of, trim_id
 from relay.keys import Keys, TransferKeys
+from relay.overview import NodeReport, Overview, Progress, TokenLife
 from relay.settings import Settings
 from relay.states import Answer, Outcome, State
 
@@ -39,6 +40,11 @@ _CLAIM_MARGIN = 60.0
 _INBOX_MOST = 100_000
 _INBOX_TTL = 60.0
 _NODES_TTL = 3600.0
+_TOKENS_TTL = 3600.0
+#: Tokens that one beat of one node asks about, and for how many seconds no other node is asked about them.
+_OVER_MOST, _OVER_PAUSE = 1000, 10.0
+#: Tokens on the status page.
+_LIVES_MOST = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +94,7 @@ class Holder:
 
 @dataclass(frozen=True, slots=True)
 class Touched:
-    """How a transfer ended, if it has, and after how many bytes; else its state, and its downloader's node."""
+    """How a transfer ended, if it has, else its state, and its downloader's node; and after how many bytes."""
 
     outcome: Outcome | None
     state: State = State.FREE
@@ -227,8 +233,8 @@ class Store:
             patience=self.settings.transfer_patience,
         )
         match [part.decode() for part in answer]:
-            case ["live", state, downloader]:
-                return Touched(None, State(state), downloader)
+            case ["live", state, downloader, acked]:
+                return Touched(None, State(state), downloader, position=offset_of(acked.encode()))
             case ["ended", outcome, entry_id]:
                 return Touched(Outcome(outcome), position=offset_of(entry_id.encode()))
             case ["revoked"]:
@@ -364,7 +370,7 @@ class Store:
         """Takes a node that ends off the list, and its inbox away."""
 
         await self._call(lambda: self._commands.zrem(self.keys.nodes, node))
-        for key in (self.keys.node(node), self.keys.inbox(node)):  # in slots of their own
+        for key in (self.keys.node(node), self.keys.inbox(node), self.keys.uploads(node)):  # in slots of their own
             await self.forget(key)
 
     async def wake(self, *, node: str, about: str) -> None:
@@ -388,6 +394,63 @@ class Store:
             return after, []
         entries = reply[0][1]
         return entries[-1][0].decode(), [fields.get(b"about", b"").decode(errors="replace") for _, fields in entries]
+
+    # -- what operators see ------------------------------------------------------------------------------
+
+    async def report(self, *, node: str, transfers: Sequence[Progress]) -> None:
+        """Replaces the node's report of the transfers whose uploads it holds."""
+        flat = [part for progress in transfers for part in (progress.id, progress.dump())]
+        await self._run("report", [self.keys.uploads(node)], [_ms(3 * self.settings.heartbeat), *flat])
+
+    async def lives(self, *, tokens: Sequence[str]) -> dict[str, float]:
+        """The seconds that each of the tokens has left; 0 for one that is gone."""
+
+        async def ask() -> list[int]:
+            pipe = self._commands.pipeline(transaction=False)
+            for token in tokens:
+                pipe.pttl(self.keys.token(token))
+            return await pipe.execute()
+
+        left = await self._call(ask) if tokens else []
+        return {token: max(0, ms) / 1000 for token, ms in zip(tokens, left, strict=True)}
+
+    async def enrol(self, *, lives: Mapping[str, float]) -> list[str]:
+        """Notes the seconds that tokens have left.  Answers some that should be over by now: ask for their `lives`."""
+        flat = [part for token, left in lives.items() for part in (token, round(left * 1000))]
+        over = await self._run("enrol", [self.keys.tokens], [_ms(_TOKENS_TTL), _OVER_MOST, _ms(_OVER_PAUSE), *flat])
+        return [token.decode() for token in over]
+
+    async def overview(self) -> Overview:
+        """The cluster as its nodes report it.  Its cost is in nodes, not in transfers or tokens."""
+
+        async def first() -> list[Any]:
+            pipe = self._commands.pipeline(transaction=False)
+            pipe.zrange(self.keys.nodes, 0, -1)
+            pipe.zcard(self.keys.tokens)
+            pipe.zrange(self.keys.tokens, 0, _LIVES_MOST - 1)
+            return await pipe.execute()
+
+        names, count, tokens = await self._call(first)
+        nodes, tokens = [name.decode() for name in names], [token.decode() for token in tokens]
+
+        async def second() -> list[Any]:
+            pipe = self._commands.pipeline(transaction=False)
+            for node in nodes:
+                pipe.hgetall(self.keys.node(node))
+                pipe.hgetall(self.keys.uploads(node))
+            for token in tokens:
+                pipe.pttl(self.keys.token(token))
+                pipe.hget(self.keys.token(token), "uses")
+            return await pipe.execute()
+
+        results = iter(await self._call(second))
+        reports, transfers = [], []
+        for node in nodes:
+            reports.append(NodeReport.load(node, _text(next(results))))
+            transfers += [Progress.load(field.decode(), text) for field, text in next(results).items()]
+        lives = [TokenLife(token, next(results) / 1000, int(next(results) or 0)) for token in tokens]
+        alive = [life for life in lives if life.seconds > 0]
+        return Overview.of(reports, transfers, alive, count - len(lives) + len(alive))
 
     async def check(self, *, node: str) -> None:
         """Raises StoreUnavailable unless Redis answers a write."""

@@ -6,14 +6,16 @@ transfer alive and watches for its end from outside.
 
 import asyncio
 import contextlib
+import math
 import time
 from collections.abc import AsyncIterator, Iterator
-from typing import Protocol
+from typing import Any, Protocol
 
 from relay.connection import Connection
 from relay.errors import Error, Problem, StoreUnavailable, problem_for_downloader, problem_for_uploader
 from relay.flow import Buffer, Window, chunk_id, end_id, follows
-from relay.nodes import Listener, Node
+from relay.nodes import Listener
+from relay.overview import Progress
 from relay.states import Outcome, State
 from relay.store import TOUCH, Ack, Entry, Final, Holder, Touched, Transfer
 from relay.tasks import first
@@ -32,6 +34,8 @@ _DOUBT, _DOUBT_PAUSE = 2.0, 0.05
 #: Seconds for which a client that may have left behind unread bytes is probed before its node vouches for it
 #: regardless (less than _DOUBT), and between probes.
 _PROBING, _PROBE_PAUSE = 1.5, 0.3
+#: Seconds over which the rate that operators see is smoothed.
+_SMOOTHING = 5.0
 
 
 class ClientGone(Exception):
@@ -71,8 +75,19 @@ class _Side:
         self.transfer = transfer
         self.client = client
         self.peer = ""
+        #: Since when (monotonic seconds) it is in its state.
+        self._since = _now()
         #: Since when (monotonic seconds) the client owes us something: bytes to send, or to take.
         self._owes_since: float | None = None
+
+    @contextlib.contextmanager
+    def _held(self, sides: dict[Any, None]) -> Iterator[None]:
+        """Within it, this is among those `sides` that the node holds."""
+        self._since, sides[self] = _now(), None
+        try:
+            yield
+        finally:
+            del sides[self]
 
     def _client_matters(self) -> bool:
         return True
@@ -117,6 +132,7 @@ class Upload(_Side):
     def __init__(self, work: Work, transfer: Transfer, body: AsyncIterator[bytes], client: Connection) -> None:
         super().__init__(work, transfer, client)
         self._body = body
+        self._length: int | None = None
         self._buffer = Buffer(work.settings.chunk)
         self._arrived = asyncio.Event()
         self._taken = asyncio.Event()
@@ -128,10 +144,13 @@ class Upload(_Side):
         self._ack_id = "0-1"
         #: Since when (monotonic seconds) somebody who wants our name has been asking whether our client lives.
         self._asked: float | None = None
+        #: When (monotonic seconds) `progress` was last asked for, the bytes it told, and the bytes a second.
+        self._told = (_now(), 0, 0.0)
 
     async def run(self, *, length: int | None, media_type: str) -> int:
         """Claims, waits, streams, settles.  Answers the bytes sent."""
         outcome: Outcome | None = Outcome.UPLOADER_GONE
+        self._length = length
         with (
             self.work.node.listening(self.transfer.id) as listener,
             self.client.telling(listener.set),
@@ -168,6 +187,25 @@ class Upload(_Side):
         seconds = settings.upload_wait if outcome is Outcome.NO_DOWNLOADER else settings.stall
         raise problem_for_uploader(outcome, sent=self._window.acknowledged, seconds=seconds, most=settings.max_upload)
 
+    def progress(self, now: float) -> Progress:
+        """How far it is, for operators.  The rate is smoothed over some seconds, as buffers take bytes in bursts."""
+        then, delivered, rate = self._told
+        seconds = max(now - then, 0.001)
+        rate += (1 - math.exp(-seconds / _SMOOTHING)) * ((self._window.acknowledged - delivered) / seconds - rate)
+        self._told = (now, self._window.acknowledged, rate)
+        return Progress(
+            id=self.transfer.id,
+            token=self.transfer.token,
+            name=self.transfer.name,
+            state=State.STREAMING if self.peer else State.WAITING,
+            uploader=self.work.node.id,
+            downloader=self.peer,
+            length=self._length,
+            delivered=self._window.acknowledged,
+            rate=round(rate),
+            seconds=round(now - self._since, 1),
+        )
+
     async def _claim(self, *, length: int | None, media_type: str) -> Outcome | None:
         """Claims the name, and wakes downloads that wait for it.  Answers how it ended, if it has already.
 
@@ -182,6 +220,7 @@ class Upload(_Side):
             if isinstance(answer, Outcome):
                 return answer
             if not isinstance(answer, Holder):
+                self.work.node.used.add(self.transfer.token)
                 for node in answer:
                     await self.work.node.send_wake(node, self.transfer.keys.transfer)
                 return None
@@ -201,7 +240,7 @@ class Upload(_Side):
         Answers None when one has joined, else how the wait ended.
         """
         deadline = _now() + self.work.settings.upload_wait
-        with _counted(self.work.node, State.WAITING):
+        with self._held(self.work.node.uploads[State.WAITING]):
             while True:
                 woken = await listener.wait(self._patience(min(RECHECK, deadline - _now())))
                 if self.client.is_lost:
@@ -235,7 +274,7 @@ class Upload(_Side):
 
     async def _stream(self, listener: Listener, length: int | None) -> Outcome:
         self._entry_id = chunk_id(0)
-        with _counted(self.work.node, State.STREAMING):
+        with self._held(self.work.node.uploads[State.STREAMING]):
             return await first(self._receive(length), self._write(), self._keep(listener))
 
     async def _touch(self) -> Touched:
@@ -256,6 +295,7 @@ class Upload(_Side):
         async for piece in self._body:
             self._owes_since = None
             self._received += len(piece)
+            self.work.node.received += len(piece)
             if 0 < most < self._received:
                 return Outcome.TOO_LARGE
             self._buffer.add(piece)
@@ -327,7 +367,7 @@ class Download(_Side):
         with (
             self.work.node.listening(self.transfer.id) as listener,
             self.client.telling(listener.set),
-            _counted(self.work.node, State.STREAMING),
+            self._held(self.work.node.downloads),
         ):
             try:
                 await self.work.node.send_wake(self.peer, self.transfer.id)
@@ -379,6 +419,7 @@ class Download(_Side):
                 await self._begin()
                 await self._hand_over(entry.data)
                 self._position = entry.end
+                self.work.node.delivered += len(entry.data)
                 if self._finishing:
                     return Outcome.COMPLETE
 
@@ -404,12 +445,3 @@ class Download(_Side):
 
 def _now() -> float:
     return time.monotonic()
-
-
-@contextlib.contextmanager
-def _counted(node: Node, state: State) -> Iterator[None]:
-    node.holding[state] += 1
-    try:
-        yield
-    finally:
-        node.holding[state] -= 1

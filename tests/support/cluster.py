@@ -23,6 +23,7 @@ class NodeProcess:
 
     def __init__(self, name: str, redis_url: str = "", settings: Mapping[str, object] | None = None) -> None:
         self.name = name
+        self.redis_url = redis_url
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._log = tempfile.NamedTemporaryFile(mode="w+", prefix=f"relay-{name}-", suffix=".log")  # noqa: SIM115

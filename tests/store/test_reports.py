@@ -1,0 +1,86 @@
+"""report, enrol, lives, overview: what the status page reads, and that it needs no scan."""
+
+from relay.names import new_token
+from relay.nodes import Node
+from relay.overview import Progress
+from relay.reports import Reports
+from relay.states import State
+from relay.store import Store
+from tests.store.conftest import client
+
+
+def progress(transfer_id: str, token: str) -> Progress:
+    return Progress(
+        id=transfer_id,
+        token=token,
+        name="x",
+        state=State.WAITING,
+        uploader="a",
+        downloader="",
+        length=None,
+        delivered=0,
+        rate=0.0,
+        seconds=1.0,
+    )
+
+
+async def test_a_report_replaces_the_one_before(store: Store, token: str) -> None:
+    await store.beat(node="a", facts={"waiting": 2, "uploading": 1})
+    await store.report(node="a", transfers=[progress("1", token), progress("2", token)])
+    await store.report(node="a", transfers=[progress("2", token), progress("3", token)])
+    overview = await store.overview()
+    assert {transfer.id for transfer in overview.transfers} == {"2", "3"}
+    assert (overview.waiting, overview.streaming) == (2, 1)
+    await store.report(node="a", transfers=[])
+    assert (await store.overview()).transfers == []
+
+
+async def test_a_node_that_does_not_beat_is_lost(store: Store) -> None:
+    await store.beat(node="a", facts={"waiting": 2})
+    await client(store).delete(store.keys.node("a"))
+    (node,) = (await store.overview()).nodes
+    assert (node.node, node.alive) == ("a", False)
+
+
+async def test_tokens_are_enrolled_and_the_first_to_end_come_first(store: Store, token: str) -> None:
+    other = new_token()
+    await store.mint(token=other)
+    await client(store).pexpire(store.keys.token(token), 5000)
+    lives = await store.lives(tokens=[other, token, new_token()])
+    assert sorted(round(left) for left in lives.values()) == [0, 5, 1200]
+    assert await store.enrol(lives=lives) == []
+    overview = await store.overview()
+    assert overview.tokens == 2
+    assert [life.token for life in overview.lives] == [token, other]
+
+
+async def test_a_token_that_should_be_over_is_asked_about_once_and_then_forgotten(store: Store, token: str) -> None:
+    await store.enrol(lives={token: 0.001})
+    while not (over := await store.enrol(lives={})):
+        pass
+    assert over == [token]
+    assert await store.enrol(lives={}) == [], "somebody looks after it"
+    assert (await store.overview()).tokens == 1, "it was used since, and lives"
+    await store.revoke(token=token)
+    assert (await store.overview()).tokens == 0
+    await store.enrol(lives=await store.lives(tokens=[token]))
+    assert await client(store).zcard(store.keys.tokens) == 0
+
+
+async def test_reports_tell_of_used_tokens_and_catch_up_with_those_that_live_longer(store: Store, token: str) -> None:
+    node = Node(store.settings, store)
+    reports = Reports(store.settings, store, node)
+    node.used.add(token)
+    await reports.report()
+    assert not node.used
+    await client(store).zadd(store.keys.tokens, {token: 1.0})
+    await reports.report()  # finds it over
+    await reports.report()  # finds out that it is not
+    ((_, score),) = await client(store).zrange(store.keys.tokens, 0, -1, withscores=True)
+    seconds, microseconds = await client(store).time()
+    assert 1190 < score - seconds - microseconds / 1e6 <= 1201
+
+
+async def test_an_overview_is_read_once_a_second(store: Store, token: str) -> None:
+    reports = Reports(store.settings, store, Node(store.settings, store))
+    assert await reports.overview() is await reports.overview()
