@@ -11,7 +11,7 @@ from relay import http
 from relay.nodes import Node
 from relay.operator import Operator
 from relay.protocol import HANGUPS
-from relay.reports import Reports
+from relay.reports import NodeCollector, Reports
 from relay.service import Relay
 from relay.settings import Settings
 from relay.store import Store
@@ -47,6 +47,7 @@ def create_app(settings: Settings, store: Store | None = None) -> Starlette:
     node = Node(settings, store)
     relay = Relay(settings, store, node)
     reports = Reports(settings, store, node)
+    store.metrics.registry.register(NodeCollector(node))
     operator = Operator(settings, reports)
 
     @contextlib.asynccontextmanager
@@ -66,10 +67,11 @@ def create_app(settings: Settings, store: Store | None = None) -> Starlette:
     app = Starlette(
         routes=[
             route("/", {"GET": operator.show_status, "HEAD": operator.show_status}),
+            route("/metrics", {"GET": operator.show_metrics, "HEAD": operator.show_metrics}),
             route("/token", {"POST": http.make_token}),
             route("/healthz", {"GET": http.healthz, "HEAD": http.healthz}),
             route("/readyz", {"GET": http.readyz, "HEAD": http.readyz}),
-            *(route(path, {"GET": http.not_found}) for path in ("/favicon.ico", "/robots.txt", "/metrics")),
+            *(route(path, {"GET": http.not_found}) for path in ("/favicon.ico", "/robots.txt")),
         ],
         lifespan=lifespan,
     )

@@ -122,6 +122,7 @@ def endpoint(relay: Relay, methods: dict[str, Handler]) -> ASGIApp:
 async def _render(exchange: Exchange, problem: Problem, headers: dict[str, str]) -> None:
     """The one place where an error becomes an answer."""
     spec = problem.error.value
+    exchange.relay.metrics.rejections.labels(problem.error.type).inc()
     if spec.retry_after is not None:
         headers["retry-after"] = str(spec.retry_after)
     if spec.status == 401:  # noqa: PLR2004 (RFC 9110 section 15.5.2 wants a challenge with every 401)

@@ -3,6 +3,7 @@
 import time
 from urllib.parse import parse_qs
 
+from prometheus_client.exposition import choose_encoder
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from relay.credentials import matches, presented
@@ -35,6 +36,13 @@ class Operator:
             await exchange.text(as_text(overview, viewer))
             return
         await exchange.answer(response)
+
+    async def show_metrics(self, exchange: Exchange) -> None:
+        """This node's numbers for Prometheus."""
+        self._viewer(exchange)
+        encode, media_type = choose_encoder(exchange.headers.get("accept", ""))
+        content = encode(exchange.relay.metrics.registry)
+        await exchange.answer(Response(content, headers={"content-type": media_type}))
 
     def _viewer(self, exchange: Exchange) -> Viewer:
         """Who asks.  Raises Problem(OPERATORS_ONLY), also for `?admin`, by which a browser is made to ask its user."""

@@ -7,14 +7,18 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from itertools import chain, islice
+
+from prometheus_client import Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.registry import Collector
 
 from relay.errors import StoreUnavailable
 from relay.nodes import Node
 from relay.overview import Overview
 from relay.settings import Settings
-from relay.states import State
+from relay.states import Outcome, State
 from relay.store import Store
 from relay.tasks import stop
 
@@ -24,6 +28,32 @@ log = logging.getLogger("relay.reports")
 _TRANSFERS_MOST = 100
 #: Seconds for which an overview is good.
 _FRESH = 1.0
+
+
+class NodeCollector(Collector):
+    """What this node knows of itself, as Prometheus wants it, when it is asked for."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+
+    def collect(self) -> Iterator[Metric]:
+        node = self._node
+        transfers = CounterMetricFamily(
+            "relay_transfers", "Transfers that ended, by outcome; each is counted by one node", labels=["outcome"]
+        )
+        for outcome in Outcome:
+            transfers.add_metric([outcome], node.counts[outcome])
+        yield transfers
+        yield CounterMetricFamily("relay_received_bytes", "Bytes from uploaders", value=node.received)
+        yield CounterMetricFamily("relay_delivered_bytes", "Bytes to downloaders", value=node.delivered)
+        yield GaugeMetricFamily(
+            "relay_uploads_waiting", "Uploads that wait for a downloader", value=len(node.uploads[State.WAITING])
+        )
+        yield GaugeMetricFamily(
+            "relay_uploads_streaming", "Uploads that stream", value=len(node.uploads[State.STREAMING])
+        )
+        yield GaugeMetricFamily("relay_downloads_streaming", "Downloads that stream", value=len(node.downloads))
+        yield GaugeMetricFamily("relay_nodes_alive", "Nodes that live, as this one sees it", value=len(node.alive))
 
 
 class Reports:

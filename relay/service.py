@@ -23,6 +23,7 @@ class Relay(Work):
             token = new_token()
             await self.store.mint(token=token)
             self.node.used.add(token)
+            self.metrics.tokens.inc()
             return token
 
     async def upload(

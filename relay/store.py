@@ -18,6 +18,7 @@ from relay.clients import COMMAND_TIMEOUT, PASSING, Clients, connect
 from relay.errors import Error, Problem, StoreUnavailable
 from relay.flow import chunk_id, end_id, offset_of, trim_id
 from relay.keys import Keys, TransferKeys
+from relay.metrics import Metrics
 from relay.overview import NodeReport, Overview, Progress, TokenLife
 from relay.settings import Settings
 from relay.states import Answer, Outcome, State
@@ -118,6 +119,7 @@ class Store:
     def __init__(self, settings: Settings, clients: Clients) -> None:
         self.settings = settings
         self.keys = Keys(settings.prefix)
+        self.metrics = Metrics()
         self._clients = clients
         self._commands = clients.commands
         self._blocking = clients.blocking
@@ -529,10 +531,15 @@ class Store:
         begun, pause = loop.time(), 0.02
         while True:
             left = begun + patience - loop.time()
+            sent = loop.time()
             try:
                 async with asyncio.timeout(blocks + (min(COMMAND_TIMEOUT, left) if patience else COMMAND_TIMEOUT)):
-                    return await command()
+                    answer = await command()
+                if not blocks:
+                    self.metrics.redis_seconds.observe(loop.time() - sent)
+                return answer
             except (*PASSING, RedisError) as error:
+                self.metrics.redis_errors.labels(type(error).__name__).inc()
                 full = _is_out_of_memory(error)
                 if not full and not isinstance(error, PASSING):
                     # Ours or the operator's to mend (no permission, wrong type, a bug), so it is said in the log.

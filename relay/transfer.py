@@ -254,6 +254,8 @@ class Upload(_Side):
                 now = await self._touch()
                 if now.outcome is not None or now.state is State.STREAMING:
                     self.peer = now.downloader
+                    if now.outcome is None:
+                        self.work.metrics.wait_seconds.observe(_now() - self._since)
                     return now.outcome
                 await self._answer(woken=woken)
 
@@ -274,7 +276,7 @@ class Upload(_Side):
 
     async def _stream(self, listener: Listener, length: int | None) -> Outcome:
         self._entry_id = chunk_id(0)
-        with self._held(self.work.node.uploads[State.STREAMING]):
+        with self._held(self.work.node.uploads[State.STREAMING]), self.work.metrics.transfer_seconds.time():
             return await first(self._receive(length), self._write(), self._keep(listener))
 
     async def _touch(self) -> Touched:

@@ -36,6 +36,7 @@ class Work:
     def __init__(self, settings: Settings, store: Store, node: Node) -> None:
         self.settings = settings
         self.store = store
+        self.metrics = store.metrics
         self.node = node
         self.phase = Phase.SERVING
         self._background: set[asyncio.Task[Any]] = set()
