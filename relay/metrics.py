@@ -18,7 +18,7 @@ from prometheus_client import (
 from relay import __version__
 from relay.errors import Error
 
-disable_created_metrics()  # the library's second series for each counter, which nobody asks for
+disable_created_metrics()  # type: ignore[no-untyped-call]  # the library's second series for each counter, which nobody asks for
 
 _WAITS = (0.1, 0.5, 1, 2, 5, 15, 30, 60, 120, 300, 600)
 _TRANSFERS = (0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600, 4 * 3600)

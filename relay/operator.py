@@ -11,7 +11,7 @@ from relay.errors import Error, Problem
 from relay.http import Exchange
 from relay.reports import Reports
 from relay.settings import Settings
-from relay.status import PAGE_POLICY, Viewer, as_html, as_json, as_text
+from relay.status import OPERATOR, PAGE_POLICY, Viewer, as_html, as_json, as_text
 
 
 class Operator:
@@ -49,7 +49,7 @@ class Operator:
         secret = self._settings.admin_secret
         secrets = presented(exchange.headers)
         if matches(secrets, [secret]):
-            return Viewer(is_admin=True)
+            return OPERATOR
         asks = "admin" in parse_qs(exchange.scope["query_string"].decode("latin-1"), keep_blank_values=True)
         if self._settings.status == "private" or (secret and (secrets or asks)):
             raise Problem(Error.OPERATORS_ONLY)

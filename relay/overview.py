@@ -44,6 +44,11 @@ class Progress:
         return min(1.0, self.delivered / self.length) if self.length else float(self.state is State.STREAMING)
 
 
+def by_urgency(transfers: Iterable[Progress]) -> list[Progress]:
+    """Streams first, and the oldest of each state first."""
+    return sorted(transfers, key=lambda t: (t.state is not State.STREAMING, -t.seconds))
+
+
 @dataclass(frozen=True, slots=True)
 class NodeReport:
     """One node, by its last heartbeat.  `rate_in` and `rate_out`: bytes a second from uploaders, to downloaders."""
@@ -105,11 +110,11 @@ class Overview:
     def of(
         cls, nodes: Iterable[NodeReport], transfers: Iterable[Progress], lives: Iterable[TokenLife], tokens: int
     ) -> Self:
-        """Sums up: streams first, the oldest of each kind first; tokens that end first come first."""
+        """Sums up, and sorts."""
         nodes = sorted(nodes, key=lambda node: node.node)
         return cls(
             nodes=nodes,
-            transfers=sorted(transfers, key=lambda t: (t.state is not State.STREAMING, -t.seconds)),
+            transfers=by_urgency(transfers),
             lives=sorted(lives, key=lambda life: life.seconds),
             streaming=sum(node.uploading for node in nodes),
             waiting=sum(node.waiting for node in nodes),

@@ -48,17 +48,21 @@ PAGE_POLICY = "; ".join(
 
 @dataclass(frozen=True, slots=True)
 class Viewer:
-    """Who looks: the operator, or a stranger; and whether there is a secret by which to tell them apart."""
+    """What whoever looks gets to see; `may_sign_in`: whether there is a secret by which to see more."""
 
-    is_admin: bool = False
+    names: bool = False
+    whole_tokens: bool = False
     may_sign_in: bool = False
 
     def token(self, token: str) -> str:
-        return token if self.is_admin else f"{token[:4]}…"
+        return token if self.whole_tokens else f"{token[:4]}…"
 
     def name(self, name: str) -> str:
         """Percent-encoded, for a terminal: a name may hold characters that change what one sees of a line."""
-        return name if self.is_admin else ""
+        return name if self.names else ""
+
+
+STRANGER, OPERATOR = Viewer(), Viewer(names=True, whole_tokens=True)
 
 
 def size(count: float) -> str:
@@ -105,16 +109,13 @@ def as_json(overview: Overview, viewer: Viewer) -> dict[str, Any]:
         "waiting": overview.waiting,
         "tokens": overview.tokens,
         "rate": overview.rate,
-        "nodes": [_node_json(node, viewer) for node in overview.nodes],
-        "transfers": [_transfer_json(transfer, viewer) for transfer in overview.transfers[:ROWS_MOST]],
-        "expiring": [
-            {"token": viewer.token(life.token), "expires_in": int(life.seconds), "uses": life.uses}
-            for life in overview.lives
-        ],
+        "nodes": [node_json(node, viewer) for node in overview.nodes],
+        "transfers": [transfer_json(transfer, viewer) for transfer in overview.transfers[:ROWS_MOST]],
+        "expiring": [token_json(life, viewer) for life in overview.lives],
     }
 
 
-def _node_json(node: NodeReport, viewer: Viewer) -> dict[str, Any]:
+def node_json(node: NodeReport, viewer: Viewer) -> dict[str, Any]:
     shown = {
         "node": node.node,
         "alive": node.alive,
@@ -127,10 +128,10 @@ def _node_json(node: NodeReport, viewer: Viewer) -> dict[str, Any]:
         "ended": node.ended,
         "complete": node.complete,
     }
-    return shown | ({"host": node.host} if viewer.is_admin else {})
+    return shown | ({"host": node.host} if viewer.names else {})
 
 
-def _transfer_json(transfer: Progress, viewer: Viewer) -> dict[str, Any]:
+def transfer_json(transfer: Progress, viewer: Viewer) -> dict[str, Any]:
     shown = {
         "id": transfer.id,
         "state": transfer.state,
@@ -142,7 +143,11 @@ def _transfer_json(transfer: Progress, viewer: Viewer) -> dict[str, Any]:
         "rate": transfer.rate,
         "seconds": transfer.seconds,
     }
-    return shown | ({"name": unquote(transfer.name)} if viewer.is_admin else {})
+    return shown | ({"name": unquote(transfer.name)} if viewer.names else {})
+
+
+def token_json(life: TokenLife, viewer: Viewer) -> dict[str, Any]:
+    return {"token": viewer.token(life.token), "expires_in": int(life.seconds), "uses": life.uses}
 
 
 # -- text --------------------------------------------------------------------------------------------------
@@ -190,7 +195,7 @@ def transfer_lines(transfers: Iterable[Progress], viewer: Viewer) -> list[str]:
         )
         for transfer in transfers
     ]
-    return _aligned(rows if viewer.is_admin else [row[:-1] for row in rows])
+    return _aligned(rows if viewer.names else [row[:-1] for row in rows])
 
 
 def node_lines(nodes: Iterable[NodeReport]) -> list[str]:
@@ -228,7 +233,7 @@ def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
 
 def as_html(overview: Overview, viewer: Viewer, *, node: str, clock: str) -> str:
     """The page for a browser, with `PAGE_POLICY` as its policy.  `clock`: the time of day, `12:34:56`."""
-    who = "operator" if viewer.is_admin else '<a href="?admin">operator</a>' if viewer.may_sign_in else ""
+    who = "operator" if viewer.names else '<a href="?admin">operator</a>' if viewer.may_sign_in else ""
     tiles = {
         "streaming": str(overview.streaming),
         "waiting": str(overview.waiting),
@@ -247,7 +252,7 @@ def as_html(overview: Overview, viewer: Viewer, *, node: str, clock: str) -> str
 
 
 def _transfers(overview: Overview, viewer: Viewer) -> str:
-    heads = ["State", "Moved", "Rate", "For", "From → to", "Token"] + ["Name"] * viewer.is_admin
+    heads = ["State", "Moved", "Rate", "For", "From → to", "Token"] + ["Name"] * viewer.names
     rows = [
         [
             _state(transfer.state),
@@ -257,7 +262,7 @@ def _transfers(overview: Overview, viewer: Viewer) -> str:
             f"{_code(transfer.uploader)} → {_code(transfer.downloader) if transfer.downloader else '…'}",
             _code(viewer.token(transfer.token)),
         ]
-        + [f"<bdi>{escape(unquote(transfer.name))}</bdi>"] * viewer.is_admin
+        + [f"<bdi>{escape(unquote(transfer.name))}</bdi>"] * viewer.names
         for transfer in overview.transfers[:ROWS_MOST]
     ]
     total = overview.streaming + overview.waiting

@@ -7,6 +7,7 @@ fails until its patience ends, and then raises `StoreUnavailable`; no redis exce
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -19,7 +20,7 @@ from relay.errors import Error, Problem, StoreUnavailable
 from relay.flow import chunk_id, end_id, offset_of, trim_id
 from relay.keys import Keys, TransferKeys
 from relay.metrics import Metrics
-from relay.overview import NodeReport, Overview, Progress, TokenLife
+from relay.overview import NodeReport, Overview, Progress, TokenLife, by_urgency
 from relay.settings import Settings
 from relay.states import Answer, Outcome, State
 
@@ -44,6 +45,8 @@ _NODES_TTL = 3600.0
 _TOKENS_TTL = 3600.0
 #: Tokens that one beat of one node asks about, and for how many seconds no other node is asked about them.
 _OVER_MOST, _OVER_PAUSE = 1000, 10.0
+#: Commands that are sent together, where there is one for each of many keys.
+_BATCH = 2000
 #: Tokens on the status page.
 _LIVES_MOST = 50
 
@@ -407,13 +410,7 @@ class Store:
     async def lives(self, *, tokens: Sequence[str]) -> dict[str, float]:
         """The seconds that each of the tokens has left; 0 for one that is gone."""
 
-        async def ask() -> list[int]:
-            pipe = self._commands.pipeline(transaction=False)
-            for token in tokens:
-                pipe.pttl(self.keys.token(token))
-            return await pipe.execute()
-
-        left = await self._call(ask) if tokens else []
+        left = await self._each([self.keys.token(token) for token in tokens], lambda pipe, key: pipe.pttl(key))
         return {token: max(0, ms) / 1000 for token, ms in zip(tokens, left, strict=True)}
 
     async def enrol(self, *, lives: Mapping[str, float]) -> list[str]:
@@ -458,33 +455,68 @@ class Store:
         """Raises StoreUnavailable unless Redis answers a write."""
         await self.wake(node=node, about="check")
 
-    async def survey(self) -> tuple[dict[str, float], list[Transfer]]:
-        """All tokens with the seconds they have left, and all transfers.  Scans the keyspace: not for hot paths."""
+    async def transfers(self) -> list[Progress]:
+        """Every transfer; the rates are those that nodes report.  Scans the keyspace: for an operator's terminal."""
+        found = await self._scan("transfer")
+        hashes = await self._each(found, lambda pipe, key: pipe.hgetall(key))
+        live = [
+            self._transfer(token, name, _text(fields))
+            for (token, name), fields in zip(map(_parts, found), hashes, strict=True)
+            if fields
+        ]
+        acks = await self._each(
+            [transfer.keys.acks for transfer in live], lambda pipe, key: pipe.xrevrange(key, count=1)
+        )
+        reported = {progress.id: progress.rate for progress in (await self.overview()).transfers}
+        now = time.time()
+        return by_urgency(
+            Progress(
+                id=transfer.id,
+                token=transfer.token,
+                name=transfer.name,
+                state=transfer.state,
+                uploader=transfer.uploader,
+                downloader=transfer.downloader,
+                length=transfer.length,
+                delivered=_ack(ack[0]).position if ack else 0,
+                rate=reported.get(transfer.id, 0.0),
+                seconds=max(0, round(now - (transfer.joined or transfer.created))),
+            )
+            for transfer, ack in zip(live, acks, strict=True)
+        )
 
-        async def scan(pattern: str) -> list[str]:
+    async def tokens(self, *, beginning: str = "") -> list[TokenLife]:
+        """Every token (that begins so), the first to expire first.  Scans the keyspace, too."""
+        found = await self._scan("token", beginning)
+        lives = await self.lives(tokens=[token for token, _ in map(_parts, found)])
+        uses = await self._each(found, lambda pipe, key: pipe.hget(key, "uses"))
+        every = [
+            TokenLife(token, left, int(used or 0)) for (token, left), used in zip(lives.items(), uses, strict=True)
+        ]
+        return sorted((life for life in every if life.seconds > 0), key=lambda life: life.seconds)
+
+    async def _scan(self, kind: str, beginning: str = "") -> list[str]:
+        """All keys of a kind, of tokens that begin so."""
+
+        async def scan() -> list[str]:
+            pattern = f"{self.keys.prefix}:{kind}:{{{beginning}*"
             return [key.decode() async for key in self._commands.scan_iter(match=pattern, count=1000)]
 
-        async def ask() -> tuple[list[str], list[Any], list[str], list[Any]]:
-            tokens = await scan(f"{self.keys.prefix}:token:*")
-            transfers = await scan(f"{self.keys.prefix}:transfer:*")
-            pipe = self._commands.pipeline(transaction=False)
-            for key in tokens:
-                pipe.pttl(key)
-            for key in transfers:
-                pipe.hgetall(key)
-            results = await pipe.execute()
-            return tokens, results[: len(tokens)], transfers, results[len(tokens) :]
+        return sorted(set(await self._call(scan)))  # a SCAN may answer a key twice
 
-        tokens, lives, transfers, hashes = await self._call(ask)
-        life = {
-            key.partition("{")[2].rstrip("}"): left / 1000 for key, left in zip(tokens, lives, strict=True) if left > 0
-        }
-        live = []
-        for key, fields in zip(transfers, hashes, strict=True):
-            token, _, name = key.partition("{")[2].partition("}:")
-            if fields:
-                live.append(self._transfer(token, name, _text(fields)))
-        return life, live
+    async def _each(self, keys: Sequence[str], command: Callable[[Any, str], object]) -> list[Any]:
+        """The answers to one command for each key, some thousands in a round trip."""
+        answers: list[Any] = []
+        for begin in range(0, len(keys), _BATCH):
+
+            async def ask(batch: Sequence[str] = keys[begin : begin + _BATCH]) -> list[Any]:
+                pipe = self._commands.pipeline(transaction=False)
+                for key in batch:
+                    command(pipe, key)
+                return await pipe.execute()
+
+            answers += await self._call(ask)
+        return answers
 
     # -- how it is done ----------------------------------------------------------------------------------
 
@@ -554,6 +586,12 @@ class Store:
 def transfers_in(token_fields: Mapping[str, str]) -> list[tuple[str, str]]:
     """The names and ids of the live transfers that a token's fields list."""
     return [(field[9:], value) for field, value in token_fields.items() if field.startswith("transfer:")]
+
+
+def _parts(key: str) -> tuple[str, str]:
+    """The token and the name in a key."""
+    token, _, rest = key.partition("{")[2].partition("}")
+    return token, rest.removeprefix(":")
 
 
 def _sources() -> dict[str, str]:

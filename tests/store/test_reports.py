@@ -1,11 +1,11 @@
-"""report, enrol, lives, overview: what the status page reads, and that it needs no scan."""
+"""report, enrol, lives, overview, transfers, tokens: what operators see."""
 
-from relay.names import new_token
+from relay.names import new_id, new_token
 from relay.nodes import Node
 from relay.overview import Progress
 from relay.reports import Reports
 from relay.states import State
-from relay.store import Store
+from relay.store import Store, Transfer
 from tests.store.conftest import client
 
 
@@ -84,3 +84,25 @@ async def test_reports_tell_of_used_tokens_and_catch_up_with_those_that_live_lon
 async def test_an_overview_is_read_once_a_second(store: Store, token: str) -> None:
     reports = Reports(store.settings, store, Node(store.settings, store))
     assert await reports.overview() is await reports.overview()
+
+
+async def test_every_transfer(store: Store, token: str, transfer: Transfer) -> None:
+    await store.claim(transfer, node="up", length=30, media_type="", use=False)
+    second = store.transfer(token=token, name="a%3Ab", transfer_id=new_id())
+    await store.claim(second, node="up", length=None, media_type="", use=False)
+    await store.join(second, joiner=new_id(), node="down")
+    await store.append(second, end=10, data=b"0123456789")
+    await store.read(second, position=10, acknowledge=True, count=1, timeout=0.01)
+    streams, waits = await store.transfers()
+    assert (streams.id, streams.name, streams.token) == (second.id, "a%3Ab", token)
+    assert (streams.state, streams.uploader, streams.downloader) == (State.STREAMING, "up", "down")
+    assert (streams.delivered, streams.length) == (10, None)
+    assert (waits.id, waits.state, waits.length, waits.downloader) == (transfer.id, State.WAITING, 30, "")
+
+
+async def test_every_token_or_those_that_begin_so(store: Store, token: str) -> None:
+    other = new_token()
+    await store.mint(token=other)
+    await client(store).pexpire(store.keys.token(other), 5000)
+    assert [life.token for life in await store.tokens()] == [other, token]
+    assert [life.token for life in await store.tokens(beginning=token[:10])] == [token]

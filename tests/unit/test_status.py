@@ -8,7 +8,7 @@ import pytest
 
 from relay.overview import NodeReport, Overview, Progress, TokenLife
 from relay.states import State
-from relay.status import ROWS_MOST, Viewer, as_html, as_json, as_text, duration, size
+from relay.status import OPERATOR, ROWS_MOST, STRANGER, Viewer, as_html, as_json, as_text, duration, size
 
 TOKEN = "SecretTokenOf22Letters"
 STREAM = Progress(
@@ -26,7 +26,6 @@ STREAM = Progress(
 WAITING = replace(STREAM, id="waits", state=State.WAITING, downloader="", delivered=0, rate=0, seconds=90.0)
 NODE = NodeReport("a", alive=True, host="inner-host", version="1", waiting=1, streaming=1, uploading=1, rate_out=512.0)
 OVERVIEW = Overview.of([NODE, NodeReport("z", alive=False)], [WAITING, STREAM], [TokenLife(TOKEN, 61.0, 2)], 1)
-STRANGER, OPERATOR = Viewer(), Viewer(is_admin=True)
 
 
 def every_form(overview: Overview, viewer: Viewer) -> list[str]:
