@@ -4,10 +4,12 @@ import contextlib
 from collections.abc import AsyncIterator
 
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from relay import http
+from relay.logs import RequestLog
 from relay.nodes import Node
 from relay.operator import Operator
 from relay.protocol import HANGUPS
@@ -73,6 +75,7 @@ def create_app(settings: Settings, store: Store | None = None) -> Starlette:
             route("/readyz", {"GET": http.readyz, "HEAD": http.readyz}),
             *(route(path, {"GET": http.not_found}) for path in ("/favicon.ico", "/robots.txt")),
         ],
+        middleware=[Middleware(RequestLog)],
         lifespan=lifespan,
     )
     app.router.redirect_slashes = False

@@ -19,6 +19,7 @@ from uvicorn.server import HANDLED_SIGNALS
 from relay import __version__
 from relay.app import create_app
 from relay.commands import cancel, nodes, parse_settings, ps, revoke, tokens
+from relay.logs import set_up
 from relay.protocol import Protocol
 from relay.service import Relay
 from relay.settings import Settings
@@ -66,11 +67,7 @@ def serve(**flags: str | None) -> None:
     Every option is an environment variable too; a flag wins over it. Times are in seconds, sizes in bytes.
     """
     settings = parse_settings(flags)
-    logging.basicConfig(
-        level=settings.log_level.upper(),
-        format="%(asctime)s %(levelname)s %(name)s %(message)s",
-        stream=sys.stderr,
-    )
+    set_up(level=settings.log_level, form=settings.log_format)
     _allow_descriptors()
     app = create_app(settings)
     if settings.redis_url:

@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from relay.connection import Connection
 from relay.delivery import Delivery
 from relay.errors import Error, Problem
+from relay.logs import note
 from relay.names import content_disposition, encode_name, parse_name, parse_token
 from relay.service import Relay
 from relay.states import Outcome
@@ -122,6 +123,7 @@ def endpoint(relay: Relay, methods: dict[str, Handler]) -> ASGIApp:
 async def _render(exchange: Exchange, problem: Problem, headers: dict[str, str]) -> None:
     """The one place where an error becomes an answer."""
     spec = problem.error.value
+    note(reason=problem.error.type)
     exchange.relay.metrics.rejections.labels(problem.error.type).inc()
     if spec.retry_after is not None:
         headers["retry-after"] = str(spec.retry_after)

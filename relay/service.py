@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 
 from relay.connection import Connection
 from relay.errors import Error, Problem, StoreUnavailable
+from relay.logs import note
 from relay.names import new_id, new_token
 from relay.states import Answer, Outcome
 from relay.store import Final, Transfer
@@ -43,6 +44,7 @@ class Relay(Work):
         if length is not None and 0 < self.settings.max_upload < length:
             raise Problem(Error.TOO_LARGE, most=self.settings.max_upload)
         transfer = self.store.transfer(token=token, name=name, transfer_id=new_id())
+        note(transfer=transfer.id)
         with self.taking():
             return await Upload(self, transfer, body, client).run(length=length, media_type=media_type)
 
@@ -67,6 +69,7 @@ class Relay(Work):
                     if transfer is not None:
                         sink.check(transfer)
                     if transfer is not None and await self._join(transfer, joiner := new_id()):
+                        note(transfer=transfer.id)
                         outcome = await Download(self, transfer, joiner, sink, client).run()
                         if sink.begun or outcome is not Outcome.UPLOADER_GONE:
                             return outcome
