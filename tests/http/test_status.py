@@ -49,6 +49,11 @@ def find(nodes: Cluster, token: str, state: str, delivered: int = 0) -> dict[str
     return next((t for t in status(nodes)["transfers"] if wanted.items() <= t.items()), {})
 
 
+def find_token(nodes: Cluster, token: str) -> dict[str, Any]:
+    """The token as it is shown; empty where it is not."""
+    return next((life for life in status(nodes)["expiring"] if life["token"] == token), {})
+
+
 def test_a_transfer_from_its_wait_to_its_end(nodes: Cluster) -> None:
     """It is seen from any node, wherever its clients are."""
     token = nodes.token()
@@ -72,17 +77,14 @@ def test_a_transfer_from_its_wait_to_its_end(nodes: Cluster) -> None:
 def test_a_token_from_its_making_to_its_end(nodes: Cluster) -> None:
     token = nodes.token()
 
-    def life() -> dict[str, Any]:
-        return next((life for life in status(nodes)["expiring"] if life["token"] == token), {})
-
-    made = wait_until(life, "the token to be shown")
+    made = wait_until(lambda: find_token(nodes, token), "the token to be shown")
     assert 1190 <= made["expires_in"] <= 1200
     httpx.get(nodes.url(0, token, "x") + "?wait=0")
-    wait_until(lambda: life()["uses"] == 1, "its use to be shown")
+    wait_until(lambda: find_token(nodes, token)["uses"] == 1, "its use to be shown")
     before = status(nodes)["tokens"]
     httpx.delete(nodes.url(0, token))
     wait_until(lambda: status(nodes)["tokens"] < before, "it to be counted no more")
-    assert not life()
+    assert not find_token(nodes, token)
 
 
 @pytest.mark.parametrize("accept", FORMS)
@@ -149,3 +151,19 @@ def test_the_policy_of_the_page_allows_its_own_style_and_script_only(nodes: Clus
         digest = base64.b64encode(hashlib.sha256(inline.encode()).digest()).decode()
         assert f"{element}-src 'sha256-{digest}'" in policy
     assert not re.findall(r"""(?:src|href)=["']?https?:""", answer.text), "no outside resources"
+
+
+def test_it_scans_no_keyspace(nodes: Cluster) -> None:
+    """What it costs is in nodes, not in transfers."""
+    assert nodes.redis is not None
+    token = nodes.token()
+
+    def calls() -> dict[str, int]:
+        assert nodes.redis is not None
+        return {name: stats["calls"] for name, stats in nodes.redis.info("commandstats").items()}
+
+    before = calls()
+    wait_until(lambda: find_token(nodes, token), "an overview that was read since")
+    grown = {name.removeprefix("cmdstat_") for name, count in calls().items() if count > before.get(name, 0)}
+    assert "zcard" in grown
+    assert not grown & {"scan", "keys", "hscan", "zscan", "sscan"}
