@@ -34,7 +34,8 @@ class Progress:
     @classmethod
     def load(cls, transfer_id: str, text: str) -> Self:
         fields = json.loads(text)
-        return cls(id=transfer_id, **fields | {"state": State(fields["state"])})
+        fields["state"] = State(fields["state"])
+        return cls(transfer_id, **fields)
 
     @property
     def share(self) -> float | None:

@@ -446,7 +446,7 @@ class Store:
         reports, transfers = [], []
         for node in nodes:
             reports.append(NodeReport.load(node, _text(next(results))))
-            transfers += [Progress.load(field.decode(), text) for field, text in next(results).items()]
+            transfers += [Progress.load(transfer_id, text) for transfer_id, text in _text(next(results)).items()]
         lives = [TokenLife(token, next(results) / 1000, int(next(results) or 0)) for token in tokens]
         alive = [life for life in lives if life.seconds > 0]
         return Overview.of(reports, transfers, alive, count - len(lives) + len(alive))
