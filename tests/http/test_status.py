@@ -43,9 +43,9 @@ def status(nodes: Cluster, node: int = 0) -> dict[str, Any]:
     return answer
 
 
-def find(nodes: Cluster, token: str, state: str, delivered: int = 0) -> dict[str, Any]:
+def find(nodes: Cluster, token: str, state: str) -> dict[str, Any]:
     """The transfer as it is shown; empty where it is not."""
-    wanted = {"token": token, "state": state, "delivered": delivered}
+    wanted = {"token": token, "state": state}
     return next((t for t in status(nodes)["transfers"] if wanted.items() <= t.items()), {})
 
 
@@ -63,7 +63,10 @@ def test_a_transfer_from_its_wait_to_its_end(nodes: Cluster) -> None:
         with Curl("-N", nodes.url(1, token, "my%20file")) as download:
             upload.write(b"x" * 100)
             assert download.read(100) == b"x" * 100
-            streaming = wait_until(lambda: find(nodes, token, "streaming", delivered=100), "its bytes to be shown")
+            upload.write(b"y")  # with which it learns of the acknowledgement
+            assert download.read(1) == b"y"
+            wait_until(lambda: find(nodes, token, "streaming").get("delivered", 0) >= 100, "its bytes to be shown")
+            streaming = find(nodes, token, "streaming")
             assert (streaming["uploader"], streaming["downloader"], streaming["length"]) == ("open", "closed", None)
             assert status(nodes, 1)["streaming"] == 1
             by_node = {node["node"]: node for node in status(nodes)["nodes"]}

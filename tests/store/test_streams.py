@@ -156,7 +156,7 @@ async def test_touch_finds_what_a_rollback_lost(store: Store, transfer: Transfer
         assert outcome is (None if is_there else Outcome.STORE_LOST), written
     await store.finish(transfer, total=12)
     await read(store, transfer, 12, acknowledge=True)
-    assert await store.touch(transfer, written="12-1") == Touched(None, State.STREAMING, "down")
+    assert await store.touch(transfer, written="12-1") == Touched(None, State.STREAMING, "down", position=12)
 
 
 async def test_touch_tells_revoked_from_lost(store: Store, streaming: Transfer) -> None:
