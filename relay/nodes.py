@@ -16,6 +16,7 @@ from typing import Protocol
 
 from relay import __version__
 from relay.errors import StoreUnavailable
+from relay.flow import Meter
 from relay.overview import Progress
 from relay.settings import Settings
 from relay.states import Outcome, State
@@ -107,7 +108,7 @@ class Node:
         self._settings = settings
         self._store = store
         self._started = int(time.time())
-        self._moved = (time.monotonic(), 0, 0)
+        self._meter_in, self._meter_out = Meter(time.monotonic()), Meter(time.monotonic())
         self._listeners: dict[str, set[Listener]] = defaultdict(set)
         self._roll = Roll(self.id, death=settings.node_death, heartbeat=settings.heartbeat)
 
@@ -179,6 +180,7 @@ class Node:
                 await self._store.sign_off(node=self.id)
 
     def _facts(self) -> dict[str, str | int]:
+        now = time.monotonic()
         return {
             "host": socket.gethostname(),
             "version": __version__,
@@ -186,17 +188,9 @@ class Node:
             "waiting": len(self.uploads[State.WAITING]),
             "streaming": len(self.uploads[State.STREAMING]) + len(self.downloads),
             "uploading": len(self.uploads[State.STREAMING]),
-            **self._rates(time.monotonic()),
+            "rate_in": self._meter_in.read(self.received, now),
+            "rate_out": self._meter_out.read(self.delivered, now),
             **{outcome: self.counts[outcome] for outcome in Outcome},
-        }
-
-    def _rates(self, now: float) -> dict[str, int]:
-        """Bytes a second since the last beat."""
-        (then, received, delivered), self._moved = self._moved, (now, self.received, self.delivered)
-        seconds = max(now - then, 0.001)
-        return {
-            "rate_in": round((self.received - received) / seconds),
-            "rate_out": round((self.delivered - delivered) / seconds),
         }
 
     async def _beat(self) -> None:

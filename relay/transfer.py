@@ -6,14 +6,13 @@ transfer alive and watches for its end from outside.
 
 import asyncio
 import contextlib
-import math
 import time
 from collections.abc import AsyncIterator, Iterator
 from typing import Any, Protocol
 
 from relay.connection import Connection
 from relay.errors import Error, Problem, StoreUnavailable, problem_for_downloader, problem_for_uploader
-from relay.flow import Buffer, Window, chunk_id, end_id, follows
+from relay.flow import Buffer, Meter, Window, chunk_id, end_id, follows
 from relay.nodes import Listener
 from relay.overview import Progress
 from relay.states import Outcome, State
@@ -34,8 +33,6 @@ _DOUBT, _DOUBT_PAUSE = 2.0, 0.05
 #: Seconds for which a client that may have left behind unread bytes is probed before its node vouches for it
 #: regardless (less than _DOUBT), and between probes.
 _PROBING, _PROBE_PAUSE = 1.5, 0.3
-#: Seconds over which the rate that operators see is smoothed.
-_SMOOTHING = 5.0
 
 
 class ClientGone(Exception):
@@ -144,8 +141,7 @@ class Upload(_Side):
         self._ack_id = "0-1"
         #: Since when (monotonic seconds) somebody who wants our name has been asking whether our client lives.
         self._asked: float | None = None
-        #: When (monotonic seconds) `progress` was last asked for, the bytes it told, and the bytes a second.
-        self._told = (_now(), 0, 0.0)
+        self._meter = Meter(_now())
 
     async def run(self, *, length: int | None, media_type: str) -> int:
         """Claims, waits, streams, settles.  Answers the bytes sent."""
@@ -188,11 +184,7 @@ class Upload(_Side):
         raise problem_for_uploader(outcome, sent=self._window.acknowledged, seconds=seconds, most=settings.max_upload)
 
     def progress(self, now: float) -> Progress:
-        """How far it is, for operators.  The rate is smoothed over some seconds, as buffers take bytes in bursts."""
-        then, delivered, rate = self._told
-        seconds = max(now - then, 0.001)
-        rate += (1 - math.exp(-seconds / _SMOOTHING)) * ((self._window.acknowledged - delivered) / seconds - rate)
-        self._told = (now, self._window.acknowledged, rate)
+        """How far it is at `now`, for operators."""
         return Progress(
             id=self.transfer.id,
             token=self.transfer.token,
@@ -202,7 +194,7 @@ class Upload(_Side):
             downloader=self.peer,
             length=self._length,
             delivered=self._window.acknowledged,
-            rate=round(rate),
+            rate=self._meter.read(self._window.acknowledged, now),
             seconds=round(now - self._since, 1),
         )
 
