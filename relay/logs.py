@@ -65,7 +65,8 @@ class RequestLog:
         try:
             await self._app(scope, receive, send_with_id)
         finally:
-            level = logging.DEBUG if scope["path"] in _ROUTINE else logging.INFO
+            is_routine = scope["path"] in _ROUTINE and status != 401  # noqa: PLR2004 (somebody tries secrets)
+            level = logging.DEBUG if is_routine else logging.INFO
             seconds = round(time.monotonic() - begun, 3)
             answer = {"status": status} if status else {"left": True}
             log.log(level, "answered", extra=fields(method=scope["method"], **answer, seconds=seconds))

@@ -22,7 +22,9 @@ TOKEN = "0123456789abcdefABCDEF"
 
 @pytest.fixture(scope="module")
 def node() -> Iterator[Cluster]:
-    cluster = Cluster([NodeProcess("alone", settings={"log_format": "auto"})], None, "relay")
+    cluster = Cluster(
+        [NodeProcess("alone", settings={"log_format": "auto", "admin_secret": "admin-secret"})], None, "relay"
+    )
     yield cluster
     cluster.stop()
 
@@ -61,6 +63,15 @@ def test_a_rejection_says_why(node: Cluster) -> None:
     answer = httpx.put(node.url(0, "A" * 22, "x"), content=b"x")
     (line,) = wait_until(lambda: lines(node, request=answer.headers["x-request-id"]), "the request's line")
     assert (line["status"], line["reason"]) == (401, "unknown_token")
+
+
+def test_what_is_asked_every_second_leaves_no_line_but_guessed_secrets_do(node: Cluster) -> None:
+    for path in ("/healthz", "/readyz", "/metrics", "/"):
+        httpx.get(node[0].url + path, headers={"x-request-id": "routine"})
+    httpx.get(node[0].url, headers={"x-request-id": "guess", "authorization": "Bearer guessed"})
+    (line,) = wait_until(lambda: lines(node, request="guess"), "the request's line")
+    assert (line["status"], line["reason"]) == (401, "operators_only")
+    assert not lines(node, request="routine")
 
 
 @pytest.mark.parametrize("given", ["", "a b", 'x"y', "x" * 65, "ä"])
