@@ -168,8 +168,8 @@ def as_text(overview: Overview, viewer: Viewer) -> str:
 def _summary(overview: Overview) -> str:
     alive = sum(node.alive for node in overview.nodes)
     return (
-        f"{overview.streaming} streaming, {overview.waiting} waiting, {overview.tokens} tokens, "
-        f"{size(overview.rate)}/s, {alive} nodes"
+        f"streaming {overview.streaming}  waiting {overview.waiting}  tokens {overview.tokens}  nodes {alive}  "
+        f"delivering {size(overview.rate)}/s"
     )
 
 

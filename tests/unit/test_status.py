@@ -60,7 +60,7 @@ def test_what_streams_comes_first_and_counts_are_of_all() -> None:
 
 def test_text() -> None:
     assert as_text(OVERVIEW, STRANGER).splitlines() == [
-        "1 streaming, 1 waiting, 1 tokens, 512 B/s, 1 nodes",
+        "streaming 1  waiting 1  tokens 1  nodes 1  delivering 512 B/s",
         "",
         "ID                STATE      MOVED                    RATE     FOR         UPLOADER  DOWNLOADER  TOKEN",
         "0123456789abcdef  streaming  1.0 KiB of 4.0 KiB  25%  512 B/s  2 s         a         b           Secr…",
@@ -88,7 +88,7 @@ def test_a_page_is_bounded_and_says_how_many_there_are() -> None:
 
 def test_an_empty_cluster_says_so() -> None:
     text, data, page = every_form(Overview.of([], [], [], 0), STRANGER)
-    assert text.startswith("0 streaming, 0 waiting, 0 tokens")
+    assert text.startswith("streaming 0  waiting 0  tokens 0")
     assert json.loads(data)["transfers"] == []
     assert "Nobody is transferring anything." in page
 
