@@ -57,14 +57,14 @@ def streams(cluster: Cluster, token: str) -> Iterator[tuple[Curl, Curl]]:
             yield upload, download
 
 
-def test_ps(relay: Relay, token: str, streams: tuple[Curl, Curl]) -> None:
+def test_ps(cluster: Cluster, relay: Relay, token: str, streams: tuple[Curl, Curl]) -> None:
     def mine() -> dict[str, Any]:
         return next(transfer for transfer in relay.json("ps") if transfer["token"] == token)
 
     wait_until(lambda: mine()["delivered"] == 100, "the acknowledgement")
     shown = mine()
     assert (shown["name"], shown["state"], shown["length"]) == ("a b", "streaming", None)
-    assert (shown["uploader"], shown["downloader"]) == ("a", "b")
+    assert (shown["uploader"], shown["downloader"]) == (cluster[0].id, cluster[1].id)
     status, text = relay("ps")
     assert status == 0
     assert text.startswith("ID ")
@@ -73,8 +73,8 @@ def test_ps(relay: Relay, token: str, streams: tuple[Curl, Curl]) -> None:
     assert token not in text
 
 
-def test_nodes(relay: Relay) -> None:
-    assert {"a", "b", "c"} <= {node["node"] for node in relay.json("nodes") if node["alive"]}
+def test_nodes(cluster: Cluster, relay: Relay) -> None:
+    assert {node.id for node in cluster.nodes} <= {node["node"] for node in relay.json("nodes") if node["alive"]}
     status, text = relay("nodes")
     assert (status, text.split()[0]) == (0, "NODE")
 

@@ -59,7 +59,7 @@ def test_a_transfer_from_its_wait_to_its_end(nodes: Cluster) -> None:
     token = nodes.token()
     with Curl("-T", "-", nodes.url(0, token, "my%20file"), pipe=True) as upload:
         waiting = wait_until(lambda: find(nodes, token, "waiting"), "the upload to be shown")
-        assert (waiting["name"], waiting["uploader"], waiting["downloader"]) == ("my file", "open", None)
+        assert (waiting["name"], waiting["uploader"], waiting["downloader"]) == ("my file", nodes[0].id, None)
         with Curl("-N", nodes.url(1, token, "my%20file")) as download:
             upload.write(b"x" * 100)
             assert download.read(100) == b"x" * 100
@@ -67,10 +67,11 @@ def test_a_transfer_from_its_wait_to_its_end(nodes: Cluster) -> None:
             assert download.read(1) == b"y"
             wait_until(lambda: find(nodes, token, "streaming").get("delivered", 0) >= 100, "its bytes to be shown")
             streaming = find(nodes, token, "streaming")
-            assert (streaming["uploader"], streaming["downloader"], streaming["length"]) == ("open", "closed", None)
+            assert (streaming["uploader"], streaming["downloader"]) == (nodes[0].id, nodes[1].id)
+            assert streaming["length"] is None
             assert status(nodes, 1)["streaming"] == 1
             by_node = {node["node"]: node for node in status(nodes)["nodes"]}
-            assert (by_node["open"]["streaming"], by_node["closed"]["streaming"]) == (1, 1)
+            assert (by_node[nodes[0].id]["streaming"], by_node[nodes[1].id]["streaming"]) == (1, 1)
             upload.close()
             assert download.finish()[0] == 0
     wait_until(lambda: not status(nodes)["transfers"], "it to be gone")
@@ -137,7 +138,7 @@ def test_a_node_that_is_killed_is_shown_as_lost(nodes: Cluster) -> None:
     other.wait_ready()
 
     def alive() -> bool | None:
-        return next((node["alive"] for node in status(nodes)["nodes"] if node["node"] == "victim"), None)
+        return next((node["alive"] for node in status(nodes)["nodes"] if node["node"] == other.id), None)
 
     wait_until(alive, "the node to be shown")
     other.process.kill()
