@@ -61,7 +61,7 @@ class Clients(NamedTuple):
 def connect(settings: Settings) -> Clients:
     """Clients for `settings.redis_url`.  They connect at their first command, not here.
 
-    Retries are off: `Store._call` repeats, and knows for how long.  So are time-outs, for the same reason.
+    Retries are off: `Store.call` repeats, and knows for how long.  So are time-outs, for the same reason.
     Maintenance notifications are off because redis-py 8.1.0 hands out dead connections with them (its
     issue 4252).
     """
@@ -75,6 +75,7 @@ def connect(settings: Settings) -> Clients:
         "socket_connect_timeout": COMMAND_TIMEOUT,
         "maint_notifications_config": MaintNotificationsConfig(enabled=False),
         "client_name": settings.node,
+        "socket_read_size": 1024 * 1024,  # at 64 KiB a read of four chunks took seventeen rounds of the event loop
     }
     if scheme != "unix":
         options["socket_keepalive"] = True

@@ -108,11 +108,14 @@ class Connection:
 
     def read_on(self) -> None:
         """Called by the protocol after each piece of a body: it has stopped reading if 64 KiB are untaken."""
-        if not self._reads_ahead or self._protocol is None or self._hangups is None or self._protocol.cycle is None:
-            return
-        self._hangups.read_ahead[self] = size = len(self._protocol.cycle.body)
-        if size < _AHEAD_MOST and self._hangups.may_read_ahead:
-            self._protocol.flow.resume_reading()
+        if self._reads_ahead and self._protocol is not None and self._hangups is not None:
+            self._hangups.read_ahead[self] = self._untaken
+            if self._untaken() < _AHEAD_MOST and self._hangups.may_read_ahead:
+                self._protocol.flow.resume_reading()
+
+    def _untaken(self) -> int:
+        """Bytes of the body that have been read and not been taken."""
+        return len(self._protocol.cycle.body) if self._protocol is not None and self._protocol.cycle is not None else 0
 
     def progress(self) -> int:
         """Bytes the client's machine has acknowledged since it connected; 0 where that cannot be asked."""

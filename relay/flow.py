@@ -9,6 +9,8 @@ after the last entry, so `TOTAL-1` for a whole upload.
 import math
 from collections import deque
 
+#: Chunks of one write or read at most: what a side has in memory, and what one round trip to Redis brings.
+BATCH = 4
 #: Bytes of one stream entry at most.  An entry of exactly 262,144 bytes takes 25 % more of Redis's memory
 #: than one that leaves room for the entry's header (measured with MEMORY USAGE on Redis 7.0).
 CHUNK = 256 * 1024 - 512
@@ -94,8 +96,7 @@ class Meter:
 class Buffer:
     """Bytes that have arrived and not been written yet, first in, first out, without copying what fits.
 
-    `full` says when the producer should pause: two chunks, so that a whole one is ready while the one
-    before it is being written.
+    `full` says when the producer should pause: when there is enough for the next write.
     """
 
     def __init__(self, chunk: int = CHUNK) -> None:
@@ -108,7 +109,7 @@ class Buffer:
 
     @property
     def full(self) -> bool:
-        return self._size >= 2 * self._chunk
+        return self._size >= BATCH * self._chunk
 
     def add(self, piece: bytes) -> None:
         if piece:

@@ -317,10 +317,10 @@ class ResponseSink:
         await self._send({"type": "http.response.start", "status": 200, "headers": raw})
         self.begun = True
 
-    async def write(self, data: bytes) -> None:
+    async def write(self, data: bytes | memoryview) -> None:
         await self._send({"type": "http.response.body", "body": data, "more_body": True})
 
-    async def finish(self, data: bytes) -> None:
+    async def finish(self, data: bytes | memoryview) -> None:
         """Completes the response, and finds out whether the client took all of it."""
         client, patience = self._exchange.client, self._exchange.relay.settings.stall
         with Delivery(client) as delivery:

@@ -1,7 +1,7 @@
 """The only module that gives Redis commands.  Each public method is one verb, typed and keyword-only.
 
 Every verb may be repeated safely, because a reply can be lost after the command was carried out: scripts
-compare ids, and stream entries carry their offsets as IDs.  So one loop, `Store._call`, repeats whatever
+compare ids, and stream entries carry their offsets as IDs.  So one loop, `Store.call`, repeats whatever
 fails until its patience ends, and then raises `StoreUnavailable`; no redis exception leaves this module.
 """
 
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any, Self, TypeVar
 
-from redis.exceptions import OutOfMemoryError, RedisError, ResponseError
+from redis.exceptions import ExecAbortError, OutOfMemoryError, RedisError, ResponseError
 
 from relay.clients import COMMAND_TIMEOUT, PASSING, Clients, connect
 from relay.errors import Error, Problem, StoreUnavailable
@@ -23,6 +23,7 @@ from relay.metrics import Metrics
 from relay.overview import NodeReport, Overview, Progress, TokenLife, by_urgency
 from relay.settings import Settings
 from relay.states import Answer, Outcome, State
+from relay.streams import Ack, Entry
 
 log = logging.getLogger("relay.store")
 
@@ -69,24 +70,6 @@ class Transfer:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
-    """One stream entry: a chunk ending at byte offset `end`, or, with `outcome`, the end of the stream."""
-
-    end: int
-    data: bytes = b""
-    outcome: Outcome | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Ack:
-    """How far the downloader is, in bytes, and how it ended, if it has.  `id` is the entry's, to wait beyond."""
-
-    id: str
-    position: int
-    outcome: Outcome | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Holder:
     """What a refused claim learns: who holds the name, when its client was last found alive, and what time it
     is, both in milliseconds of Redis's clock."""
@@ -124,8 +107,8 @@ class Store:
         self.keys = Keys(settings.prefix)
         self.metrics = Metrics()
         self._clients = clients
-        self._commands = clients.commands
-        self._blocking = clients.blocking
+        self.commands = clients.commands
+        self.blocking = clients.blocking
         self._scripts = {name: clients.commands.register_script(source) for name, source in _sources().items()}
 
     @classmethod
@@ -146,12 +129,12 @@ class Store:
         """The seconds the token has left and its fields; None where it is gone.  Does not use it."""
 
         async def ask() -> list[Any]:
-            pipe = self._commands.pipeline(transaction=False)
+            pipe = self.commands.pipeline(transaction=False)
             pipe.pttl(self.keys.token(token))
             pipe.hgetall(self.keys.token(token))
             return await pipe.execute()
 
-        left, fields = await self._call(ask)
+        left, fields = await self.call(ask)
         return (left / 1000, _text(fields)) if left >= 0 else None
 
     async def revoke(self, *, token: str) -> list[tuple[str, str]] | None:
@@ -165,6 +148,10 @@ class Store:
     def transfer(self, *, token: str, name: str, transfer_id: str) -> Transfer:
         """The identity of a transfer, before Redis knows of it."""
         return Transfer(token=token, name=name, id=transfer_id, keys=self.keys.of(token, name, transfer_id))
+
+    def stream(self, transfer: Transfer) -> "RedisStream":
+        """The transfer's stream, for either side."""
+        return RedisStream(self, transfer.keys)
 
     async def claim(
         self,
@@ -225,16 +212,16 @@ class Store:
         arguments: list[str | int] = [transfer.id, joiner, node, _ms(_JOINED_TTL), self._lease]
         return Answer((await self._run("join", transfer.keys.all(), arguments)).decode())
 
-    async def touch(self, transfer: Transfer, *, written: str = "", joiner: str = "") -> Touched:
+    async def touch(self, transfer: Transfer, *, written: str = "", joiner: str = "", position: int = 0) -> Touched:
         """Says whether the transfer lives, as this side knows it, and renews what this side keeps alive.
 
-        An upload that streams tells the ID of the last entry it has `written`, a download its `joiner`; an upload
-        that still waits tells nothing.
+        An upload that streams tells the ID of the last entry it has `written`, a download its `joiner` and the
+        `position` up to which it has handed over; an upload that still waits tells nothing.
         """
         answer = await self._run(
             "touch",
             transfer.keys.all(),
-            [transfer.id, written, joiner, _ms(self.settings.token_floor), self._lease],
+            [transfer.id, written, joiner, position, _ms(self.settings.token_floor), self._lease],
             patience=self.settings.transfer_patience,
         )
         match [part.decode() for part in answer]:
@@ -282,77 +269,7 @@ class Store:
 
     async def forget(self, *streams: str) -> None:
         """Deletes streams that nobody will read any more."""
-        await self._call(lambda: self._commands.unlink(*streams), patience=self.settings.transfer_patience)
-
-    # -- the streams -------------------------------------------------------------------------------------
-
-    async def append(self, transfer: Transfer, *, end: int, data: bytes | memoryview) -> Ack | None:
-        """Writes the chunk that ends at byte offset `end`, and looks at the downloader's progress.
-
-        None: the stream is gone, so the transfer is over.
-        """
-        return await self._write(transfer, chunk_id(end), {"d": data})
-
-    async def finish(self, transfer: Transfer, *, total: int) -> Ack | None:
-        """Writes the last entry of a whole upload of `total` bytes.  None: the stream is gone."""
-        return await self._write(transfer, end_id(total), {"end": Outcome.COMPLETE.value})
-
-    async def _write(self, transfer: Transfer, entry_id: str, fields: dict[Any, Any]) -> Ack | None:
-        async def write() -> list[Any]:
-            pipe = self._commands.pipeline(transaction=False)
-            pipe.xadd(transfer.keys.chunks, fields, id=entry_id, nomkstream=True)
-            pipe.xrevrange(transfer.keys.acks, count=1)
-            written, acks = await pipe.execute(raise_on_error=False)
-            if _is_refused_id(written):
-                # It is there already: this is a repeat of a write whose reply was lost; or an end marker
-                # stands behind it, and then the acks say so too.
-                written = entry_id.encode()
-            return [_result(written), _result(acks)]
-
-        written, acks = await self._call(write, patience=self.settings.transfer_patience)
-        return None if written is None or not acks else _ack(acks[0])
-
-    async def acks(self, transfer: Transfer, *, after: str, timeout: float) -> Ack | None:
-        """Waits up to `timeout` seconds for progress beyond the entry with ID `after`, or for the end."""
-
-        async def read() -> Any:
-            return await self._blocking.xread({transfer.keys.acks: after}, block=_ms(timeout))
-
-        reply = await self._call(read, patience=self.settings.transfer_patience, blocks=timeout)
-        return _ack(reply[0][1][-1]) if reply else None
-
-    async def read(
-        self, transfer: Transfer, *, position: int, acknowledge: bool, count: int, timeout: float
-    ) -> list[Entry]:
-        """Waits up to `timeout` seconds for up to `count` entries after byte offset `position`.
-
-        `acknowledge` first tells the uploader's node that everything up to `position` was handed over, and
-        trims it away: one round trip for both.
-        """
-
-        async def read() -> list[Any]:
-            pipe = self._blocking.pipeline(transaction=False)
-            if acknowledge:
-                pipe.xtrim(transfer.keys.chunks, minid=trim_id(position), approximate=False)
-                pipe.xadd(
-                    transfer.keys.acks,
-                    {"to": position},
-                    id=chunk_id(position),
-                    maxlen=1,
-                    approximate=False,
-                    nomkstream=True,
-                )
-            pipe.xread({transfer.keys.chunks: chunk_id(position)}, count=count, block=_ms(timeout))
-            results = await pipe.execute(raise_on_error=False)
-            for result in results[:-1]:
-                # A repeat, or an end marker stands there: the next entry, or touch(), will tell.  Without memory
-                # for it, it is said again with the next read: what is in Redis must be read to make room.
-                if not _is_refused_id(result) and not _is_out_of_memory(result):
-                    _result(result)
-            return list(_result(results[-1]) or [])
-
-        reply = await self._call(read, patience=self.settings.transfer_patience, blocks=timeout)
-        return [_entry(entry) for entry in reply[0][1]] if reply else []
+        await self.call(lambda: self.commands.unlink(*streams), patience=self.settings.transfer_patience)
 
     # -- nodes -------------------------------------------------------------------------------------------
 
@@ -369,12 +286,12 @@ class Store:
 
     async def is_beating(self, *, node: str) -> bool:
         """Whether a node has beaten lately, asked of Redis: for one that is not on our list yet."""
-        return bool(await self._call(lambda: self._commands.exists(self.keys.node(node))))
+        return bool(await self.call(lambda: self.commands.exists(self.keys.node(node))))
 
     async def sign_off(self, *, node: str) -> None:
         """Takes a node that ends off the list, and its inbox away."""
 
-        await self._call(lambda: self._commands.zrem(self.keys.nodes, node))
+        await self.call(lambda: self.commands.zrem(self.keys.nodes, node))
         for key in (self.keys.node(node), self.keys.inbox(node), self.keys.uploads(node)):  # in slots of their own
             await self.forget(key)
 
@@ -389,12 +306,12 @@ class Store:
         """
 
         async def read() -> list[Any]:
-            pipe = self._blocking.pipeline(transaction=False)
+            pipe = self.blocking.pipeline(transaction=False)
             pipe.xtrim(self.keys.inbox(node), minid=after, approximate=False)
             pipe.xread({self.keys.inbox(node): after}, count=1000, block=_ms(timeout))
             return list((await pipe.execute())[1])
 
-        reply = await self._call(read, patience=0, blocks=timeout)
+        reply = await self.call(read, patience=0, blocks=timeout)
         if not reply:
             return after, []
         entries = reply[0][1]
@@ -423,17 +340,17 @@ class Store:
         """The cluster as its nodes report it.  Its cost is in nodes, not in transfers or tokens."""
 
         async def first() -> list[Any]:
-            pipe = self._commands.pipeline(transaction=False)
+            pipe = self.commands.pipeline(transaction=False)
             pipe.zrange(self.keys.nodes, 0, -1)
             pipe.zcard(self.keys.tokens)
             pipe.zrange(self.keys.tokens, 0, _LIVES_MOST - 1)
             return await pipe.execute()
 
-        names, count, tokens = await self._call(first)
+        names, count, tokens = await self.call(first)
         nodes, tokens = [name.decode() for name in names], [token.decode() for token in tokens]
 
         async def second() -> list[Any]:
-            pipe = self._commands.pipeline(transaction=False)
+            pipe = self.commands.pipeline(transaction=False)
             for node in nodes:
                 pipe.hgetall(self.keys.node(node))
                 pipe.hgetall(self.keys.uploads(node))
@@ -442,7 +359,7 @@ class Store:
                 pipe.hget(self.keys.token(token), "uses")
             return await pipe.execute()
 
-        results = iter(await self._call(second))
+        results = iter(await self.call(second))
         reports, transfers = [], []
         for node in nodes:
             reports.append(NodeReport.load(node, _text(next(results))))
@@ -500,9 +417,9 @@ class Store:
 
         async def scan() -> list[str]:
             pattern = f"{self.keys.prefix}:{kind}:{{{beginning}*"
-            return [key.decode() async for key in self._commands.scan_iter(match=pattern, count=1000)]
+            return [key.decode() async for key in self.commands.scan_iter(match=pattern, count=1000)]
 
-        return sorted(set(await self._call(scan)))  # a SCAN may answer a key twice
+        return sorted(set(await self.call(scan)))  # a SCAN may answer a key twice
 
     async def _each(self, keys: Sequence[str], command: Callable[[Any, str], object]) -> list[Any]:
         """The answers to one command for each key, some thousands in a round trip."""
@@ -510,12 +427,12 @@ class Store:
         for begin in range(0, len(keys), _BATCH):
 
             async def ask(batch: Sequence[str] = keys[begin : begin + _BATCH]) -> list[Any]:
-                pipe = self._commands.pipeline(transaction=False)
+                pipe = self.commands.pipeline(transaction=False)
                 for key in batch:
                     command(pipe, key)
                 return await pipe.execute()
 
-            answers += await self._call(ask)
+            answers += await self.call(ask)
         return answers
 
     # -- how it is done ----------------------------------------------------------------------------------
@@ -548,11 +465,9 @@ class Store:
         self, verb: str, keys: Sequence[str], arguments: Sequence[str | int], *, patience: float | None = None
     ) -> Any:
         script = self._scripts[verb]
-        return await self._call(lambda: script(keys=keys, args=arguments), patience=patience)
+        return await self.call(lambda: script(keys=keys, args=arguments), patience=patience)
 
-    async def _call(
-        self, command: Callable[[], Awaitable[T]], *, patience: float | None = None, blocks: float = 0
-    ) -> T:
+    async def call(self, command: Callable[[], Awaitable[T]], *, patience: float | None = None, blocks: float = 0) -> T:
         """Runs the command, and again where Redis failed in passing, for up to `patience` seconds.
 
         One attempt may take `COMMAND_TIMEOUT`, or what is left of the patience, beyond the seconds it
@@ -560,7 +475,7 @@ class Store:
         """
         patience = self.settings.redis_patience if patience is None else patience
         loop = asyncio.get_running_loop()
-        begun, pause = loop.time(), 0.02
+        begun, pause, full = loop.time(), 0.02, False
         while True:
             left = begun + patience - loop.time()
             sent = loop.time()
@@ -572,7 +487,7 @@ class Store:
                 return answer
             except (*PASSING, RedisError) as error:
                 self.metrics.redis_errors.labels(type(error).__name__).inc()
-                full = _is_out_of_memory(error)
+                full = _is_out_of_memory(error) or (full and isinstance(error, TimeoutError))
                 if not full and not isinstance(error, PASSING):
                     # Ours or the operator's to mend (no permission, wrong type, a bug), so it is said in the log.
                     log.error("Redis refused a command: %s: %s", type(error).__name__, error)
@@ -581,6 +496,80 @@ class Store:
                     raise StoreUnavailable(Error.STORE_FULL if full else Error.STORE_DOWN) from error
             await asyncio.sleep(pause)
             pause = min(2 * pause, 0.5)
+
+
+class RedisStream:
+    """A transfer's stream through Redis; see `streams.Stream`.  `Store.stream` makes it."""
+
+    def __init__(self, store: Store, keys: TransferKeys) -> None:
+        self.written = chunk_id(0)
+        self._store = store
+        self._keys = keys
+        self._patience = store.settings.transfer_patience
+
+    async def append(self, chunks: Sequence[bytes | memoryview], *, end: int) -> Ack | None:
+        entries, start = [], end - sum(map(len, chunks))
+        for chunk in chunks:
+            start += len(chunk)
+            entries.append((chunk_id(start), {"d": chunk}))
+        return await self._write(entries)
+
+    async def finish(self, *, total: int) -> Ack | None:
+        return await self._write([(end_id(total), {"end": Outcome.COMPLETE.value})])
+
+    async def _write(self, entries: Sequence[tuple[str, dict[Any, Any]]]) -> Ack | None:
+        async def write() -> list[Any]:
+            # All or nothing: of several chunks a later one must not get in where an earlier one did not, for want
+            # of memory.  A repeat would then take the gap for what it had written before.
+            pipe = self._store.commands.pipeline(transaction=len(entries) > 1)
+            for entry_id, fields in entries:
+                pipe.xadd(self._keys.chunks, fields, id=entry_id, nomkstream=True)
+            pipe.xrevrange(self._keys.acks, count=1)
+            try:
+                *written, acks = await pipe.execute(raise_on_error=False)
+            except ExecAbortError as error:
+                raise OutOfMemoryError(str(error)) from error  # nothing else keeps these from being carried out
+            # An entry that is there already is a repeat of a write whose reply was lost; or an end marker stands
+            # behind it, and then the acks say so too.
+            return [*(_result(entry) for entry in written if not _is_refused_id(entry)), _result(acks)]
+
+        *written, acks = await self._store.call(write, patience=self._patience)
+        self.written = entries[-1][0]
+        return None if None in written or not acks else _ack(acks[0])
+
+    async def acks(self, *, after: str, timeout: float) -> Ack | None:
+        async def read() -> Any:
+            return await self._store.blocking.xread({self._keys.acks: after}, block=_ms(timeout))
+
+        reply = await self._store.call(read, patience=self._patience, blocks=timeout)
+        return _ack(reply[0][1][-1]) if reply else None
+
+    async def read(self, *, position: int, acknowledge: bool, count: int, timeout: float) -> list[Entry]:
+        """What is acknowledged is trimmed away, in the same round trip."""
+
+        async def read() -> list[Any]:
+            pipe = self._store.blocking.pipeline(transaction=False)
+            if acknowledge:
+                pipe.xtrim(self._keys.chunks, minid=trim_id(position), approximate=False)
+                pipe.xadd(
+                    self._keys.acks,
+                    {"to": position},
+                    id=chunk_id(position),
+                    maxlen=1,
+                    approximate=False,
+                    nomkstream=True,
+                )
+            pipe.xread({self._keys.chunks: chunk_id(position)}, count=count, block=_ms(timeout))
+            *acknowledged, entries = await pipe.execute(raise_on_error=False)
+            for result in acknowledged:
+                # A repeat, or an end marker stands there: the next entry, or touch(), will tell.  Without memory
+                # for it, it is said again with the next read: what is in Redis must be read to make room.
+                if not _is_refused_id(result) and not _is_out_of_memory(result):
+                    _result(result)
+            return list(_result(entries) or [])
+
+        reply = await self._store.call(read, patience=self._patience, blocks=timeout)
+        return [_entry(entry) for entry in reply[0][1]] if reply else []
 
 
 def transfers_in(token_fields: Mapping[str, str]) -> list[tuple[str, str]]:

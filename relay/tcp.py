@@ -30,13 +30,13 @@ class Hangups:
         self._epoll = select.epoll()
         self._callbacks: dict[int, Callable[[], None]] = {}
         asyncio.get_running_loop().add_reader(self._epoll.fileno(), self._tell)
-        #: Bytes read ahead of connections that are watched, by whatever stands for the connection.
-        self.read_ahead: dict[object, int] = {}
+        #: What tells how many bytes are read ahead, of each connection of which some were.
+        self.read_ahead: dict[object, Callable[[], int]] = {}
 
     @property
     def may_read_ahead(self) -> bool:
         """Whether there is room in memory for more of it."""
-        return sum(self.read_ahead.values()) < _AHEAD_TOTAL
+        return sum(count() for count in self.read_ahead.values()) < _AHEAD_TOTAL
 
     def close(self) -> None:
         asyncio.get_running_loop().remove_reader(self._epoll.fileno())

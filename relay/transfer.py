@@ -12,11 +12,12 @@ from typing import Any, Protocol
 
 from relay.connection import Connection
 from relay.errors import Error, Problem, StoreUnavailable, problem_for_downloader, problem_for_uploader
-from relay.flow import Buffer, Meter, Window, chunk_id, end_id, follows
+from relay.flow import BATCH, Buffer, Meter, Window, follows
 from relay.nodes import Listener
 from relay.overview import Progress
 from relay.states import Outcome, State
-from relay.store import TOUCH, Ack, Entry, Final, Holder, Touched, Transfer
+from relay.store import TOUCH, Final, Holder, Touched, Transfer
+from relay.streams import Ack, Entry, Stream
 from relay.tasks import first
 from relay.work import Phase, Work
 
@@ -26,8 +27,6 @@ RECHECK = 30.0
 _BLOCK = 2.0
 #: Seconds a joined download waits for the first entry before its headers go out regardless.
 _FIRST_ENTRY = 1.0
-#: Entries of one read: what the downloader's node has in memory at most, in chunks.
-_ENTRIES = 4
 #: Seconds that an upload whose name is taken gives the other's node to vouch for its client, and between asking.
 _DOUBT, _DOUBT_PAUSE = 2.0, 0.05
 #: Seconds for which a client that may have left behind unread bytes is probed before its node vouches for it
@@ -50,10 +49,10 @@ class Sink(Protocol):
     async def begin(self, transfer: Transfer) -> None:
         """Sends the headers."""
 
-    async def write(self, data: bytes) -> None:
+    async def write(self, data: bytes | memoryview) -> None:
         """Hands over some bytes; returns when there is room for more.  Raises ClientGone."""
 
-    async def finish(self, data: bytes) -> None:
+    async def finish(self, data: bytes | memoryview) -> None:
         """Hands over the last bytes and completes the response; returns when the client has all of it.
 
         Raises ClientGone.
@@ -136,8 +135,8 @@ class Upload(_Side):
         self._received = 0
         self._whole = False
         self._window = Window(work.settings.window)
-        #: IDs of the last entries: ours, "" until a downloader has joined, and the downloader's.
-        self._entry_id = ""
+        #: There from when a downloader has joined.
+        self._stream: Stream | None = None
         self._ack_id = "0-1"
         #: Since when (monotonic seconds) somebody who wants our name has been asking whether our client lives.
         self._asked: float | None = None
@@ -156,7 +155,7 @@ class Upload(_Side):
                 outcome = (
                     await self._claim(length=length, media_type=media_type)
                     or await self._wait(listener)
-                    or await self._stream(listener, length)
+                    or await self._send(listener, length)
                 )
             except ClientGone:
                 outcome = Outcome.UPLOADER_GONE
@@ -176,7 +175,7 @@ class Upload(_Side):
                     # The other side reads its stream to the end, unless it has, or is not there any more.
                     is_last = outcome in (Outcome.COMPLETE, Outcome.NODE_LOST)
                     unread = (keys.acks, keys.chunks) if is_last else (keys.acks,)
-                    await self.work.settle(self.transfer, outcome, *unread)
+                    await self.work.settle(self.transfer, outcome, *unread, position=self._window.acknowledged)
         if outcome is Outcome.COMPLETE:
             return self._window.written
         settings = self.work.settings
@@ -266,13 +265,13 @@ class Upload(_Side):
             with contextlib.suppress(StoreUnavailable):  # without our word, who asked believes that it lives
                 await self.store.vouch(self.transfer)
 
-    async def _stream(self, listener: Listener, length: int | None) -> Outcome:
-        self._entry_id = chunk_id(0)
+    async def _send(self, listener: Listener, length: int | None) -> Outcome:
+        self._stream = stream = self.work.stream(self.transfer, self.peer)
         with self._held(self.work.node.uploads[State.STREAMING]), self.work.metrics.transfer_seconds.time():
-            return await first(self._receive(length), self._write(), self._keep(listener))
+            return await first(self._receive(length), self._write(stream), self._keep(listener))
 
     async def _touch(self) -> Touched:
-        touched = await self.store.touch(self.transfer, written=self._entry_id)
+        touched = await self.store.touch(self.transfer, written=self._stream.written if self._stream else "")
         self._window.acknowledge(touched.position)
         return touched
 
@@ -305,34 +304,38 @@ class Upload(_Side):
         self._arrived.set()
         return None
 
-    async def _write(self) -> Outcome:
-        """Buffer → store, within the window; then the end, and its acknowledgement."""
+    async def _write(self, stream: Stream) -> Outcome:
+        """Buffer → stream, within the window; then the end, and its acknowledgement."""
         while True:
             while not self._buffer and not self._whole:
                 self._arrived.clear()
                 await self._arrived.wait()
             if not self._buffer:
                 break
-            data = self._buffer.take()
-            self._taken.set()
-            ack = await self.store.append(self.transfer, end=self._window.write(len(data)), data=data)
-            self._entry_id = chunk_id(self._window.written)
-            if outcome := await self._acked(ack):
+            chunks = self._take()
+            if outcome := await self._acked(await stream.append(chunks, end=self._window.written)):
                 return outcome
             while not self._window.is_open:
-                if outcome := await self._acknowledged():
+                if outcome := await self._acknowledged(stream):
                     return outcome
-        ack = await self.store.finish(self.transfer, total=self._window.written)
-        self._entry_id = end_id(self._window.written)
-        if outcome := await self._acked(ack):
+        if outcome := await self._acked(await stream.finish(total=self._window.written)):
             return outcome
         while True:
-            if outcome := await self._acknowledged():
+            if outcome := await self._acknowledged(stream):
                 return outcome
 
-    async def _acknowledged(self) -> Outcome | None:
+    def _take(self) -> list[bytes | memoryview]:
+        """What is to be written next: at least one chunk, and as many as there are and the window has room for."""
+        chunks: list[bytes | memoryview] = []
+        while self._buffer and len(chunks) < BATCH and (self._window.is_open or not chunks):
+            chunks.append(self._buffer.take())
+            self._window.write(len(chunks[-1]))
+        self._taken.set()
+        return chunks
+
+    async def _acknowledged(self, stream: Stream) -> Outcome | None:
         """Waits a while for the downloader's progress; answers how it ended, if it has."""
-        ack = await self.store.acks(self.transfer, after=self._ack_id, timeout=_BLOCK)
+        ack = await stream.acks(after=self._ack_id, timeout=_BLOCK)
         return await self._acked(ack) if ack is not None else None
 
     async def _acked(self, ack: Ack | None) -> Outcome | None:
@@ -352,6 +355,7 @@ class Download(_Side):
         self.peer = transfer.uploader
         self._joiner = joiner
         self._sink = sink
+        self._stream = work.stream(transfer, self.peer)
         self._position = 0
         self._finishing = False
 
@@ -383,7 +387,7 @@ class Download(_Side):
         return outcome
 
     async def _touch(self) -> Touched:
-        return await self.store.touch(self.transfer, joiner=self._joiner)
+        return await self.store.touch(self.transfer, joiner=self._joiner, position=self._position)
 
     def _client_matters(self) -> bool:
         return not self._finishing  # the response's end closes the connection, and the sink watches it
@@ -394,11 +398,10 @@ class Download(_Side):
     async def _copy(self) -> Outcome:
         """Store → body.  Each read acknowledges what those before it brought, also again: Redis may have lost that."""
         while True:
-            entries = await self.store.read(
-                self.transfer,
+            entries = await self._stream.read(
                 position=self._position,
                 acknowledge=self._position > 0,
-                count=_ENTRIES,
+                count=BATCH,
                 timeout=_BLOCK if self._sink.begun else _FIRST_ENTRY,
             )
             if not entries and self.transfer.length != 0:
@@ -428,7 +431,7 @@ class Download(_Side):
         if not self._sink.begun:
             await self._sink.begin(self.transfer)
 
-    async def _hand_over(self, data: bytes) -> None:
+    async def _hand_over(self, data: bytes | memoryview) -> None:
         if self._finishing:
             await self._sink.finish(data)  # which watches the client's progress by itself
             return

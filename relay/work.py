@@ -10,6 +10,7 @@ import logging
 from collections.abc import Coroutine, Iterator
 from enum import IntEnum
 from typing import Any
+from weakref import WeakValueDictionary
 
 from relay.errors import Error, Problem, StoreUnavailable
 from relay.logs import fields, note
@@ -17,6 +18,7 @@ from relay.nodes import Node
 from relay.settings import Settings
 from relay.states import Answer, Outcome
 from relay.store import Final, Store, Transfer
+from relay.streams import LocalStream, Stream
 
 log = logging.getLogger("relay.transfer")
 
@@ -40,6 +42,7 @@ class Work:
         self.metrics = store.metrics
         self.node = node
         self.phase = Phase.SERVING
+        self._local: WeakValueDictionary[str, LocalStream] = WeakValueDictionary()
         self._background: set[asyncio.Task[Any]] = set()
         self._sides = 0
 
@@ -62,6 +65,12 @@ class Work:
         """Takes the shutdown to the next phase."""
         self.phase = max(self.phase, phase)
         self.node.wake_all()
+
+    def stream(self, transfer: Transfer, peer: str) -> Stream:
+        """The stream of a transfer between a side here and one on the node `peer`."""
+        if peer != self.node.id:
+            return self.store.stream(transfer)
+        return self._local.setdefault(transfer.id, LocalStream())  # whoever comes second finds the first one's
 
     async def end(
         self,

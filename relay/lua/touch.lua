@@ -5,8 +5,8 @@
 -- has expired.  An upload that streams says `written`, the ID of its last entry, a download its `joiner`.  Each
 -- renews its own stream, so that one which is gone without a word is missed when that expires.
 local token, transfer, chunks, acks = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local id, written, joiner = ARGV[1], ARGV[2], ARGV[3]
-local floor_ms, stream_ms = tonumber(ARGV[4]), ARGV[5]
+local id, written, joiner, position = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local floor_ms, stream_ms = tonumber(ARGV[5]), ARGV[6]
 
 local function parts(entry_id)
   local offset, sequence = string.match(entry_id, '^(%d+)-(%d+)$')
@@ -20,8 +20,9 @@ local function has_all_written()
 end
 
 local now = redis.call('HMGET', transfer, 'id', 'state', 'downloader', 'joiner')
-local last = redis.call('XREVRANGE', acks, '+', '-', 'COUNT', 1)[1]
 if now[1] ~= id then
+  -- Each side looks where the end is left for it: the other stream its own side may have deleted.
+  local last = redis.call('XREVRANGE', joiner ~= '' and chunks or acks, '+', '-', 'COUNT', 1)[1]
   if last and last[2][1] == 'end' then return {'ended', last[2][2], last[1]} end
   return {'lost'}
 end
@@ -34,10 +35,14 @@ end
 if joiner ~= '' then
   if now[4] ~= joiner then return {'lost'} end
   redis.call('PEXPIRE', acks, stream_ms)
+  -- Where the bytes do not come through Redis this is how it learns of them.  An error is no matter: it has that
+  -- already, or no memory for it now.
+  redis.pcall('XADD', acks, 'MAXLEN', 1, position .. '-0', 'to', position)
 elseif written ~= '' then
   if not has_all_written() then return {'lost'} end
   if redis.call('PTTL', token) < floor_ms then redis.call('PEXPIRE', token, floor_ms) end
   redis.call('PEXPIRE', transfer, stream_ms)
   redis.call('PEXPIRE', chunks, stream_ms)
 end
-return {'live', now[2], now[3] or '', last and last[1] or '0-0'}
+local acked = redis.call('XREVRANGE', acks, '+', '-', 'COUNT', 1)[1]
+return {'live', now[2], now[3] or '', acked and acked[1] or '0-0'}

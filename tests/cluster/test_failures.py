@@ -19,6 +19,8 @@ from tests.support.cluster import Cluster, Curl, chars_read, curl
 from tests.support.wait import wait_until
 
 MIB = 1024 * 1024
+#: How a client is killed, and on which node the downloader is; the uploader is on the first.
+HOW_AND_WHERE = [(signal.SIGKILL, 1), (signal.SIGINT, 0)]
 
 
 def assert_free(cluster: Cluster, token: str, name: str) -> None:
@@ -35,9 +37,9 @@ def size_of(path: Path) -> int:
 
 
 @pytest.mark.parametrize("pipe", [False, True], ids=["with Content-Length", "chunked"])
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize(("how", "node"), HOW_AND_WHERE)
 def test_a_killed_uploader_cuts_the_download(
-    cluster: Cluster, token: str, gigabyte: Path, tmp_path: Path, pipe: bool, how: signal.Signals
+    cluster: Cluster, token: str, gigabyte: Path, tmp_path: Path, pipe: bool, how: signal.Signals, node: int
 ) -> None:
     source = gigabyte.open("rb")
     target = tmp_path / "out"
@@ -54,7 +56,7 @@ def test_a_killed_uploader_cuts_the_download(
 
             feeder = threading.Thread(target=feed)
             feeder.start()
-        with Curl("-o", target, cluster.url(1, token, "x")) as download:
+        with Curl("-o", target, cluster.url(node, token, "x")) as download:
             wait_until(lambda: size_of(target) > 20 * MIB, "20 MiB")
             upload.process.send_signal(how)
             upload.process.wait()
@@ -70,14 +72,14 @@ def test_a_killed_uploader_cuts_the_download(
     assert_free(cluster, token, "x")
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize(("how", "node"), HOW_AND_WHERE)
 @pytest.mark.parametrize("rate", ["1G", "4M"], ids=["fast", "slow"])
 def test_a_killed_downloader_is_told_to_the_uploader(
-    cluster: Cluster, token: str, gigabyte: Path, tmp_path: Path, how: signal.Signals, rate: str
+    cluster: Cluster, token: str, gigabyte: Path, tmp_path: Path, how: signal.Signals, node: int, rate: str
 ) -> None:
     target = tmp_path / "out"
     with Curl("-T", gigabyte, "-w", "%{http_code}", cluster.url(0, token, "x")) as upload:
-        with Curl("--limit-rate", rate, "-o", target, cluster.url(1, token, "x")) as download:
+        with Curl("--limit-rate", rate, "-o", target, cluster.url(node, token, "x")) as download:
             wait_until(lambda: size_of(target) > 8 * MIB, "8 MiB")
             download.process.send_signal(how)
             download.finish()
@@ -89,9 +91,12 @@ def test_a_killed_downloader_is_told_to_the_uploader(
     assert_free(cluster, token, "x")
 
 
+@pytest.mark.parametrize("node", [1, 0], ids=["two nodes", "one node"])
 @pytest.mark.parametrize("pipe", [False, True], ids=["with Content-Length", "chunked"])
 @pytest.mark.parametrize("reads_all", [True, False])
-def test_the_last_bytes_count_too(cluster: Cluster, token: str, tmp_path: Path, pipe: bool, reads_all: bool) -> None:
+def test_the_last_bytes_count_too(
+    cluster: Cluster, token: str, tmp_path: Path, pipe: bool, reads_all: bool, node: int
+) -> None:
     """60 kB fit into the sockets' buffers: the relay has handed over all of it, and TCP has acknowledged it, when
     the downloader goes.  Only one that has read everything makes it a 200."""
     source = tmp_path / "source"
@@ -100,7 +105,7 @@ def test_the_last_bytes_count_too(cluster: Cluster, token: str, tmp_path: Path, 
         if pipe:
             upload.write_all(source.read_bytes())
         cluster.wait_state(token, "waiting")
-        with socket.create_connection(("127.0.0.1", cluster[1].port)) as down:
+        with socket.create_connection(("127.0.0.1", cluster[node].port)) as down:
             down.sendall(f"GET /{token}/x HTTP/1.1\r\nHost: x\r\n\r\n".encode())
             wait_until(lambda: len(down.recv(90_000, socket.MSG_PEEK)) > 60_000, "all of it to be in our kernel")
             assert upload.process.poll() is None  # it is acknowledged, but not answered for
@@ -279,7 +284,9 @@ def test_a_dead_uploader_behind_a_proxy_does_not_keep_the_name(cluster: Cluster,
     with Curl("-T", "-", "-w", "%{http_code}", cluster.url(1, token, "x"), pipe=True) as second:
         second.write_all(b"again")
         key = f"{cluster.prefix}:transfer:{{{token}}}:x"
-        wait_until(lambda: cluster.redis and cluster.redis.hget(key, "uploader") == b"b", "the name", timeout=10)
+        wait_until(
+            lambda: cluster.redis and cluster.redis.hget(key, "uploader") == cluster[1].id.encode(), "the name", 10
+        )
         assert curl(cluster.url(2, token, "x") + "?wait=10").stdout == b"again"
         assert second.finish()[1].endswith(b"200")
 

@@ -232,6 +232,24 @@ def test_a_slow_downloader_slows_the_uploader_and_memory_stays_flat(
     assert max(most - least for most, least in zip(sampler.most[1:], before, strict=True)) <= 64 * MIB
 
 
+def test_between_clients_of_one_node_nothing_goes_through_redis(
+    cluster: Cluster, token: str, gigabyte: Path, tmp_path: Path
+) -> None:
+    """But how far it is can be seen there."""
+    redis: Any = cluster.redis
+    with Curl("-T", gigabyte, cluster.url(0, token, "x")) as upload:
+        with (
+            Sampler(lambda: in_redis(cluster, token), cluster[0].rss) as sampler,
+            Curl("--limit-rate", "4M", "-o", tmp_path / "out", cluster.url(0, token, "x")) as download,
+        ):
+            (acks,) = wait_until(lambda: list(cluster.keys("acks")), "the transfer")
+            wait_until(lambda: redis.xrevrange(acks, count=1)[0][0] > b"1", "its progress")
+            download.process.kill()
+        assert upload.finish()[1].startswith(b"The downloader left after ")
+        assert sampler.most[0] == 0
+        assert sampler.samples > 10
+
+
 def test_a_hundred_transfers_at_once_over_three_nodes(cluster: Cluster, tmp_path: Path) -> None:
     tokens = [cluster.token() for _ in range(10)]
     chance = random.Random(7)

@@ -10,13 +10,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from relay.settings import Settings
 from tests.faults.conftest import Faulty, LinkedNode, Start, joined
 from tests.support.cluster import Curl, curl
 from tests.support.wait import wait_until
 
 MIB = 1024 * 1024
-WINDOW: int = Settings.model_fields["window"].default
 #: Seconds after which the node `impatient` ends a stalled transfer.
 STALL = 2
 
@@ -103,15 +101,26 @@ def stuck(cluster: Faulty, token: str) -> Iterator[socket.socket]:
             down.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             down.connect(("127.0.0.1", cluster[1].port))
             down.sendall(f"GET /{token}/x HTTP/1.1\r\nHost: x\r\n\r\n".encode())
-            while not window_is_full(cluster):
-                up.sendall(bytes(64 * 1024))
-            up.sendall(bytes(400 * 1024))  # the rest of what the node reads, and some more
+            while not is_paused(up):
+                up.sendall(bytes(256 * 1024))
             yield up
 
 
-def window_is_full(cluster: Faulty) -> bool:
-    assert cluster.redis is not None
-    return any(cluster.redis.memory_usage(key) > WINDOW for key in cluster.keys_of_test("chunks"))  # type: ignore[operator]
+def unread(connection: socket.socket) -> int:
+    """Bytes that the node's kernel has of this connection, and the node has not read."""
+    ends = [f"0100007F:{address[1]:04X}" for address in (connection.getpeername(), connection.getsockname())]
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()]
+    return next(int(row[4].partition(":")[2], 16) for row in rows if row[1:3] == ends)
+
+
+def is_paused(connection: socket.socket) -> bool:
+    """Whether the node has something to read, and leaves it for a while."""
+    before = unread(connection)
+    for _ in range(30):
+        if not before or unread(connection) != before:
+            return False
+        time.sleep(0.01)
+    return True
 
 
 def fill(stuck: socket.socket) -> None:

@@ -88,7 +88,7 @@ async def reach(app: Starlette, token: str, state: State) -> None:
 
 
 async def left_over(app: Starlette) -> list[Any]:
-    return [key async for key in app.state.relay.store._commands.scan_iter("relay:[tca][rhc][ak]*:*x*")]
+    return [key async for key in app.state.relay.store.commands.scan_iter("relay:[tca][rhc][ak]*:*x*")]
 
 
 async def test_nothing_of_the_body_is_read_before_a_downloader_is_there(app: Starlette, token: str) -> None:

@@ -32,7 +32,7 @@ async def store(redis_url: str, prefix: str) -> AsyncIterator[Store]:
 
 def client(store: Store) -> Any:
     """The store's own client, to look at what its verbs did."""
-    return store._commands
+    return store.commands
 
 
 @pytest.fixture

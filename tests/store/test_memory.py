@@ -9,7 +9,8 @@ from relay.flow import Window
 from relay.names import new_id
 from relay.settings import Settings
 from relay.states import Answer, Outcome
-from relay.store import Entry, Final, Store, Transfer
+from relay.store import Final, Store, Transfer
+from relay.streams import Entry
 from tests.store.conftest import client
 from tests.support.redis import RedisServer, servers
 
@@ -61,12 +62,12 @@ async def test_without_memory_nothing_begins(store: Store, transfer: Transfer) -
 async def test_without_memory_what_is_there_is_read_and_ends(store: Store, transfer: Transfer) -> None:
     await store.claim(transfer, node="up", length=None, media_type="", use=False)
     await store.join(transfer, joiner="me", node="down")
-    await store.append(transfer, end=3, data=b"abc")
+    await store.stream(transfer).append([b"abc"], end=3)
     await fill(store)
     with pytest.raises(StoreUnavailable):
-        await store.append(transfer, end=4, data=b"d")
-    assert await store.read(transfer, position=0, acknowledge=False, count=4, timeout=0.05) == [Entry(3, b"abc")]
-    assert await store.read(transfer, position=3, acknowledge=True, count=4, timeout=0.05) == []
+        await store.stream(transfer).append([b"d"], end=4)
+    assert await store.stream(transfer).read(position=0, acknowledge=False, count=4, timeout=0.05) == [Entry(3, b"abc")]
+    assert await store.stream(transfer).read(position=3, acknowledge=True, count=4, timeout=0.05) == []
     assert await client(store).xlen(transfer.keys.chunks) == 0
     assert (await store.touch(transfer, written="3-0")).outcome is None
     assert (await store.touch(transfer, joiner="me")).outcome is None

@@ -4,10 +4,14 @@ import asyncio
 
 import pytest
 
+from relay.errors import Error, StoreUnavailable
 from relay.names import new_id
+from relay.settings import Settings
 from relay.states import Outcome, State
-from relay.store import Ack, Entry, Store, Touched, Transfer
+from relay.store import Store, Touched, Transfer
+from relay.streams import Ack, Entry
 from tests.store.conftest import client
+from tests.support.redis import RedisServer, servers
 
 
 @pytest.fixture
@@ -18,61 +22,104 @@ async def streaming(store: Store, transfer: Transfer) -> Transfer:
 
 
 async def read(store: Store, transfer: Transfer, position: int, *, acknowledge: bool = False) -> list[Entry]:
-    return await store.read(transfer, position=position, acknowledge=acknowledge, count=4, timeout=0.05)
+    return await store.stream(transfer).read(position=position, acknowledge=acknowledge, count=4, timeout=0.05)
 
 
 async def test_chunks_are_read_back_in_order_from_any_offset(store: Store, streaming: Transfer) -> None:
-    assert await store.append(streaming, end=3, data=b"abc") == Ack("0-1", 0)
-    await store.append(streaming, end=5, data=memoryview(b"de"))
-    await store.finish(streaming, total=5)
+    assert await store.stream(streaming).append([b"abc"], end=3) == Ack("0-1", 0)
+    await store.stream(streaming).append([memoryview(b"de")], end=5)
+    await store.stream(streaming).finish(total=5)
     assert await read(store, streaming, 0) == [Entry(3, b"abc"), Entry(5, b"de"), Entry(5, outcome=Outcome.COMPLETE)]
     assert await read(store, streaming, 3) == [Entry(5, b"de"), Entry(5, outcome=Outcome.COMPLETE)]
 
 
 async def test_a_repeated_write_doubles_nothing(store: Store, streaming: Transfer) -> None:
     for _ in range(3):
-        assert await store.append(streaming, end=3, data=b"abc") == Ack("0-1", 0)
-    await store.append(streaming, end=5, data=b"de")
-    assert await store.append(streaming, end=3, data=b"abc") == Ack("0-1", 0)
+        assert await store.stream(streaming).append([b"abc"], end=3) == Ack("0-1", 0)
+    await store.stream(streaming).append([b"de"], end=5)
+    assert await store.stream(streaming).append([b"abc"], end=3) == Ack("0-1", 0)
     assert await read(store, streaming, 0) == [Entry(3, b"abc"), Entry(5, b"de")]
 
 
+async def test_several_chunks_are_written_at_once_and_a_repeat_doubles_none(store: Store, streaming: Transfer) -> None:
+    stream = store.stream(streaming)
+    for _ in range(2):
+        assert await stream.append([b"abc", memoryview(b"de"), b"f"], end=6) == Ack("0-1", 0)
+    assert stream.written == "6-0"
+    assert await read(store, streaming, 0) == [Entry(3, b"abc"), Entry(5, b"de"), Entry(6, b"f")]
+
+
+async def test_of_several_chunks_all_or_none_get_in(prefix: str) -> None:
+    """Where there is memory for the first only.  A later one let in without it would be a gap."""
+    found = servers()
+    if not found:
+        pytest.skip("no redis-server on PATH")
+    server = RedisServer(found[max(found)], "--maxmemory-policy", "noeviction")
+    store = Store.connect(Settings(redis_url=server.url, prefix=prefix, node="here", transfer_patience=2))
+    try:
+        transfer = store.transfer(token="t", name="x", transfer_id=new_id())
+        await store.mint(token="t")
+        await store.claim(transfer, node="up", length=None, media_type="", use=False)
+        await store.join(transfer, joiner="me", node="down")
+        used = (await client(store).info("memory"))["used_memory"]
+        await client(store).config_set("maxmemory", used + 1_500_000)
+        stream, chunks = store.stream(transfer), [bytes(1_000_000)] * 3
+        with pytest.raises(StoreUnavailable) as caught:
+            await stream.append(chunks, end=3_000_000)
+        assert caught.value.error is Error.STORE_FULL
+        assert await client(store).xlen(transfer.keys.chunks) == 0
+        await client(store).config_set("maxmemory", 0)
+        assert await stream.append(chunks, end=3_000_000) == Ack("0-1", 0)
+        assert len(await read(store, transfer, 0)) == 3
+    finally:
+        await store.aclose()
+        server.stop()
+
+
+async def test_redis_learns_of_bytes_that_do_not_come_through_it(store: Store, streaming: Transfer) -> None:
+    for position, known in ((0, 0), (70, 70), (70, 70), (50, 70)):
+        touched = await store.touch(streaming, joiner="me", position=position)
+        assert touched == Touched(None, State.STREAMING, "down", position=known)
+    assert await store.stream(streaming).acks(after="0-1", timeout=0.05) == Ack("70-0", 70)
+    assert await client(store).xlen(streaming.keys.acks) == 1
+
+
 async def test_an_empty_upload_is_one_marker(store: Store, streaming: Transfer) -> None:
-    await store.finish(streaming, total=0)
+    await store.stream(streaming).finish(total=0)
     assert await read(store, streaming, 0) == [Entry(0, outcome=Outcome.COMPLETE)]
 
 
 async def test_an_acknowledgement_trims_and_tells_the_writer(store: Store, streaming: Transfer) -> None:
-    await store.append(streaming, end=3, data=b"abc")
-    await store.append(streaming, end=5, data=b"de")
+    await store.stream(streaming).append([b"abc"], end=3)
+    await store.stream(streaming).append([b"de"], end=5)
     assert await read(store, streaming, 3, acknowledge=True) == [Entry(5, b"de")]
     assert [entry[0] for entry in await client(store).xrange(streaming.keys.chunks)] == [b"5-0"]
     assert await client(store).xlen(streaming.keys.acks) == 1
-    assert await store.append(streaming, end=6, data=b"f") == Ack("3-0", 3)
-    assert await store.acks(streaming, after="0-1", timeout=0.05) == Ack("3-0", 3)
-    assert await store.acks(streaming, after="3-0", timeout=0.05) is None
+    assert await store.stream(streaming).append([b"f"], end=6) == Ack("3-0", 3)
+    assert await store.stream(streaming).acks(after="0-1", timeout=0.05) == Ack("3-0", 3)
+    assert await store.stream(streaming).acks(after="3-0", timeout=0.05) is None
 
 
 async def test_a_repeated_acknowledgement_does_no_harm(store: Store, streaming: Transfer) -> None:
-    await store.append(streaming, end=3, data=b"abc")
+    await store.stream(streaming).append([b"abc"], end=3)
     for _ in range(2):
         assert await read(store, streaming, 3, acknowledge=True) == []
-    assert await store.acks(streaming, after="0-1", timeout=0.05) == Ack("3-0", 3)
+    assert await store.stream(streaming).acks(after="0-1", timeout=0.05) == Ack("3-0", 3)
 
 
 async def test_a_blocked_reader_wakes_at_once(store: Store, streaming: Transfer) -> None:
-    reading = asyncio.create_task(store.read(streaming, position=0, acknowledge=False, count=4, timeout=30))
-    waiting = asyncio.create_task(store.acks(streaming, after="0-1", timeout=30))
+    reading = asyncio.create_task(store.stream(streaming).read(position=0, acknowledge=False, count=4, timeout=30))
+    waiting = asyncio.create_task(store.stream(streaming).acks(after="0-1", timeout=30))
     await asyncio.sleep(0)
-    await store.append(streaming, end=1, data=b"a")
+    await store.stream(streaming).append([b"a"], end=1)
     assert await asyncio.wait_for(reading, 10) == [Entry(1, b"a")]
     await read(store, streaming, 1, acknowledge=True)
     assert await asyncio.wait_for(waiting, 10) == Ack("1-0", 1)
 
 
 async def test_an_end_wakes_both_blocked_sides(store: Store, streaming: Transfer) -> None:
-    reading = asyncio.create_task(store.read(streaming, position=0, acknowledge=False, count=4, timeout=30))
-    waiting = asyncio.create_task(store.acks(streaming, after="0-1", timeout=30))
+    reading = asyncio.create_task(store.stream(streaming).read(position=0, acknowledge=False, count=4, timeout=30))
+    waiting = asyncio.create_task(store.stream(streaming).acks(after="0-1", timeout=30))
     await asyncio.sleep(0.05)
     await store.end(streaming, Outcome.CANCELLED)
     assert await asyncio.wait_for(reading, 10) == [Entry(0, outcome=Outcome.CANCELLED)]
@@ -82,15 +129,15 @@ async def test_an_end_wakes_both_blocked_sides(store: Store, streaming: Transfer
 
 
 async def test_the_reader_gets_what_was_written_before_the_end(store: Store, streaming: Transfer) -> None:
-    await store.append(streaming, end=3, data=b"abc")
+    await store.stream(streaming).append([b"abc"], end=3)
     await store.end(streaming, Outcome.UPLOADER_GONE)
     assert await read(store, streaming, 0) == [Entry(3, b"abc"), Entry(3, outcome=Outcome.UPLOADER_GONE)]
 
 
 async def test_the_writer_learns_how_many_bytes_the_reader_took(store: Store, streaming: Transfer) -> None:
-    await store.append(streaming, end=300, data=b"x" * 300)
+    await store.stream(streaming).append([b"x" * 300], end=300)
     await store.end(streaming, Outcome.DOWNLOADER_GONE, joiner="me", position=200)
-    ack = await store.append(streaming, end=301, data=b"y")
+    ack = await store.stream(streaming).append([b"y"], end=301)
     assert ack is not None
     assert (ack.position, ack.outcome) == (200, Outcome.DOWNLOADER_GONE)
 
@@ -98,8 +145,8 @@ async def test_the_writer_learns_how_many_bytes_the_reader_took(store: Store, st
 async def test_writing_to_what_is_over_makes_no_key(store: Store, streaming: Transfer) -> None:
     await store.end(streaming, Outcome.CANCELLED)
     await store.forget(streaming.keys.chunks, streaming.keys.acks)
-    assert await store.append(streaming, end=1, data=b"x") is None
-    assert await store.finish(streaming, total=1) is None
+    assert await store.stream(streaming).append([b"x"], end=1) is None
+    assert await store.stream(streaming).finish(total=1) is None
     await read(store, streaming, 1, acknowledge=True)
     assert not await client(store).exists(*streaming.keys.all()[1:])
 
@@ -150,11 +197,11 @@ async def test_touch_finds_what_a_rollback_lost(store: Store, transfer: Transfer
     assert await store.touch(transfer, joiner="me") == Touched(Outcome.STORE_LOST), "the join"
     await store.join(transfer, joiner="me", node="down")
     assert await store.touch(transfer, joiner="other") == Touched(Outcome.STORE_LOST), "another joined afterwards"
-    await store.append(transfer, end=12, data=b"x" * 12)
+    await store.stream(transfer).append([b"x" * 12], end=12)
     for written, is_there in [("9-0", True), ("12-0", True), ("12-1", False), ("13-0", False), ("100-0", False)]:
         outcome = (await store.touch(transfer, written=written)).outcome
         assert outcome is (None if is_there else Outcome.STORE_LOST), written
-    await store.finish(transfer, total=12)
+    await store.stream(transfer).finish(total=12)
     await read(store, transfer, 12, acknowledge=True)
     assert await store.touch(transfer, written="12-1") == Touched(None, State.STREAMING, "down", position=12)
 
@@ -178,7 +225,7 @@ async def test_a_late_writer_harms_no_successor(store: Store, streaming: Transfe
     successor = store.transfer(token=streaming.token, name=streaming.name, transfer_id=new_id())
     await store.claim(successor, node="up2", length=None, media_type="", use=False)
     await store.join(successor, joiner="other", node="down")
-    await store.append(streaming, end=4, data=b"late")
+    await store.stream(streaming).append([b"late"], end=4)
     assert await store.end(streaming, Outcome.UPLOADER_GONE) is not None
     assert await read(store, successor, 0) == []
     assert await store.touch(successor, written="0-0") == Touched(None, State.STREAMING, "down")

@@ -14,7 +14,8 @@ import redis
 from relay.names import new_id, new_token
 from relay.settings import Settings
 from relay.states import Answer, Outcome
-from relay.store import Entry, Final, Store
+from relay.store import Final, Store
+from relay.streams import Entry
 from tests.support.ports import free_port
 from tests.support.redis import RedisServer, servers
 from tests.support.wait import wait_until
@@ -140,11 +141,11 @@ async def one_transfer(store: Store) -> None:
     found = await store.look(token=token, name="x", use=True)
     assert found is not None
     assert await store.join(found, joiner="me", node="b") is Answer.JOINED
-    reading = asyncio.create_task(store.read(transfer, position=0, acknowledge=False, count=4, timeout=10))
-    await store.append(transfer, end=3, data=b"abc")
+    reading = asyncio.create_task(store.stream(transfer).read(position=0, acknowledge=False, count=4, timeout=10))
+    await store.stream(transfer).append([b"abc"], end=3)
     assert await reading == [Entry(3, b"abc")]
-    assert await store.read(transfer, position=3, acknowledge=True, count=4, timeout=0.01) == []
-    ack = await store.finish(transfer, total=3)
+    assert await store.stream(transfer).read(position=3, acknowledge=True, count=4, timeout=0.01) == []
+    ack = await store.stream(transfer).finish(total=3)
     assert ack is not None
     assert ack.position == 3
     assert isinstance(await store.end(transfer, Outcome.COMPLETE, joiner="me", position=3), Final)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from relay.flow import CHUNK, Buffer, Meter, Window, chunk_id, end_id, follows, offset_of, trim_id
+from relay.flow import BATCH, CHUNK, Buffer, Meter, Window, chunk_id, end_id, follows, offset_of, trim_id
 
 
 def test_an_entry_id_is_the_offset_after_the_chunk() -> None:
@@ -86,11 +86,11 @@ def test_buffer_hands_on_a_piece_without_copying_it() -> None:
     assert buffer.take() is piece
 
 
-def test_buffer_is_full_at_two_chunks() -> None:
+def test_buffer_is_full_when_it_has_what_one_write_takes() -> None:
     buffer = Buffer(chunk=4)
-    buffer.add(b"1234567")
+    buffer.add(b"x" * (4 * BATCH - 1))
     assert not buffer.full
-    buffer.add(b"8")
+    buffer.add(b"x")
     assert buffer.full
     buffer.take()
     assert not buffer.full
