@@ -61,7 +61,7 @@ class Clients(NamedTuple):
 def connect(settings: Settings) -> Clients:
     """Clients for `settings.redis_url`.  They connect at their first command, not here.
 
-    Retries are off: `Store.call` repeats, and knows for how long.  So are time-outs, for the same reason.
+    Retries are off: `Store.repeat` repeats, and knows for how long.  So are time-outs, for the same reason.
     Maintenance notifications are off because redis-py 8.1.0 hands out dead connections with them (its
     issue 4252).
     """

@@ -131,7 +131,8 @@ class Relay(Work):
         with contextlib.suppress(StoreUnavailable):
             await joining
         with contextlib.suppress(StoreUnavailable):
-            await self.end(transfer, Outcome.DOWNLOADER_GONE, joiner=joiner)
+            if isinstance(await self.end(transfer, Outcome.DOWNLOADER_GONE, joiner=joiner), Final):
+                await self.store.forget(transfer.keys.chunks)
 
     async def _unwant(self, token: str, name: str) -> None:
         with contextlib.suppress(StoreUnavailable):

@@ -1,11 +1,12 @@
 """The only module that gives Redis commands.  Each public method is one verb, typed and keyword-only.
 
 Every verb may be repeated safely, because a reply can be lost after the command was carried out: scripts
-compare ids, and stream entries carry their offsets as IDs.  So one loop, `Store.call`, repeats whatever
+compare ids, and stream entries carry their offsets as IDs.  So one loop, `Store.repeat`, repeats whatever
 fails until its patience ends, and then raises `StoreUnavailable`; no redis exception leaves this module.
 """
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -109,6 +110,9 @@ class Store:
         self._clients = clients
         self.commands = clients.commands
         self.blocking = clients.blocking
+        self._turns = asyncio.Semaphore(settings.redis_connections)
+        #: When Redis last answered anybody, in the event loop's seconds.
+        self._answered = float("-inf")
         self._scripts = {name: clients.commands.register_script(source) for name, source in _sources().items()}
 
     @classmethod
@@ -274,14 +278,18 @@ class Store:
     # -- nodes -------------------------------------------------------------------------------------------
 
     async def beat(self, *, node: str, facts: Mapping[str, str | int]) -> dict[str, float]:
-        """Signs the node in.  Answers every known node's seconds since its last sign of life."""
-        settings = self.settings
-        flat = [part for pair in facts.items() for part in pair]
-        await self._run("beat", [self.keys.node(node)], [_ms(3 * settings.heartbeat), *flat])
-        forget = _ms(10 * settings.node_death)
-        roll = await self._run("roll", [self.keys.nodes], [node, forget, _ms(_NODES_TTL)])
+        """Signs the node in.  Answers every known node's seconds since its last sign of life.
+
+        On a connection of its own: a node must not seem dead because its clients are many.
+        """
+        settings, patience = self.settings, self.settings.redis_patience
+        beat, roll = self._scripts["beat"], self._scripts["roll"]
+        sign: list[str | int] = [_ms(3 * settings.heartbeat), *(part for pair in facts.items() for part in pair)]
+        call: list[str | int] = [node, _ms(10 * settings.node_death), _ms(_NODES_TTL)]
+        await self.repeat(lambda: beat([self.keys.node(node)], sign, self.blocking), patience=patience)
+        ages = await self.repeat(lambda: roll([self.keys.nodes], call, self.blocking), patience=patience)
         return {
-            other.decode(errors="replace"): int(age) / 1000 for other, age in zip(roll[::2], roll[1::2], strict=True)
+            other.decode(errors="replace"): int(age) / 1000 for other, age in zip(ages[::2], ages[1::2], strict=True)
         }
 
     async def is_beating(self, *, node: str) -> bool:
@@ -311,7 +319,7 @@ class Store:
             pipe.xread({self.keys.inbox(node): after}, count=1000, block=_ms(timeout))
             return list((await pipe.execute())[1])
 
-        reply = await self.call(read, patience=0, blocks=timeout)
+        reply = await self.repeat(read, patience=0, blocks=timeout)
         if not reply:
             return after, []
         entries = reply[0][1]
@@ -467,21 +475,53 @@ class Store:
         script = self._scripts[verb]
         return await self.call(lambda: script(keys=keys, args=arguments), patience=patience)
 
-    async def call(self, command: Callable[[], Awaitable[T]], *, patience: float | None = None, blocks: float = 0) -> T:
-        """Runs the command, and again where Redis failed in passing, for up to `patience` seconds.
+    async def call(self, command: Callable[[], Awaitable[T]], *, patience: float | None = None) -> T:
+        """Runs a command on one of the shared connections.  Raises StoreUnavailable."""
+        patience = self.settings.redis_patience if patience is None else patience
+        since = await self._turn(patience)
+        try:
+            return await self.repeat(command, patience=patience, since=since)
+        finally:
+            self._turns.release()
+
+    async def _turn(self, patience: float) -> float:
+        """Waits for one of the shared connections, for as long as Redis answers those before us.
+
+        A crowd that gave up sooner would begin again together, and get nowhere: of 10,000 uploaders that left
+        at once, half kept their names for minutes.  Answers since when `patience` counts, in the event loop's
+        seconds.  Raises StoreUnavailable where Redis has answered nobody for `patience` seconds.
+        """
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
+        while (left := max(begun, self._answered) + patience - loop.time()) > 0:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(left):
+                    await self._turns.acquire()
+                    return max(begun, self._answered)
+        raise StoreUnavailable
+
+    async def repeat(
+        self,
+        command: Callable[[], Awaitable[T]],
+        *,
+        patience: float,
+        blocks: float = 0,
+        since: float | None = None,
+    ) -> T:
+        """Runs the command, and again where Redis failed in passing, for `patience` seconds from `since` or now.
 
         One attempt may take `COMMAND_TIMEOUT`, or what is left of the patience, beyond the seconds it
         `blocks` by itself.  Raises StoreUnavailable.
         """
-        patience = self.settings.redis_patience if patience is None else patience
         loop = asyncio.get_running_loop()
-        begun, pause, full = loop.time(), 0.02, False
+        begun, pause, full = loop.time() if since is None else since, 0.02, False
         while True:
             left = begun + patience - loop.time()
             sent = loop.time()
             try:
                 async with asyncio.timeout(blocks + (min(COMMAND_TIMEOUT, left) if patience else COMMAND_TIMEOUT)):
                     answer = await command()
+                self._answered = loop.time()
                 if not blocks:
                     self.metrics.redis_seconds.observe(loop.time() - sent)
                 return answer
@@ -541,7 +581,7 @@ class RedisStream:
         async def read() -> Any:
             return await self._store.blocking.xread({self._keys.acks: after}, block=_ms(timeout))
 
-        reply = await self._store.call(read, patience=self._patience, blocks=timeout)
+        reply = await self._store.repeat(read, patience=self._patience, blocks=timeout)
         return _ack(reply[0][1][-1]) if reply else None
 
     async def read(self, *, position: int, acknowledge: bool, count: int, timeout: float) -> list[Entry]:
@@ -568,7 +608,7 @@ class RedisStream:
                     _result(result)
             return list(_result(entries) or [])
 
-        reply = await self._store.call(read, patience=self._patience, blocks=timeout)
+        reply = await self._store.repeat(read, patience=self._patience, blocks=timeout)
         return [_entry(entry) for entry in reply[0][1]] if reply else []
 
 

@@ -357,7 +357,7 @@ class Download(_Side):
         self._sink = sink
         self._stream = work.stream(transfer, self.peer)
         self._position = 0
-        self._finishing = False
+        self._finishing = self._finished = False
 
     async def run(self) -> Outcome:
         """Wakes the uploader, streams, settles.  Raises Problem while nothing has been sent."""
@@ -374,7 +374,7 @@ class Download(_Side):
                 outcome = Outcome.DOWNLOADER_GONE
                 raise
             except asyncio.CancelledError:
-                outcome = Outcome.DRAINED
+                outcome = Outcome.COMPLETE if self._finished else Outcome.DRAINED
                 raise
             except StoreUnavailable:
                 outcome = Outcome.STORE_LOST
@@ -418,6 +418,7 @@ class Download(_Side):
                 self._position = entry.end
                 self.work.node.delivered += len(entry.data)
                 if self._finishing:
+                    self._finished = True
                     return Outcome.COMPLETE
 
     def _fits(self, entry: Entry) -> bool:

@@ -21,9 +21,12 @@ end
 
 local now = redis.call('HMGET', transfer, 'id', 'state', 'downloader', 'joiner')
 if now[1] ~= id then
-  -- Each side looks where the end is left for it: the other stream its own side may have deleted.
+  -- Each side looks where the end is left for it: the other stream its own side may have deleted.  But `complete` in
+  -- the chunks is the uploader's word: it does not end a download.
   local last = redis.call('XREVRANGE', joiner ~= '' and chunks or acks, '+', '-', 'COUNT', 1)[1]
-  if last and last[2][1] == 'end' then return {'ended', last[2][2], last[1]} end
+  if last and last[2][1] == 'end' and (joiner == '' or last[2][2] ~= 'complete') then
+    return {'ended', last[2][2], last[1]}
+  end
   return {'lost'}
 end
 if redis.call('EXISTS', token) == 0 then return {'revoked'} end

@@ -43,6 +43,24 @@ async def test_move(store: Store, transfer: Transfer, pair: tuple[State, Event],
     assert await state_of(store, transfer) is move.state
 
 
+@pytest.mark.parametrize("event", [event for event in Event if event is not Event.CLAIM])
+@pytest.mark.parametrize("state", State)
+async def test_a_stranger_moves_nothing(store: Store, transfer: Transfer, state: State, event: Event) -> None:
+    """Whoever comes late, with the id of a transfer that is over, hears what it would if the name were free."""
+    await bring_to(store, transfer, state)
+    over = store.transfer(token=transfer.token, name=transfer.name, transfer_id=new_id())
+    assert await ask(store, over, event) is MOVES[State.FREE, event].answer
+    assert await state_of(store, transfer) is state
+
+
+@pytest.mark.parametrize("state", State)
+async def test_a_repeated_claim_stands(store: Store, transfer: Transfer, state: State) -> None:
+    """Its reply was lost, and so it cannot know whether the name was free, or how far its own transfer is."""
+    await bring_to(store, transfer, state)
+    assert await store.claim(transfer, node="up", length=None, media_type="", use=False) == []
+    assert await state_of(store, transfer) is (State.WAITING if state is State.FREE else state)
+
+
 async def test_a_claim_makes_a_readable_hash_with_a_ttl(store: Store, transfer: Transfer) -> None:
     await store.claim(transfer, node="up", length=5, media_type="text/plain", use=False)
     raw = client(store)

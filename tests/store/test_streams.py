@@ -213,6 +213,19 @@ async def test_touch_tells_revoked_from_lost(store: Store, streaming: Transfer) 
     assert await store.touch(streaming, written="0-0") == Touched(Outcome.STORE_LOST)
 
 
+async def test_a_download_finds_the_word_though_the_uploader_is_done(store: Store, streaming: Transfer) -> None:
+    """Not only by reading on: it may still be handing over what came before."""
+    await store.end(streaming, Outcome.UPLOADER_GONE)
+    await store.forget(streaming.keys.acks)
+    assert (await store.touch(streaming, joiner="me")).outcome is Outcome.UPLOADER_GONE
+
+
+async def test_the_end_of_the_upload_is_not_the_end_of_the_download(store: Store, streaming: Transfer) -> None:
+    await store.stream(streaming).finish(total=0)
+    await client(store).delete(streaming.keys.transfer, streaming.keys.acks)
+    assert (await store.touch(streaming, joiner="me")).outcome is Outcome.STORE_LOST
+
+
 async def test_a_waiting_upload_is_left_word_of_its_end(store: Store, transfer: Transfer) -> None:
     await store.claim(transfer, node="up", length=None, media_type="", use=False)
     await store.end(transfer, Outcome.CANCELLED)

@@ -1,0 +1,113 @@
+"""A side that is cancelled, at whatever it waits for: its server goes down, or a library gives it up."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import fakeredis
+import pytest
+
+from relay.names import new_token
+from relay.service import Relay
+from relay.settings import Settings
+from relay.states import Outcome, State
+from tests.support.redis import RedisServer
+from tests.support.sides import Downloader, Uploader, keys_of_transfers, serving
+from tests.support.steps import NEVER, Victim, factory, is_of_fakeredis
+
+PIECES = [b"0123456789", b"abc", b"ABCDEFGHIJKLMNOPQRSTUVWXYZ", b"last"]
+WHOLE = b"".join(PIECES)
+#: Steps of a side, at the least: so that the test does not pass by cancelling nothing.
+STEPS = 20
+
+
+@dataclass
+class Pair:
+    """The uploader's node and the downloader's."""
+
+    up: Relay
+    down: Relay
+
+    async def upload(self, token: str, client: Uploader) -> int:
+        return await self.up.upload(
+            token=token, name="x", length=None, media_type="", body=client.body(), client=client.connection
+        )
+
+    async def download(self, token: str, client: Downloader) -> Outcome:
+        return await self.down.download(token=token, name="x", wait=60, sink=client, client=client.connection)
+
+    async def settled(self) -> None:
+        await self.up.finish()
+        await self.down.finish()
+
+    async def send_away(self, token: str, up: Uploader, down: Downloader) -> None:
+        """Ends a side that waits for one that will not come any more."""
+        transfer = await self.up.store.look(token=token, name="x", use=False)
+        if transfer is not None and transfer.state is State.WAITING:
+            up.leave()
+        if not (self.down.node.downloads or self.down.node.uploads[State.STREAMING]):
+            down.leave()
+
+
+@pytest.fixture(params=["fakeredis", "redis"])
+async def pair(request: pytest.FixtureRequest, prefix: str) -> AsyncIterator[Pair]:
+    url = ""
+    if request.param == "redis":
+        server: RedisServer = request.getfixturevalue("redis_server")
+        url = server.url
+    embedded = fakeredis.FakeServer()
+    asyncio.get_running_loop().set_task_factory(factory)
+
+    def settings(node: str) -> Settings:  # so small that a few bytes have to wait for the window
+        return Settings(redis_url=url, prefix=prefix, node=node, chunk=10, window=20)
+
+    async with serving(settings("up"), embedded) as up, serving(settings("down"), embedded) as down:
+        yield Pair(up, down)
+
+
+@pytest.mark.parametrize("side", ["upload", "download"])
+@pytest.mark.parametrize("first", ["upload", "download"], ids="{} first".format)
+async def test_cancelled_at_any_step(pair: Pair, side: str, first: str) -> None:
+    """The other side is told, the name is free, and no key and no task is left."""
+    at, was_cancelled = 0, True
+    while was_cancelled:
+        at += 1
+        was_cancelled = await cancel(pair, side, first, at)
+    assert at > STEPS
+
+
+async def cancel(pair: Pair, side: str, first: str, at: int) -> bool:
+    """Cancels a side at that step, and looks what is left.  False where it ended before it came so far."""
+    before, token = asyncio.all_tasks(), new_token()
+    up, down = Uploader(PIECES), Downloader()
+    await pair.up.store.mint(token=token)
+    work = {"upload": pair.upload(token, up), "download": pair.download(token, down)}
+    sides: dict[str, Victim] = {}
+    for name in sorted(work, key=lambda name: name != first):
+        sides[name] = Victim(work[name], at=at if name == side else NEVER)
+        await asyncio.sleep(0.002)  # most times, the second comes when the first waits
+    victim = sides[side]
+    async with asyncio.timeout(30):
+        await asyncio.wait([victim.task])
+        await pair.settled()
+        if victim.was_cancelled:
+            await pair.send_away(token, up, down)
+        await asyncio.wait([each.task for each in sides.values()])
+        await pair.settled()
+    ends = tuple(await asyncio.gather(sides["upload"].task, sides["download"].task, return_exceptions=True))
+
+    assert down.got == WHOLE[: len(down.got)]
+    if not victim.was_cancelled:
+        assert ends == (len(WHOLE), Outcome.COMPLETE)
+    if ends[0] == len(WHOLE):
+        assert down.is_complete
+    elif side == "download":
+        assert not down.is_complete  # else the uploader was told that it was not
+    assert not await keys_of_transfers(pair.up.store)
+    found = await pair.up.store.token(token=token)
+    assert found is not None
+    assert set(found[1]) == {"created", "uses"}
+    assert pair.up.is_idle()
+    assert pair.down.is_idle()
+    assert not {task for task in asyncio.all_tasks() - before if not is_of_fakeredis(task)}
+    return victim.was_cancelled

@@ -1,0 +1,237 @@
+"""Very many clients of one node: what each costs, that each is served, and that nothing is left of them.
+
+With `RELAY_TEST_FULL=1` in the environment they are 10,000 waiting uploads and 1,000 streams, else fewer.
+"""
+
+import asyncio
+import contextlib
+import os
+import random
+import secrets
+import selectors
+import signal
+import socket
+import time
+from collections.abc import Iterator
+
+import psutil
+import pytest
+
+from relay.errors import StoreUnavailable
+from relay.names import new_id
+from relay.settings import Settings
+from relay.states import Outcome
+from relay.store import Final, Store
+from tests.support.cluster import Cluster, NodeProcess
+from tests.support.crowd import Selection, crowd, need_descriptors, read_until, request
+from tests.support.redis import RedisServer, servers
+from tests.support.wait import wait_until
+
+FULL = bool(os.environ.get("RELAY_TEST_FULL"))
+UPLOADS, STREAMS = (10_000, 1_000) if FULL else (2_000, 200)
+#: Seconds for which the idle node is watched (all uploads look into Redis once in 30), and rounds of the streams.
+WATCHED, ROUNDS = (35, 20) if FULL else (5, 5)
+KIB = 1024
+#: So small that 1,000 full windows fit into any machine.
+SMALL = {"chunk": 16 * KIB, "window": 64 * KIB}
+#: Connections to Redis for commands, at most; and how many more a node has for itself, to beat and to read its inbox.
+CONNECTIONS, OWN = 64, 4
+
+
+@pytest.fixture
+def crowded(redis_server: RedisServer) -> Iterator[Cluster]:
+    need_descriptors(2 * UPLOADS)
+    prefix = f"many-{secrets.token_hex(4)}"
+    settings = {"prefix": prefix, "redis_connections": CONNECTIONS, **SMALL}
+    cluster = Cluster([NodeProcess(prefix, redis_server.url, settings)], redis_server.client(), prefix)
+    assert cluster[0].id  # asked while it has time to answer
+    yield cluster
+    wait_until(lambda: not cluster.left_over(), "no key to be left over", timeout=60)
+    cluster.stop()
+    assert " WARNING " not in cluster.logs()
+    assert " ERROR " not in cluster.logs()
+
+
+def holding(cluster: Cluster, state: str) -> int:
+    """How many the node holds in that state, by its last heartbeat."""
+    assert cluster.redis is not None
+    return int(cluster.redis.hget(f"{cluster.prefix}:node:{cluster[0].id}", state) or 0)
+
+
+def connections(cluster: Cluster) -> int:
+    """How many connections to Redis the node has."""
+    assert cluster.redis is not None
+    clients: list[dict[str, str]] = cluster.redis.client_list()
+    return sum(client["name"] == cluster[0].name for client in clients)
+
+
+def transfers(cluster: Cluster) -> int:
+    return sum(1 for _ in cluster.keys("transfer"))
+
+
+def test_uploads_that_wait(crowded: Cluster) -> None:
+    node, process = crowded[0], psutil.Process(crowded[0].process.pid)
+    tokens = [crowded.token() for _ in range(10)]
+    paths = [f"/{tokens[index % 10]}/{index}" for index in range(UPLOADS)]
+    requests = [request("PUT", path, Content_Length=5, Expect="100-continue") for path in paths]
+    before, open_before = node.rss(), process.num_fds()
+    peaks, left = [], []
+
+    for _ in range(2):
+        with crowd(node.port, requests) as uploads:
+            wait_until(lambda: holding(crowded, "waiting") == UPLOADS, "all to wait", timeout=120)
+            peaks.append(node.rss())
+            each = (peaks[-1] - before) / UPLOADS
+            assert each < 40 * KIB
+            assert connections(crowded) <= CONNECTIONS + OWN
+            if len(peaks) == 1:
+                share = cpu_share(process)
+                assert share < 0.1
+                slowest = max(
+                    serve(node.port, paths[index], uploads[index]) for index in random.sample(range(UPLOADS), 20)
+                )
+        gone = time.monotonic()
+        wait_until(lambda: not transfers(crowded), "all names to be free", timeout=120)
+        gone = time.monotonic() - gone
+        left.append(node.rss())
+        wait_until(lambda: process.num_fds() <= open_before + CONNECTIONS + OWN, "the descriptors to be closed")
+
+    # Python keeps much of what it freed; but the second crowd comes and goes in what the first one left.
+    assert left[1] - before < 1.1 * (max(peaks[0], left[0]) - before) + 10 * KIB * KIB
+    print(f"{UPLOADS} uploads: {each / KIB:.1f} KiB each, {share:.1%} of a core, {connections(crowded)} connections")
+    memory = [size // KIB**2 for size in (before, peaks[0], left[0], peaks[1], left[1])]
+    print("MiB before, with and after the first crowd, with and after the second:", *memory)
+    print(f"slowest of 20 served in {slowest * 1000:.0f} ms; all names free {gone:.1f} s after all left at once")
+
+
+def cpu_share(process: psutil.Process) -> float:
+    """Of a core, over the next `WATCHED` seconds."""
+    begun, before = time.monotonic(), sum(process.cpu_times()[:2])
+    time.sleep(WATCHED)
+    return (sum(process.cpu_times()[:2]) - before) / (time.monotonic() - begun)
+
+
+def serve(port: int, path: str, upload: socket.socket) -> float:
+    """Downloads what one of the crowd uploads.  Answers the seconds from the request to both ends."""
+    begun = time.monotonic()
+    with crowd(port, [request("GET", path)]) as (download,):
+        assert read_until(upload, b"\r\n\r\n").startswith(b"HTTP/1.1 100 ")
+        upload.sendall(b"bytes")
+        assert read_until(download, b"bytes").startswith(b"HTTP/1.1 200 ")
+    assert read_until(upload, b"delivered 5 bytes\n").startswith(b"HTTP/1.1 200 ")
+    return time.monotonic() - begun
+
+
+def test_streams_that_trickle(crowded: Cluster) -> None:
+    """1 KiB a second each.  No round begins before every stream has moved, so none can starve."""
+    node, token = crowded[0], crowded.token()
+    before = node.rss()
+    payload = random.Random(1).randbytes(ROUNDS * KIB)
+    puts = [request("PUT", f"/{token}/{index}", Content_Length=len(payload)) for index in range(STREAMS)]
+    gets = [request("GET", f"/{token}/{index}?wait=60") for index in range(STREAMS)]
+    with crowd(node.port, puts) as uploads, crowd(node.port, gets) as downloads:
+        readable, slowest = Selection(downloads, selectors.EVENT_READ), 0.0
+        got = [bytearray() for _ in downloads]
+        for number in range(ROUNDS):
+            begun = time.monotonic()
+            for upload in uploads:
+                upload.sendall(payload[number * KIB : (number + 1) * KIB])
+            behind = set(range(STREAMS))
+            while behind:
+                for index, download in readable.ready(30) or pytest.fail(f"{len(behind)} streams starve"):
+                    got[index] += download.recv(64 * KIB)
+                    if len(body(got[index])) >= (number + 1) * KIB:
+                        behind.discard(index)
+            took = time.monotonic() - begun
+            slowest = max(slowest, took)
+            time.sleep(max(0.0, 1 - took))
+        readable.close()
+        each = (node.rss() - before) / STREAMS
+        assert all(body(one) == payload for one in got)
+        for download in downloads:
+            download.close()
+        assert all(
+            read_until(upload, b"bytes\n").endswith(f"delivered {len(payload)} bytes\n".encode()) for upload in uploads
+        )
+    print(f"{STREAMS} streams: slowest round {slowest:.2f} s, {each / KIB:.0f} KiB of memory each")
+
+
+def body(response: bytearray) -> bytearray:
+    """What has come of a response's body."""
+    return response.partition(b"\r\n\r\n")[2]
+
+
+def test_streams_whose_downloaders_are_slow(crowded: Cluster) -> None:
+    """The uploads come as fast as they can.  Redis and node hold no more than the window rule allows."""
+    assert crowded.redis is not None
+    node, token = crowded[0], crowded.token()
+    before, rounds = node.rss(), ROUNDS
+    size = 1024 * KIB * KIB
+    puts = [request("PUT", f"/{token}/{index}", Content_Length=size) for index in range(STREAMS)]
+    gets = [request("GET", f"/{token}/{index}?wait=60") for index in range(STREAMS)]
+    chunk, piece = SMALL["chunk"], random.Random(1).randbytes(SMALL["chunk"])
+    with crowd(node.port, puts) as uploads, crowd(node.port, gets, receive_buffer=4 * KIB) as downloads:
+        writable, sent, taken = Selection(uploads, selectors.EVENT_WRITE), [0] * STREAMS, [0] * STREAMS
+        for download in downloads:
+            read_until(download, b"\r\n\r\n")
+            download.setblocking(False)
+        used = peak = 0
+        for _ in range(rounds):
+            round_ends = time.monotonic() + 1
+            while (left := round_ends - time.monotonic()) > 0:
+                for index, upload in writable.ready(left):
+                    sent[index] += upload.send(piece[sent[index] % chunk :])
+            for index, download in enumerate(downloads):
+                with contextlib.suppress(BlockingIOError):
+                    got = download.recv(KIB)
+                    assert got == (2 * piece)[taken[index] % chunk :][: len(got)]
+                    taken[index] += len(got)
+            keys = list(crowded.keys("chunks"))
+            assert len(keys) == STREAMS
+            used = max(used, sum(crowded.redis.memory_usage(key) or 0 for key in keys))
+            peak = max(peak, node.rss())
+        writable.close()
+        assert all(count > 0 for count in taken)
+        most = SMALL["window"] + 2 * chunk  # one chunk more than the window, and one for Redis's own bookkeeping
+        assert used <= STREAMS * most
+        # For each upload the node has two chunks, and two reads of its socket, one of them untaken; for each
+        # download four chunks that were read, and as much that is being sent.  Half again for what else there is.
+        each = (peak - before) / STREAMS
+        assert each < 1.5 * (2 * 256 * KIB + 2 * chunk + 8 * chunk)
+    print(f"{STREAMS} streams: {used / STREAMS / KIB:.0f} KiB of Redis each, {each / KIB:.0f} KiB of the node each")
+
+
+# -- the queue for Redis -------------------------------------------------------------------------------------
+
+
+async def test_a_crowd_that_ends_at_once_is_served_to_the_last(redis_server: RedisServer, prefix: str) -> None:
+    """However long that takes, as long as Redis answers: giving up would leave names taken for minutes."""
+    store = Store.connect(
+        Settings(redis_url=redis_server.url, prefix=prefix, redis_connections=1, transfer_patience=0.5)
+    )
+    token = new_id()
+    await store.mint(token=token)
+    claims = [store.transfer(token=token, name=f"{index}", transfer_id=new_id()) for index in range(4000)]
+    for claim in claims:
+        await store.claim(claim, node="here", length=None, media_type="", use=False)
+    ends = await asyncio.gather(*(store.end(claim, Outcome.UPLOADER_GONE) for claim in claims))
+    assert all(isinstance(end, Final) for end in ends)
+    await store.aclose()
+
+
+async def test_a_crowd_gives_up_together_when_redis_is_away(prefix: str) -> None:
+    """Not one after the other: 200 patiences in a row would be 100 s."""
+    if not (found := servers()):
+        pytest.skip("no redis-server on PATH: a crowd without Redis was not tested")
+    server = RedisServer(found[max(found)])
+    store = Store.connect(Settings(redis_url=server.url, prefix=prefix, redis_connections=1, redis_patience=0.5))
+    await store.mint(token="here")
+    server.process.send_signal(signal.SIGSTOP)
+    try:
+        async with asyncio.timeout(30):
+            answers = await asyncio.gather(*(store.mint(token="x") for _ in range(200)), return_exceptions=True)
+    finally:
+        server.process.send_signal(signal.SIGCONT)
+    assert {type(answer) for answer in answers} == {StoreUnavailable}
+    await store.aclose()
+    server.stop()

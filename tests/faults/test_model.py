@@ -1,0 +1,524 @@
+"""Puts, gets, aborts, deaths and drains in any order, compared with a simple model of what each side may see.
+
+Three `Relay`s over one Redis in one event loop, with clients that do what they are told.  After every step the
+model says which clients are answered and how, what each name is doing, and what may be left in Redis.
+
+A failure prints the steps that lead to it, and how to run them again.
+"""
+
+import asyncio
+import os
+import secrets
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
+
+import fakeredis
+import hypothesis
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+
+from relay.errors import Error, Problem
+from relay.names import new_token
+from relay.settings import Settings
+from relay.states import Outcome, State
+from relay.store import LINGER, Store
+from relay.transfer import ClientGone
+from relay.work import Phase
+from tests.support.redis import RedisServer
+from tests.support.sides import Downloader, Hosted, Uploader
+
+T = TypeVar("T")
+
+#: How a side ended: an upload's bytes, a download's outcome, what it was told, or that it was not there any more.
+End = int | Outcome | Error | type[ClientGone]
+
+NAMES = ("x", "y")
+NODES = 3
+#: Nodes that are killed or drained in one run, at most: else there is little time for anything to be at stake.
+REPLACED = 2
+#: Small, so that a few bytes have to wait for the window.
+CHUNK, WINDOW = 8, 16
+NODE, NAME = st.integers(0, NODES - 1), st.sampled_from(NAMES)
+#: Mostly the first of the tokens that live; sometimes the one that lives no more.
+TOKEN = st.sampled_from([0, 0, 0, 0, 1, 2])
+#: Bytes of a piece, from far below a chunk to far above the window.
+SIZE = st.sampled_from([1, CHUNK, CHUNK + 1, 3 * WINDOW, 10 * WINDOW])
+#: Runs on each server, and steps of a run.  `RELAY_TEST_FULL=1` in the environment makes them more.
+#: Only then is a failure made as short as it gets, because that takes minutes.
+EXAMPLES, STEPS, PHASES = 15, 40, [hypothesis.Phase.generate]
+if os.environ.get("RELAY_TEST_FULL"):
+    EXAMPLES, STEPS, PHASES = 150, 50, [hypothesis.Phase.generate, hypothesis.Phase.shrink]
+#: Seconds of a wait that the model never sees the end of, and in which everything else has to happen.
+LONG, SOON = 300, 10.0
+
+
+@dataclass(eq=False)
+class Up:
+    """An upload that is not answered yet."""
+
+    node: Hosted
+    token: str
+    name: str
+    client: Uploader
+    task: "asyncio.Task[int]"
+    down: "Down | None" = None
+    is_ended: bool = False
+    has_name: bool = False
+
+
+@dataclass(eq=False)
+class Down:
+    """A download that is not answered yet; without an upload, it waits for one."""
+
+    node: Hosted
+    token: str
+    name: str
+    client: Downloader
+    task: "asyncio.Task[Outcome]"
+    up: Up | None = None
+
+    def has_what_it_can(self) -> bool:
+        """Whether the response has begun, and all that was sent has arrived, unless it is paused."""
+        assert self.up is not None
+        return self.client.begun and (not self.client.takes.is_set() or self.client.got == self.up.client.content)
+
+
+Side = Up | Down
+Ends = dict[Side, End]
+
+
+class Model(RuleBasedStateMachine):
+    """The rules do to the relays what they note in the model, then `_settle` compares the two."""
+
+    redis_url = ""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.prefix = f"model-{secrets.token_hex(4)}"
+        self.runner = asyncio.Runner()
+        self.server = fakeredis.FakeServer()
+        self.started = 0
+        self.nodes = [self._start_node() for _ in range(NODES)]
+        self.tokens = [self._mint(), self._mint()]
+        self.dead_token = new_token()
+        self.ups: list[Up] = []
+        self.downs: list[Down] = []
+        #: Names whose claim was left by a node that died, until somebody asks for them.
+        self.stale: set[tuple[str, str]] = set()
+        #: Whether a node died; then streams that it should have deleted may be left to expire.
+        self.has_killed = False
+
+    def teardown(self) -> None:
+        for side in self._sides():
+            side.client.leave()
+        self._run(self._close())
+        self.runner.close()
+
+    async def _close(self) -> None:
+        await asyncio.wait_for(asyncio.gather(*(s.task for s in self._sides()), return_exceptions=True), SOON)
+        for node in self.nodes:
+            await node.stop()
+
+    # -- rules -----------------------------------------------------------------------------------------------
+
+    @rule(node=NODE, token=TOKEN, name=NAME)
+    def put(self, node: int, token: int, name: str) -> None:
+        up = self._put(self.nodes[node], self._token(token), name)
+        refusal = self._refusal(up)
+        if refusal is None and self._holder(up.token, up.name):
+            refusal = Error.NAME_IN_USE
+        self._settle(self._claimed(up) if refusal is None else {up: refusal})
+
+    @rule(nodes=st.tuples(NODE, NODE), token=TOKEN, name=NAME)
+    def put_twice_at_once(self, nodes: tuple[int, int], token: int, name: str) -> None:
+        """One of the two gets the name, unless it is not to be had."""
+        pair = [self._put(self.nodes[node], self._token(token), name) for node in nodes]
+        if refusal := self._refusal(pair[0]) or (Error.NAME_IN_USE if self._holder(pair[0].token, name) else None):
+            self._settle(dict.fromkeys(pair, refusal))
+            return
+        self._wait(lambda: any(up.task.done() for up in pair), "one to be refused")
+        loser, winner = sorted(pair, key=lambda up: not up.task.done())
+        self._settle({loser: Error.NAME_IN_USE, **self._claimed(winner)})
+
+    @rule(
+        node=NODE,
+        token=TOKEN,
+        name=NAME,
+        wait=st.sampled_from([0, LONG]),
+    )
+    def get(self, node: int, token: int, name: str, wait: int) -> None:
+        down = self._get(self.nodes[node], self._token(token), name, wait)
+        end = self._refusal(down)
+        if end is None:
+            self.stale.discard((down.token, name))
+            holder = self._holder(down.token, name)
+            if holder is None:
+                end = None if wait else Error.NO_UPLOAD
+            elif holder.down is not None:
+                end = Error.TAKEN
+            else:
+                holder.down, down.up = down, holder
+        self._settle(self._flow(down.up) if end is None else {down: end})
+
+    @precondition(lambda self: any(up.down is None for up in self.ups))
+    @rule(data=st.data(), node=NODE)
+    def join(self, data: st.DataObject, node: int) -> None:
+        up = data.draw(st.sampled_from([up for up in self.ups if up.down is None]))
+        up.down = self._get(self.nodes[node], up.token, up.name, 0)
+        up.down.up = up
+        self._settle(self._flow(up))
+
+    @precondition(lambda self: any(up.down is None for up in self.ups))
+    @rule(data=st.data(), nodes=st.tuples(NODE, NODE))
+    def join_twice_at_once(self, data: st.DataObject, nodes: tuple[int, int]) -> None:
+        """One of the two gets the upload."""
+        up = data.draw(st.sampled_from([up for up in self.ups if up.down is None]))
+        pair = [self._get(self.nodes[node], up.token, up.name, LONG) for node in nodes]
+        self._settle({**self._joined(up, pair), **self._flow(up)})
+
+    @precondition(lambda self: any(not up.is_ended for up in self.ups))
+    @rule(data=st.data(), size=SIZE)
+    def send(self, data: st.DataObject, size: int) -> None:
+        up = data.draw(st.sampled_from([up for up in self.ups if not up.is_ended]))
+        up.client.send(secrets.token_bytes(size))
+        self._settle(self._flow(up))
+
+    @precondition(lambda self: any(not up.is_ended for up in self.ups))
+    @rule(data=st.data())
+    def end_the_body(self, data: st.DataObject) -> None:
+        up = data.draw(st.sampled_from([up for up in self.ups if not up.is_ended]))
+        up.client.end()
+        up.is_ended = True
+        self._settle(self._flow(up))
+
+    @precondition(lambda self: self.downs)
+    @rule(data=st.data())
+    def pause_or_resume(self, data: st.DataObject) -> None:
+        down = data.draw(st.sampled_from(self.downs))
+        if down.client.takes.is_set():
+            down.client.takes.clear()
+        else:
+            down.client.takes.set()
+        self._settle(self._flow(down.up))
+
+    @precondition(lambda self: any(not up.is_ended or up.down is None for up in self.ups))
+    @rule(data=st.data())
+    def uploader_leaves(self, data: st.DataObject) -> None:
+        up = data.draw(st.sampled_from([up for up in self.ups if not up.is_ended or up.down is None]))
+        up.client.leave()
+        ends: Ends = {up: ClientGone}
+        self._settle(ends | self._told(up.down, Outcome.UPLOADER_GONE))
+
+    @precondition(lambda self: self.downs)
+    @rule(data=st.data())
+    def downloader_leaves(self, data: st.DataObject) -> None:
+        down = data.draw(st.sampled_from(self.downs))
+        down.client.leave()
+        ends: Ends = {down: ClientGone}
+        if down.up is not None:
+            ends[down.up] = Error.DOWNLOADER_GONE
+        self._settle(ends)
+
+    @precondition(lambda self: self.ups)
+    @rule(node=NODE, data=st.data())
+    def cancel(self, node: int, data: st.DataObject) -> None:
+        up = data.draw(st.sampled_from(self.ups))
+        assert self._run(self.nodes[node].relay.cancel(token=up.token, name=up.name))
+        self._settle({up: Error.CANCELLED, **self._told(up.down, Outcome.CANCELLED)})
+
+    @rule(node=NODE, name=NAME)
+    def cancel_what_nobody_uploads(self, node: int, name: str) -> None:
+        token = self.tokens[0]
+        if self._holder(token, name) is None:
+            was_stale = (token, name) in self.stale
+            assert self._run(self.nodes[node].relay.cancel(token=token, name=name)) is was_stale
+            self.stale.discard((token, name))
+            self._settle({})
+
+    @rule(node=NODE, revoked=st.booleans())
+    def a_token_ends(self, node: int, revoked: bool) -> None:
+        self.dead_token = token = self.tokens.pop(0)
+        relay = self.nodes[node].relay
+        self._run(relay.revoke(token=token) if revoked else delete(relay.store, relay.store.keys.token(token)))
+        self.tokens.append(self._mint())
+        ends: Ends = {}
+        for up in self.ups:
+            if up.token == token:
+                ends |= {up: Error.REVOKED, **self._told(up.down, Outcome.REVOKED)}
+        ends |= {down: Error.UNKNOWN_TOKEN for down in self.downs if down.token == token and down.up is None}
+        self._look_again()
+        self._settle(ends)
+
+    @precondition(lambda self: self._sides() and self.started < NODES + REPLACED)
+    @rule(data=st.data())
+    def a_node_is_killed(self, data: st.DataObject) -> None:
+        self.has_killed, dead = True, data.draw(st.sampled_from(self._sides())).node
+        ends: Ends = {}
+        for up in [up for up in self.ups if up.node is dead]:
+            if up.down is None or up.down.node is dead:
+                self.stale.add((up.token, up.name))
+            else:
+                ends |= self._told(up.down, Outcome.NODE_LOST)
+        ends |= {
+            down.up: Error.NODE_LOST
+            for down in self.downs
+            if down.node is dead and down.up and down.up.node is not dead
+        }
+        with_it: list[Side] = [side for side in self._sides() if side.node is dead]
+        self._run(dead.kill([side.task for side in with_it]))
+        self._forget(with_it)
+        self.nodes[self.nodes.index(dead)] = self._start_node()
+        self._run(self._bury(dead.id))
+        self._settle(ends)
+
+    @precondition(lambda self: self._sides() and self.started < NODES + REPLACED)
+    @rule(data=st.data())
+    def a_node_is_drained(self, data: st.DataObject) -> None:
+        draining = data.draw(st.sampled_from(self._sides())).node
+        relay = draining.relay
+        relay.advance(Phase.CLOSED)
+        put, get = self._put(draining, self.tokens[0], "x"), self._get(draining, self.tokens[0], "x", LONG)
+        self._settle({put: Error.DRAINING, get: Error.DRAINING})
+        relay.advance(Phase.RELEASED)
+        waiting: list[Side] = [up for up in self.ups if up.node is draining and up.down is None]
+        waiting += [down for down in self.downs if down.node is draining and down.up is None]
+        self._settle(dict.fromkeys(waiting, Error.DRAINING))
+        relay.advance(Phase.CUT)
+        ends: Ends = {}
+        for up in [up for up in self.ups if up.down is not None and draining in (up.node, up.down.node)]:
+            ends |= {up: Error.DRAINING, **self._told(up.down, Outcome.DRAINED)}
+        self._settle(ends)
+        self._run(draining.stop())
+        self.nodes[self.nodes.index(draining)] = self._start_node()
+
+    # -- what must hold --------------------------------------------------------------------------------------
+
+    @invariant()
+    def what_arrived_is_a_prefix(self) -> None:
+        for down in self.downs:
+            assert not down.client.is_complete
+            assert down.up is not None or not down.client.got
+            assert down.up is None or down.up.client.content.startswith(down.client.got)
+
+    @invariant()
+    def every_name_does_what_the_model_says(self) -> None:
+        for token in self.tokens:
+            for name in NAMES:
+                if (token, name) not in self.stale:
+                    state = self._state(token, name)
+                    self._wait(partial(self._is, state, token, name), f"{name} to be {state}")
+
+    @invariant()
+    def nothing_is_left_in_redis(self) -> None:
+        """Every key has a TTL; the streams of a transfer that is over are gone, or will be soon."""
+        self._wait(self._is_clean, "what is over to leave no key")
+
+    async def _is(self, state: State, token: str, name: str) -> bool:
+        found = await self.nodes[0].relay.store.look(token=token, name=name, use=False)
+        return state is (found.state if found is not None else State.FREE)
+
+    async def _is_clean(self) -> bool:
+        store = self.nodes[0].relay.store
+        live = {f"{{{up.token}}}:{up.name}" for up in self.ups} | {f"{{{token}}}:{name}" for token, name in self.stale}
+        for key in [key.decode() async for key in store.commands.scan_iter(match=f"{self.prefix}:*")]:
+            left = await store.commands.pttl(key)
+            assert left != -1, f"{key} has no TTL"
+            kind, _, rest = key.removeprefix(f"{self.prefix}:").partition(":")
+            if kind == "transfer" and rest not in live:
+                return False
+            if kind in ("chunks", "acks") and rest.rpartition(":")[0] not in live:
+                return self.has_killed and left <= LINGER * 1000
+        return True
+
+    # -- how it is done --------------------------------------------------------------------------------------
+
+    def _run(self, work: Coroutine[Any, Any, T]) -> T:
+        return self.runner.run(work)
+
+    def _sides(self) -> list[Side]:
+        return [*self.ups, *self.downs]
+
+    def _start_node(self) -> Hosted:
+        self.started += 1
+        config = Settings(
+            redis_url=self.redis_url,
+            prefix=self.prefix,
+            node=f"node{self.started}",
+            chunk=CHUNK,
+            window=WINDOW,
+            upload_wait=LONG,
+            stall=LONG,
+        )
+
+        async def start() -> Hosted:
+            return await Hosted(config, self.server).started()
+
+        return self._run(start())
+
+    async def _bury(self, dead: str) -> None:
+        """What time does: the dead node has not been heard of for too long."""
+        store = self.nodes[0].relay.store
+        await delete(store, store.keys.node(dead))
+        await store.commands.zrem(store.keys.nodes, dead)
+        for node in self.nodes:
+            node.relay.node._roll._seen.pop(dead, None)
+            await node.relay.node._beat()
+
+    def _mint(self) -> str:
+        return self._run(self.nodes[0].relay.make_token())
+
+    def _token(self, index: int) -> str:
+        return [*self.tokens, self.dead_token][index]
+
+    def _put(self, node: Hosted, token: str, name: str) -> Up:
+        client = Uploader(is_open=True)
+        client.send(secrets.token_bytes(4))
+        work = node.relay.upload(
+            token=token, name=name, length=None, media_type="", body=client.body(), client=client.connection
+        )
+        self.ups.append(Up(node, token, name, client, self._task(work)))
+        return self.ups[-1]
+
+    def _get(self, node: Hosted, token: str, name: str, wait: int) -> Down:
+        client = Downloader()
+        work = node.relay.download(token=token, name=name, wait=wait, sink=client, client=client.connection)
+        self.downs.append(Down(node, token, name, client, self._task(work)))
+        return self.downs[-1]
+
+    def _task(self, work: Coroutine[Any, Any, T]) -> "asyncio.Task[T]":
+        return self.runner.get_loop().create_task(work)
+
+    def _refusal(self, side: Up | Down) -> Error | None:
+        return None if side.token in self.tokens else Error.UNKNOWN_TOKEN
+
+    def _holder(self, token: str, name: str) -> Up | None:
+        """The upload that has the name, by the model; not one that has only just asked for it."""
+        return next((up for up in self.ups if up.has_name and (up.token, up.name) == (token, name)), None)
+
+    def _state(self, token: str, name: str) -> State:
+        holder = self._holder(token, name)
+        if holder is None:
+            return State.FREE
+        return State.WAITING if holder.down is None else State.STREAMING
+
+    def _claimed(self, up: Up) -> Ends:
+        """The upload has the name.  Of the downloads that wait for it one joins, the others are too late."""
+        up.has_name = True
+        self.stale.discard((up.token, up.name))
+        waiting = [down for down in self.downs if down.up is None and (down.token, down.name) == (up.token, up.name)]
+        return self._joined(up, waiting) if waiting else {}
+
+    def _joined(self, up: Up, downs: Sequence[Down]) -> Ends:
+        """One of the downloads has joined the upload; the others are too late."""
+        begun = self._wait(lambda: [down for down in downs if down.client.begun], "one download to join")
+        (up.down,) = begun
+        up.down.up = up
+        return {down: Error.TAKEN for down in downs if down is not up.down}
+
+    def _flow(self, up: Up | None) -> Ends:
+        """What a transfer ends with, if nothing stands in its way any more."""
+        if up is None or up.down is None or not up.is_ended or not up.down.client.takes.is_set():
+            return {}
+        return {up: len(up.client.content), up.down: Outcome.COMPLETE}
+
+    @staticmethod
+    def _told(down: Down | None, outcome: Outcome) -> Ends:
+        return {} if down is None else {down: outcome}
+
+    def _settle(self, ends: Mapping[Side, End]) -> None:
+        """These sides end, and so; nobody else does, and all bytes that can arrive do."""
+        assert self._run(_ends([side.task for side in ends])) == list(ends.values())
+        for side, end in ends.items():
+            if isinstance(side, Down):
+                assert side.client.is_complete is (end is Outcome.COMPLETE)
+                assert side.up is None or side.up.client.content.startswith(side.client.got)
+                assert end is not Outcome.COMPLETE or side.client.got == side.up.client.content  # type: ignore[union-attr]
+        self._forget(ends)
+        for down in self.downs:
+            if down.up is not None:
+                self._wait(down.has_what_it_can, "bytes to arrive")
+        assert not [side for side in self._sides() if side.task.done()]
+
+    def _forget(self, sides: Iterable[Side]) -> None:
+        """The sides are no more; whoever they were joined with is by itself."""
+        for side in sides:
+            if isinstance(side, Up):
+                self.ups.remove(side)
+                if side.down is not None:
+                    side.down.up = None
+            else:
+                self.downs.remove(side)
+                if side.up is not None:
+                    side.up.down = None
+
+    def _look_again(self) -> None:
+        """What waits looks into Redis now, which it would do within half a minute."""
+        for node in self.nodes:
+            node.relay.node.wake_all()
+
+    def _wait(self, condition: Callable[[], Any], what: str) -> Any:
+        """The condition's first true answer."""
+
+        async def wait() -> Any:
+            try:
+                async with asyncio.timeout(SOON):
+                    while True:
+                        answer = condition()
+                        if answer := await answer if isinstance(answer, Awaitable) else answer:
+                            return answer
+                        await asyncio.sleep(0.001)
+            except TimeoutError:
+                raise AssertionError(f"waited {SOON} s for {what}") from None
+
+        return self._run(wait())
+
+
+async def delete(store: Store, key: str) -> None:
+    """As when it expires."""
+    await store.commands.delete(key)
+
+
+async def _ends(tasks: Sequence["asyncio.Task[Any]"]) -> list[End]:
+    """How the tasks end."""
+    if tasks:
+        _, pending = await asyncio.wait(tasks, timeout=SOON)
+        assert not pending, [task.get_stack() for task in pending]
+    return [_as_end(answer) for answer in await asyncio.gather(*tasks, return_exceptions=True)]
+
+
+def _as_end(answer: Any) -> End:
+    if isinstance(answer, Problem):
+        return answer.error
+    if isinstance(answer, ClientGone):
+        return ClientGone
+    if isinstance(answer, BaseException):
+        raise answer
+    return answer  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("redis", ["fakeredis", "redis"])
+def test_any_order(redis: str, request: pytest.FixtureRequest) -> None:
+    url = ""
+    if redis == "redis":
+        server: RedisServer = request.getfixturevalue("redis_server")
+        url = server.url
+
+    class OnThatServer(Model):
+        redis_url = url
+
+    run_state_machine_as_test(
+        OnThatServer,
+        settings=settings(
+            max_examples=EXAMPLES,
+            stateful_step_count=STEPS,
+            deadline=None,
+            database=None,
+            print_blob=True,
+            phases=PHASES,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )

@@ -1,0 +1,175 @@
+"""Clients as they come, on plain sockets: slow ones, and ones that go away in the middle."""
+
+import asyncio
+import random
+import socket
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+from tests.support.crowd import request
+
+#: Bytes of one read or write, and seconds between those of a slow client.
+PIECE, PAUSE = 64 * 1024, 0.05
+
+
+@dataclass(frozen=True)
+class Manner:
+    """How a client behaves: slow or not, and whether it goes away after so many bytes."""
+
+    is_slow: bool = False
+    leaves_after: int | None = None
+
+    @classmethod
+    def of(cls, dice: random.Random, size: int) -> "Manner":
+        leaves = dice.random() < 0.2 and size > 0
+        return cls(is_slow=dice.random() < 0.2, leaves_after=dice.randrange(size) if leaves else None)
+
+
+@dataclass
+class Told:
+    """What a client knows at its end.  `status` is None where it was told nothing."""
+
+    status: int | None = None
+    body: bytearray = field(default_factory=bytearray)
+    #: Whether the response came to its end, as HTTP says where that is.
+    is_whole: bool = False
+    has_left: bool = False
+
+
+class _Connection:
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+        self._loop = asyncio.get_running_loop()
+        self._ahead = b""
+
+    async def send(self, data: bytes) -> None:
+        await self._loop.sock_sendall(self._socket, data)
+
+    async def read(self, most: int = PIECE) -> bytes:
+        """Some bytes; none at the end of the connection."""
+        if not self._ahead:
+            return await self._loop.sock_recv(self._socket, most)
+        data, self._ahead = self._ahead[:most], self._ahead[most:]
+        return data
+
+    async def answer(self) -> tuple[int, dict[str, str]]:
+        """The status and the headers of the final response, behind any more `100 Continue`: the node may probe."""
+        while (head := await self.head())[0] == 100:
+            pass
+        return head
+
+    async def head(self) -> tuple[int, dict[str, str]]:
+        """The status and the headers of the next response.  Raises ConnectionError at the end."""
+        got = b""
+        while b"\r\n\r\n" not in got:
+            if not (piece := await self.read()):
+                raise ConnectionError
+            got += piece
+        head, _, self._ahead = got.partition(b"\r\n\r\n")
+        first, *lines = head.decode("latin-1").split("\r\n")
+        pairs = (line.partition(":") for line in lines)
+        return int(first.split()[1]), {name.lower(): value.strip() for name, _, value in pairs}
+
+    async def body(self, headers: dict[str, str]) -> AsyncIterator[bytes]:
+        """The response's body, piece by piece.  Raises ConnectionError where it is cut off."""
+        if "content-length" in headers:
+            async for piece in self._exactly(int(headers["content-length"])):
+                yield piece
+            return
+        while size := int(await self._line(), 16):
+            async for piece in self._exactly(size):
+                yield piece
+            await self._line()
+        await self._line()
+
+    async def _exactly(self, size: int) -> AsyncIterator[bytes]:
+        while size:
+            if not (piece := await self.read(min(size, PIECE))):
+                raise ConnectionError
+            size -= len(piece)
+            yield piece
+
+    async def _line(self) -> bytes:
+        line = b""
+        while not line.endswith(b"\r\n"):
+            if not (byte := await self.read(1)):
+                raise ConnectionError
+            line += byte
+        return line
+
+
+async def _connect(port: int) -> tuple[socket.socket, _Connection]:
+    sock = socket.socket()
+    sock.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", port))
+    return sock, _Connection(sock)
+
+
+async def put(port: int, path: str, content: bytes, manner: Manner, *, is_chunked: bool) -> Told:
+    """Uploads.  Whatever becomes of the connection is in what it answers."""
+    told, sock = Told(), None
+    sending: asyncio.Task[None] | None = None
+    try:
+        sock, connection = await _connect(port)
+        framing: dict[str, object] = {"Content_Length": len(content)}
+        if is_chunked:
+            framing = {"Transfer_Encoding": "chunked"}
+        await connection.send(request("PUT", path, Expect="100-continue", **framing))
+        status, headers = await connection.head()
+        if status == 100:
+            sending = asyncio.create_task(_send(connection, content, manner, told, is_chunked=is_chunked))
+            answering = asyncio.create_task(connection.answer())
+            await asyncio.wait([sending, answering], return_when=asyncio.FIRST_COMPLETED)
+            if told.has_left:
+                answering.cancel()
+                return told
+            status, headers = await answering
+        told.status = status
+        async for piece in connection.body(headers):
+            told.body += piece
+        told.is_whole = True
+    except (OSError, ConnectionError):
+        pass
+    finally:
+        if sending is not None:
+            sending.cancel()
+            await asyncio.gather(sending, return_exceptions=True)
+        if sock is not None:
+            sock.close()
+    return told
+
+
+async def _send(connection: _Connection, content: bytes, manner: Manner, told: Told, *, is_chunked: bool) -> None:
+    for start in range(0, len(content), PIECE):
+        piece = content[start : start + PIECE]
+        if manner.leaves_after is not None and start + len(piece) > manner.leaves_after:
+            told.has_left = True
+            return
+        await connection.send(b"%x\r\n%b\r\n" % (len(piece), piece) if is_chunked else piece)
+        if manner.is_slow:
+            await asyncio.sleep(PAUSE)
+    if is_chunked:
+        await connection.send(b"0\r\n\r\n")
+
+
+async def get(port: int, path: str, manner: Manner) -> Told:
+    """Downloads.  Whatever becomes of the connection is in what it answers."""
+    told, sock = Told(), None
+    try:
+        sock, connection = await _connect(port)
+        await connection.send(request("GET", path))
+        told.status, headers = await connection.head()
+        async for piece in connection.body(headers):
+            told.body += piece
+            if manner.leaves_after is not None and len(told.body) > manner.leaves_after:
+                told.has_left = True
+                return told
+            if manner.is_slow:
+                await asyncio.sleep(PAUSE)
+        told.is_whole = True
+    except (OSError, ConnectionError):
+        pass
+    finally:
+        if sock is not None:
+            sock.close()
+    return told

@@ -1,0 +1,149 @@
+"""Nodes and clients without processes and sockets: several `Relay`s over one Redis, in one event loop."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, Self
+
+import fakeredis
+
+from relay.clients import Clients
+from relay.connection import Connection
+from relay.nodes import Node
+from relay.service import Relay
+from relay.settings import Settings
+from relay.store import Store, Transfer
+from relay.tasks import stop
+from relay.transfer import ClientGone
+
+
+def connect(settings: Settings, server: fakeredis.FakeServer) -> Store:
+    """A store on `settings.redis_url`, or else on this embedded server, which others may use too."""
+    if settings.redis_url:
+        return Store.connect(settings)
+    return Store(settings, Clients(fakeredis.FakeAsyncRedis(server=server), fakeredis.FakeAsyncRedis(server=server)))
+
+
+@contextlib.asynccontextmanager
+async def serving(settings: Settings, server: fakeredis.FakeServer) -> AsyncIterator[Relay]:
+    """A node that beats and reads its inbox."""
+    store = connect(settings, server)
+    node = Node(settings, store)
+    relay = Relay(settings, store, node)
+    async with node.running():
+        yield relay
+        await relay.finish()
+    await store.aclose()
+
+
+class Hosted:
+    """A node that can be stopped, or killed."""
+
+    def __init__(self, settings: Settings, server: fakeredis.FakeServer) -> None:
+        self.relay: Relay
+        self._started, self._stopped = asyncio.Event(), asyncio.Event()
+        self._task = asyncio.create_task(self._serve(settings, server))
+
+    async def _serve(self, settings: Settings, server: fakeredis.FakeServer) -> None:
+        async with serving(settings, server) as self.relay:
+            self._started.set()
+            await self._stopped.wait()
+
+    @property
+    def id(self) -> str:
+        return self.relay.node.id
+
+    async def started(self) -> Self:
+        await self._started.wait()
+        return self
+
+    async def stop(self) -> None:
+        self._stopped.set()
+        await self._task
+
+    async def kill(self, sides: Sequence["asyncio.Task[Any]"]) -> None:
+        """Ends it, and the tasks of its clients, without another word to Redis."""
+
+        async def never(*_: object, **__: object) -> None:
+            await asyncio.Event().wait()
+
+        self.relay.store.repeat = never  # type: ignore[method-assign, assignment]
+        await stop([*sides, self._task])
+        await stop(self.relay._background)
+        await self.relay.store.aclose()
+
+
+async def keys_of_transfers(store: Store) -> list[str]:
+    """Keys that only a live transfer, or one that ended a moment ago, may have."""
+    raw = store.commands
+    kinds = ("transfer", "chunks", "acks")
+    return [key.decode() for kind in kinds async for key in raw.scan_iter(match=f"{store.keys.prefix}:{kind}:*")]
+
+
+class Uploader:
+    """A client with a body: the pieces given at first, and, if it is `open`, those of `send`, up to `end`."""
+
+    def __init__(self, pieces: Sequence[bytes] = (), *, is_open: bool = False) -> None:
+        self.connection = Connection()
+        self.content = b""
+        self._pieces: asyncio.Queue[bytes | None] = asyncio.Queue()
+        for piece in pieces:
+            self.send(piece)
+        if not is_open:
+            self.end()
+
+    def send(self, piece: bytes) -> None:
+        self.content += piece
+        self._pieces.put_nowait(piece)
+
+    def end(self) -> None:
+        """The body is whole."""
+        self._pieces.put_nowait(None)
+
+    def leave(self) -> None:
+        self.connection.lost(None)
+        self._pieces.put_nowait(b"")
+
+    async def body(self) -> AsyncIterator[bytes]:
+        await asyncio.sleep(0)
+        while (piece := await self._pieces.get()) is not None:
+            if self.connection.is_lost:
+                raise ClientGone
+            yield piece
+
+
+class Downloader:
+    """A client that takes what it is given, unless it is paused: a `Sink`."""
+
+    def __init__(self) -> None:
+        self.connection = Connection()
+        self.begun = False
+        #: Whether the response was finished, as far as the client can see.
+        self.is_complete = False
+        self.got = b""
+        self.takes = asyncio.Event()
+        self.takes.set()
+
+    def leave(self) -> None:
+        self.connection.lost(None)
+        self.takes.set()  # nothing holds up what is written to a connection that is lost
+
+    def check(self, transfer: Transfer) -> None:
+        pass
+
+    async def begin(self, transfer: Transfer) -> None:
+        self.begun = True
+
+    async def write(self, data: bytes | memoryview) -> None:
+        await asyncio.sleep(0)
+        await self.takes.wait()
+        if self.connection.is_lost:
+            raise ClientGone
+        self.got += data
+
+    async def finish(self, data: bytes | memoryview) -> None:
+        await self.write(data)
+        self.is_complete = True
+
+    def progress(self) -> int:
+        return len(self.got)
