@@ -4,12 +4,16 @@ import contextlib
 from collections.abc import AsyncIterator
 
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from relay import http
+from relay.logs import RequestLog
 from relay.nodes import Node
+from relay.operator import Operator
 from relay.protocol import HANGUPS
+from relay.reports import NodeCollector, Reports
 from relay.service import Relay
 from relay.settings import Settings
 from relay.store import Store
@@ -44,10 +48,13 @@ def create_app(settings: Settings, store: Store | None = None) -> Starlette:
     store = store or Store.connect(settings)
     node = Node(settings, store)
     relay = Relay(settings, store, node)
+    reports = Reports(settings, store, node)
+    store.metrics.registry.register(NodeCollector(node))
+    operator = Operator(settings, reports)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[dict[str, Hangups]]:
-        async with node.running():
+        async with node.running(), reports.running():
             with contextlib.closing(Hangups()) as hangups:
                 try:
                     yield {HANGUPS: hangups}
@@ -61,12 +68,14 @@ def create_app(settings: Settings, store: Store | None = None) -> Starlette:
 
     app = Starlette(
         routes=[
-            route("/", {"GET": http.status, "HEAD": http.status}),
+            route("/", {"GET": operator.show_status, "HEAD": operator.show_status}),
+            route("/metrics", {"GET": operator.show_metrics, "HEAD": operator.show_metrics}),
             route("/token", {"POST": http.make_token}),
             route("/healthz", {"GET": http.healthz, "HEAD": http.healthz}),
             route("/readyz", {"GET": http.readyz, "HEAD": http.readyz}),
-            *(route(path, {"GET": http.not_found}) for path in ("/favicon.ico", "/robots.txt", "/metrics")),
+            *(route(path, {"GET": http.not_found}) for path in ("/favicon.ico", "/robots.txt")),
         ],
+        middleware=[Middleware(RequestLog)],
         lifespan=lifespan,
     )
     app.router.redirect_slashes = False

@@ -1,4 +1,4 @@
-"""`relay serve`: settings from flags and environment, logging, the server and its shutdown."""
+"""`relay`: its commands, and of `serve` the settings from flags and environment, the server and its shutdown."""
 
 import asyncio
 import contextlib
@@ -12,13 +12,14 @@ from typing import Any, get_args
 
 import click
 import uvicorn
-from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 from uvicorn.server import HANDLED_SIGNALS
 
 from relay import __version__
 from relay.app import create_app
+from relay.commands import cancel, nodes, parse_settings, ps, revoke, tokens
+from relay.logs import set_up
 from relay.protocol import Protocol
 from relay.service import Relay
 from relay.settings import Settings
@@ -54,6 +55,10 @@ def main() -> None:
     """An HTTP streaming relay that scales out."""
 
 
+for command in (ps, nodes, tokens, cancel, revoke):
+    main.add_command(command)
+
+
 @_options
 @main.command(context_settings={"max_content_width": 110})
 def serve(**flags: str | None) -> None:
@@ -61,12 +66,8 @@ def serve(**flags: str | None) -> None:
 
     Every option is an environment variable too; a flag wins over it. Times are in seconds, sizes in bytes.
     """
-    settings = _settings({name: value for name, value in flags.items() if value is not None})
-    logging.basicConfig(
-        level=settings.log_level.upper(),
-        format="%(asctime)s %(levelname)s %(name)s %(message)s",
-        stream=sys.stderr,
-    )
+    settings = parse_settings(flags)
+    set_up(level=settings.log_level, form=settings.log_format)
     _allow_descriptors()
     app = create_app(settings)
     if settings.redis_url:
@@ -105,17 +106,6 @@ def _allow_descriptors() -> None:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-
-
-def _settings(flags: dict[str, Any]) -> Settings:
-    """Raises SystemExit(2) after one line a problem."""
-    try:
-        return Settings(**flags)
-    except ValidationError as error:
-        for problem in error.errors():
-            where = "".join(f"RELAY_{part}".upper() + ": " for part in problem["loc"])
-            click.echo(f"relay: {where}{problem['msg'].removeprefix('Value error, ')}", err=True)
-        sys.exit(2)
 
 
 class Server(uvicorn.Server):

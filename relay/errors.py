@@ -33,6 +33,11 @@ class Error(Enum):
     BAD_REQUEST = Spec(400, "Bad request", "{why}")
     UNKNOWN_TOKEN = Spec(401, "Unknown token", "This token is unknown or has expired: get a new one with POST /token.")
     REVOKED = Spec(401, "Token revoked", "The token was revoked: get a new one with POST /token.")
+    OPERATORS_ONLY = Spec(
+        401,
+        "Operators only",
+        "This needs the relay's admin secret, as a Bearer token or as the password of Basic (curl -u :SECRET).",
+    )
     NO_UPLOAD = Spec(
         404,
         "No such upload",

@@ -6,6 +6,7 @@ reader's position is a gap.  The last entry of a stream carries the field `end` 
 after the last entry, so `TOTAL-1` for a whole upload.
 """
 
+import math
 from collections import deque
 
 #: Chunks of one write or read at most: what a side has in memory, and what one round trip to Redis brings.
@@ -16,6 +17,8 @@ CHUNK = 256 * 1024 - 512
 #: Bytes for which an entry counts beside its data.  One of a single byte takes 19 to 22 of Redis's memory, one of
 #: 256 takes 308 (measured like the above).
 _ENTRY = 64
+#: Seconds over which a meter smooths.
+_SMOOTHING = 5.0
 
 
 def chunk_id(end: int) -> str:
@@ -71,6 +74,23 @@ class Window:
         self.acknowledged = max(self.acknowledged, position)
         while self._ends and self._ends[0] <= self.acknowledged:
             self._ends.popleft()
+
+
+class Meter:
+    """Bytes a second for people to read: smoothed over some seconds, because buffers take bytes in bursts."""
+
+    __slots__ = ("_rate", "_then", "_total")
+
+    def __init__(self, now: float) -> None:
+        self._then, self._total, self._rate = now, 0, 0.0
+
+    def read(self, total: int, now: float) -> int:
+        """The rate after `total` bytes, at `now` in seconds of the clock that it began with."""
+        seconds = max(now - self._then, 0.001)
+        share = 1 - math.exp(-seconds / _SMOOTHING)
+        self._rate += share * ((total - self._total) / seconds - self._rate)
+        self._then, self._total = now, total
+        return round(self._rate)
 
 
 class Buffer:

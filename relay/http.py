@@ -18,10 +18,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from relay.connection import Connection
 from relay.delivery import Delivery
 from relay.errors import Error, Problem
+from relay.logs import note
 from relay.names import content_disposition, encode_name, parse_name, parse_token
 from relay.service import Relay
-from relay.states import Outcome, State
-from relay.status import as_text
+from relay.states import Outcome
 from relay.store import Transfer, transfers_in
 from relay.transfer import ClientGone
 from relay.work import Phase
@@ -123,10 +123,14 @@ def endpoint(relay: Relay, methods: dict[str, Handler]) -> ASGIApp:
 async def _render(exchange: Exchange, problem: Problem, headers: dict[str, str]) -> None:
     """The one place where an error becomes an answer."""
     spec = problem.error.value
+    note(reason=problem.error.type)
+    exchange.relay.metrics.rejections.labels(problem.error.type).inc()
     if spec.retry_after is not None:
         headers["retry-after"] = str(spec.retry_after)
     if spec.status == 401:  # noqa: PLR2004 (RFC 9110 section 15.5.2 wants a challenge with every 401)
-        headers["www-authenticate"] = 'Bearer realm="relay"'
+        # Browsers know only Basic.  They must not ask their users for a token, which stands in the address.
+        scheme = "Basic" if problem.error is Error.OPERATORS_ONLY else "Bearer"
+        headers["www-authenticate"] = f'{scheme} realm="relay"'
     if exchange.wants_json():
         body = {"type": "about:blank", "code": problem.error.type, "title": spec.title, "status": spec.status}
         content = json.dumps(body | {"detail": problem.line}).encode() + b"\n"
@@ -353,17 +357,6 @@ async def readyz(exchange: Exchange) -> None:
         raise Problem(Error.DRAINING)
     await exchange.relay.store.check(node=exchange.relay.node.id)
     await exchange.text("ready")
-
-
-async def status(exchange: Exchange) -> None:
-    tokens, transfers = await exchange.relay.store.survey()
-    streaming = sum(transfer.state is State.STREAMING for transfer in transfers)
-    if exchange.wants_json():
-        await exchange.answer(
-            JSONResponse({"tokens": len(tokens), "transfers": len(transfers), "streaming": streaming})
-        )
-    else:
-        await exchange.text(as_text(tokens, transfers))
 
 
 async def not_found(exchange: Exchange) -> None:

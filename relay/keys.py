@@ -52,7 +52,23 @@ KEYS = (
         "relay:node:NODE",
         "hash",
         "three heartbeats",
-        "`host`, `version`, `started` (Unix seconds), `waiting`, `streaming`, and a count for each outcome",
+        "`host`, `version`, `started` (Unix seconds), `waiting` (uploads), `streaming` (uploads and downloads; "
+        "`uploading` of them are uploads), `rate_in` and `rate_out` (bytes a second), and a count for each outcome",
+    ),
+    KeySpec(
+        "relay:uploads:NODE",
+        "hash",
+        "three heartbeats",
+        "up to 100 transfers whose uploads NODE holds, streams first, then who waits longest: id → JSON with `token`, "
+        "`name`, `state`, `delivered` (bytes), `rate` (bytes a second), `seconds` in that state …, as of the last "
+        "heartbeat. For the status page: nothing hangs on it",
+    ),
+    KeySpec(
+        "relay:tokens",
+        "sorted set",
+        "an hour",
+        "token → when it expires (Unix seconds), give or take a heartbeat. For the status page: what counts is the "
+        "TTL of the token's own key",
     ),
     KeySpec("relay:nodes", "sorted set", "an hour", "node → last heartbeat (Unix seconds of Redis's clock)"),
     KeySpec(
@@ -104,6 +120,13 @@ class Keys:
     @property
     def nodes(self) -> str:
         return f"{self.prefix}:nodes"
+
+    def uploads(self, node: str) -> str:
+        return f"{self.prefix}:uploads:{node}"
+
+    @property
+    def tokens(self) -> str:
+        return f"{self.prefix}:tokens"
 
     def inbox(self, node: str) -> str:
         return f"{self.prefix}:inbox:{node}"

@@ -11,10 +11,13 @@ import secrets
 import socket
 import time
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Set
+from typing import Protocol
 
 from relay import __version__
 from relay.errors import StoreUnavailable
+from relay.flow import Meter
+from relay.overview import Progress
 from relay.settings import Settings
 from relay.states import Outcome, State
 from relay.store import Store
@@ -81,6 +84,13 @@ class Listener:
         return True
 
 
+class Uploading(Protocol):
+    """An upload that this node holds."""
+
+    def progress(self, now: float) -> Progress:
+        """How far it is, at `now` in monotonic seconds."""
+
+
 class Node:
     """Heartbeat, roll and inbox of this process.  Use `running` around the server's life."""
 
@@ -88,12 +98,24 @@ class Node:
         #: One that was started again under its name is another node: it has none of the old one's clients.
         self.id = f"{settings.node}-{secrets.token_hex(3)}"
         self.counts: Counter[Outcome] = Counter()
-        self.holding: Counter[State] = Counter()
+        #: The uploads that are here, by state, and the downloads that stream; the oldest first.
+        self.uploads: dict[State, dict[Uploading, None]] = {State.WAITING: {}, State.STREAMING: {}}
+        self.downloads: dict[object, None] = {}
+        #: Tokens that were made or used since the last report.
+        self.used: set[str] = set()
+        #: Bytes from uploaders, and to downloaders, since the start.
+        self.received = self.delivered = 0
         self._settings = settings
         self._store = store
         self._started = int(time.time())
+        self._meter_in, self._meter_out = Meter(time.monotonic()), Meter(time.monotonic())
         self._listeners: dict[str, set[Listener]] = defaultdict(set)
         self._roll = Roll(self.id, death=settings.node_death, heartbeat=settings.heartbeat)
+
+    @property
+    def alive(self) -> Set[str]:
+        """The nodes that live, by the last roll."""
+        return self._roll.alive
 
     @contextlib.contextmanager
     def listening(self, *topics: str) -> Iterator[Listener]:
@@ -158,11 +180,16 @@ class Node:
                 await self._store.sign_off(node=self.id)
 
     def _facts(self) -> dict[str, str | int]:
+        now = time.monotonic()
         return {
             "host": socket.gethostname(),
             "version": __version__,
             "started": self._started,
-            **{state: self.holding[state] for state in (State.WAITING, State.STREAMING)},
+            "waiting": len(self.uploads[State.WAITING]),
+            "streaming": len(self.uploads[State.STREAMING]) + len(self.downloads),
+            "uploading": len(self.uploads[State.STREAMING]),
+            "rate_in": self._meter_in.read(self.received, now),
+            "rate_out": self._meter_out.read(self.delivered, now),
             **{outcome: self.counts[outcome] for outcome in Outcome},
         }
 

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 
 from relay.connection import Connection
 from relay.errors import Error, Problem, StoreUnavailable
+from relay.logs import note
 from relay.names import new_id, new_token
 from relay.states import Answer, Outcome
 from relay.store import Final, Transfer
@@ -22,6 +23,8 @@ class Relay(Work):
         with self.taking():
             token = new_token()
             await self.store.mint(token=token)
+            self.node.used.add(token)
+            self.metrics.tokens.inc()
             return token
 
     async def upload(
@@ -41,6 +44,7 @@ class Relay(Work):
         if length is not None and 0 < self.settings.max_upload < length:
             raise Problem(Error.TOO_LARGE, most=self.settings.max_upload)
         transfer = self.store.transfer(token=token, name=name, transfer_id=new_id())
+        note(transfer=transfer.id)
         with self.taking():
             return await Upload(self, transfer, body, client).run(length=length, media_type=media_type)
 
@@ -60,10 +64,12 @@ class Relay(Work):
                 deadline, use = time.monotonic() + wait, True
                 while True:
                     transfer = await self._find(token=token, name=name, use=use)
+                    self.node.used.add(token)
                     use = False
                     if transfer is not None:
                         sink.check(transfer)
                     if transfer is not None and await self._join(transfer, joiner := new_id()):
+                        note(transfer=transfer.id)
                         outcome = await Download(self, transfer, joiner, sink, client).run()
                         if sink.begun or outcome is not Outcome.UPLOADER_GONE:
                             return outcome
@@ -94,6 +100,7 @@ class Relay(Work):
         transfers = await self.store.revoke(token=token)
         if transfers is None:
             raise Problem(Error.UNKNOWN_TOKEN)
+        self.node.used.add(token)
         for name, transfer_id in transfers:
             await self.end(self.store.transfer(token=token, name=name, transfer_id=transfer_id), Outcome.REVOKED)
 

@@ -117,6 +117,19 @@ class Settings(BaseSettings):
         "",
         description="addresses or networks, comma-separated, whose X-Forwarded-For and -Proto are believed",
     )
+    admin_secret: str = Field(
+        "",
+        description="secret that shows its bearer everything on GET /, as Bearer or as Basic password; empty: none",
+    )
+    status: str = Field(
+        "public",
+        pattern=r"^(public|private)$",
+        description="who may see GET / and /metrics: public (everybody, without secrets and names) or private "
+        "(whoever has RELAY_ADMIN_SECRET)",
+    )
+    log_format: str = Field(
+        "auto", pattern=r"^(auto|text|json)$", description="text, json (one object a line), or auto: text on a terminal"
+    )
     log_level: str = Field("info", pattern=r"^(debug|info|warning|error)$", description="debug, info, warning, error")
 
     @field_validator("redis_url")
@@ -124,6 +137,13 @@ class Settings(BaseSettings):
     def _known_scheme(cls, value: str) -> str:
         if value and urlsplit(value).scheme not in REDIS_SCHEMES:
             raise ValueError(f"must begin with {', '.join(s + '://' for s in REDIS_SCHEMES)} or be empty")
+        return value
+
+    @field_validator("admin_secret")
+    @classmethod
+    def _long_enough(cls, value: str) -> str:
+        if value and not re.fullmatch(r"[!-~]{8,}", value):
+            raise ValueError("must have at least 8 characters, of ASCII and without blanks")
         return value
 
     @model_validator(mode="after")
@@ -135,4 +155,6 @@ class Settings(BaseSettings):
             raise ValueError("RELAY_TOKEN_MAX must be at least RELAY_TOKEN_FLOOR")
         if self.download_wait > self.download_wait_max:
             raise ValueError("RELAY_DOWNLOAD_WAIT must be at most RELAY_DOWNLOAD_WAIT_MAX")
+        if self.status == "private" and not self.admin_secret:
+            raise ValueError("RELAY_STATUS=private needs a RELAY_ADMIN_SECRET, or nobody can see it")
         return self

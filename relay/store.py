@@ -8,6 +8,7 @@ fails until its patience ends, and then raises `StoreUnavailable`; no redis exce
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -19,6 +20,8 @@ from relay.clients import COMMAND_TIMEOUT, PASSING, Clients, connect
 from relay.errors import Error, Problem, StoreUnavailable
 from relay.flow import chunk_id, end_id, offset_of, trim_id
 from relay.keys import Keys, TransferKeys
+from relay.metrics import Metrics
+from relay.overview import NodeReport, Overview, Progress, TokenLife, by_urgency
 from relay.settings import Settings
 from relay.states import Answer, Outcome, State
 from relay.streams import Ack, Entry
@@ -41,6 +44,13 @@ _CLAIM_MARGIN = 60.0
 _INBOX_MOST = 100_000
 _INBOX_TTL = 60.0
 _NODES_TTL = 3600.0
+_TOKENS_TTL = 3600.0
+#: Tokens that one beat of one node asks about, and for how many seconds no other node is asked about them.
+_OVER_MOST, _OVER_PAUSE = 1000, 10.0
+#: Commands that are sent together, where there is one for each of many keys.
+_BATCH = 2000
+#: Tokens on the status page.
+_LIVES_MOST = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +82,7 @@ class Holder:
 
 @dataclass(frozen=True, slots=True)
 class Touched:
-    """How a transfer ended, if it has, and after how many bytes; else its state, and its downloader's node."""
+    """How a transfer ended, if it has, else its state, and its downloader's node; and after how many bytes."""
 
     outcome: Outcome | None
     state: State = State.FREE
@@ -96,6 +106,7 @@ class Store:
     def __init__(self, settings: Settings, clients: Clients) -> None:
         self.settings = settings
         self.keys = Keys(settings.prefix)
+        self.metrics = Metrics()
         self._clients = clients
         self.commands = clients.commands
         self.blocking = clients.blocking
@@ -218,8 +229,8 @@ class Store:
             patience=self.settings.transfer_patience,
         )
         match [part.decode() for part in answer]:
-            case ["live", state, downloader]:
-                return Touched(None, State(state), downloader)
+            case ["live", state, downloader, acked]:
+                return Touched(None, State(state), downloader, position=offset_of(acked.encode()))
             case ["ended", outcome, entry_id]:
                 return Touched(Outcome(outcome), position=offset_of(entry_id.encode()))
             case ["revoked"]:
@@ -289,7 +300,7 @@ class Store:
         """Takes a node that ends off the list, and its inbox away."""
 
         await self.call(lambda: self.commands.zrem(self.keys.nodes, node))
-        for key in (self.keys.node(node), self.keys.inbox(node)):  # in slots of their own
+        for key in (self.keys.node(node), self.keys.inbox(node), self.keys.uploads(node)):  # in slots of their own
             await self.forget(key)
 
     async def wake(self, *, node: str, about: str) -> None:
@@ -314,37 +325,123 @@ class Store:
         entries = reply[0][1]
         return entries[-1][0].decode(), [fields.get(b"about", b"").decode(errors="replace") for _, fields in entries]
 
+    # -- what operators see ------------------------------------------------------------------------------
+
+    async def report(self, *, node: str, transfers: Sequence[Progress]) -> None:
+        """Replaces the node's report of the transfers whose uploads it holds."""
+        flat = [part for progress in transfers for part in (progress.id, progress.dump())]
+        await self._run("report", [self.keys.uploads(node)], [_ms(3 * self.settings.heartbeat), *flat])
+
+    async def lives(self, *, tokens: Sequence[str]) -> dict[str, float]:
+        """The seconds that each of the tokens has left; 0 for one that is gone."""
+
+        left = await self._each([self.keys.token(token) for token in tokens], lambda pipe, key: pipe.pttl(key))
+        return {token: max(0, ms) / 1000 for token, ms in zip(tokens, left, strict=True)}
+
+    async def enrol(self, *, lives: Mapping[str, float]) -> list[str]:
+        """Notes the seconds that tokens have left.  Answers some that should be over by now: ask for their `lives`."""
+        flat = [part for token, left in lives.items() for part in (token, round(left * 1000))]
+        over = await self._run("enrol", [self.keys.tokens], [_ms(_TOKENS_TTL), _OVER_MOST, _ms(_OVER_PAUSE), *flat])
+        return [token.decode() for token in over]
+
+    async def overview(self) -> Overview:
+        """The cluster as its nodes report it.  Its cost is in nodes, not in transfers or tokens."""
+
+        async def first() -> list[Any]:
+            pipe = self.commands.pipeline(transaction=False)
+            pipe.zrange(self.keys.nodes, 0, -1)
+            pipe.zcard(self.keys.tokens)
+            pipe.zrange(self.keys.tokens, 0, _LIVES_MOST - 1)
+            return await pipe.execute()
+
+        names, count, tokens = await self.call(first)
+        nodes, tokens = [name.decode() for name in names], [token.decode() for token in tokens]
+
+        async def second() -> list[Any]:
+            pipe = self.commands.pipeline(transaction=False)
+            for node in nodes:
+                pipe.hgetall(self.keys.node(node))
+                pipe.hgetall(self.keys.uploads(node))
+            for token in tokens:
+                pipe.pttl(self.keys.token(token))
+                pipe.hget(self.keys.token(token), "uses")
+            return await pipe.execute()
+
+        results = iter(await self.call(second))
+        reports, transfers = [], []
+        for node in nodes:
+            reports.append(NodeReport.load(node, _text(next(results))))
+            transfers += [Progress.load(transfer_id, text) for transfer_id, text in _text(next(results)).items()]
+        lives = [TokenLife(token, next(results) / 1000, int(next(results) or 0)) for token in tokens]
+        alive = [life for life in lives if life.seconds > 0]
+        return Overview.of(reports, transfers, alive, count - len(lives) + len(alive))
+
     async def check(self, *, node: str) -> None:
         """Raises StoreUnavailable unless Redis answers a write."""
         await self.wake(node=node, about="check")
 
-    async def survey(self) -> tuple[dict[str, float], list[Transfer]]:
-        """All tokens with the seconds they have left, and all transfers.  Scans the keyspace: not for hot paths."""
+    async def transfers(self) -> list[Progress]:
+        """Every transfer; the rates are those that nodes report.  Scans the keyspace: for an operator's terminal."""
+        found = await self._scan("transfer")
+        hashes = await self._each(found, lambda pipe, key: pipe.hgetall(key))
+        live = [
+            self._transfer(token, name, _text(fields))
+            for (token, name), fields in zip(map(_parts, found), hashes, strict=True)
+            if fields
+        ]
+        acks = await self._each(
+            [transfer.keys.acks for transfer in live], lambda pipe, key: pipe.xrevrange(key, count=1)
+        )
+        reported = {progress.id: progress.rate for progress in (await self.overview()).transfers}
+        now = time.time()
+        return by_urgency(
+            Progress(
+                id=transfer.id,
+                token=transfer.token,
+                name=transfer.name,
+                state=transfer.state,
+                uploader=transfer.uploader,
+                downloader=transfer.downloader,
+                length=transfer.length,
+                delivered=_ack(ack[0]).position if ack else 0,
+                rate=reported.get(transfer.id, 0.0),
+                seconds=max(0, round(now - (transfer.joined or transfer.created))),
+            )
+            for transfer, ack in zip(live, acks, strict=True)
+        )
 
-        async def scan(pattern: str) -> list[str]:
+    async def tokens(self, *, beginning: str = "") -> list[TokenLife]:
+        """Every token (that begins so), the first to expire first.  Scans the keyspace, too."""
+        found = await self._scan("token", beginning)
+        lives = await self.lives(tokens=[token for token, _ in map(_parts, found)])
+        uses = await self._each(found, lambda pipe, key: pipe.hget(key, "uses"))
+        every = [
+            TokenLife(token, left, int(used or 0)) for (token, left), used in zip(lives.items(), uses, strict=True)
+        ]
+        return sorted((life for life in every if life.seconds > 0), key=lambda life: life.seconds)
+
+    async def _scan(self, kind: str, beginning: str = "") -> list[str]:
+        """All keys of a kind, of tokens that begin so."""
+
+        async def scan() -> list[str]:
+            pattern = f"{self.keys.prefix}:{kind}:{{{beginning}*"
             return [key.decode() async for key in self.commands.scan_iter(match=pattern, count=1000)]
 
-        async def ask() -> tuple[list[str], list[Any], list[str], list[Any]]:
-            tokens = await scan(f"{self.keys.prefix}:token:*")
-            transfers = await scan(f"{self.keys.prefix}:transfer:*")
-            pipe = self.commands.pipeline(transaction=False)
-            for key in tokens:
-                pipe.pttl(key)
-            for key in transfers:
-                pipe.hgetall(key)
-            results = await pipe.execute()
-            return tokens, results[: len(tokens)], transfers, results[len(tokens) :]
+        return sorted(set(await self.call(scan)))  # a SCAN may answer a key twice
 
-        tokens, lives, transfers, hashes = await self.call(ask)
-        life = {
-            key.partition("{")[2].rstrip("}"): left / 1000 for key, left in zip(tokens, lives, strict=True) if left > 0
-        }
-        live = []
-        for key, fields in zip(transfers, hashes, strict=True):
-            token, _, name = key.partition("{")[2].partition("}:")
-            if fields:
-                live.append(self._transfer(token, name, _text(fields)))
-        return life, live
+    async def _each(self, keys: Sequence[str], command: Callable[[Any, str], object]) -> list[Any]:
+        """The answers to one command for each key, some thousands in a round trip."""
+        answers: list[Any] = []
+        for begin in range(0, len(keys), _BATCH):
+
+            async def ask(batch: Sequence[str] = keys[begin : begin + _BATCH]) -> list[Any]:
+                pipe = self.commands.pipeline(transaction=False)
+                for key in batch:
+                    command(pipe, key)
+                return await pipe.execute()
+
+            answers += await self.call(ask)
+        return answers
 
     # -- how it is done ----------------------------------------------------------------------------------
 
@@ -420,12 +517,16 @@ class Store:
         begun, pause, full = loop.time() if since is None else since, 0.02, False
         while True:
             left = begun + patience - loop.time()
+            sent = loop.time()
             try:
                 async with asyncio.timeout(blocks + (min(COMMAND_TIMEOUT, left) if patience else COMMAND_TIMEOUT)):
                     answer = await command()
-                    self._answered = loop.time()
-                    return answer
+                self._answered = loop.time()
+                if not blocks:
+                    self.metrics.redis_seconds.observe(loop.time() - sent)
+                return answer
             except (*PASSING, RedisError) as error:
+                self.metrics.redis_errors.labels(type(error).__name__).inc()
                 full = _is_out_of_memory(error) or (full and isinstance(error, TimeoutError))
                 if not full and not isinstance(error, PASSING):
                     # Ours or the operator's to mend (no permission, wrong type, a bug), so it is said in the log.
@@ -514,6 +615,12 @@ class RedisStream:
 def transfers_in(token_fields: Mapping[str, str]) -> list[tuple[str, str]]:
     """The names and ids of the live transfers that a token's fields list."""
     return [(field[9:], value) for field, value in token_fields.items() if field.startswith("transfer:")]
+
+
+def _parts(key: str) -> tuple[str, str]:
+    """The token and the name in a key."""
+    token, _, rest = key.partition("{")[2].partition("}")
+    return token, rest.removeprefix(":")
 
 
 def _sources() -> dict[str, str]:

@@ -8,12 +8,13 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Iterator
-from typing import Protocol
+from typing import Any, Protocol
 
 from relay.connection import Connection
 from relay.errors import Error, Problem, StoreUnavailable, problem_for_downloader, problem_for_uploader
-from relay.flow import BATCH, Buffer, Window, follows
-from relay.nodes import Listener, Node
+from relay.flow import BATCH, Buffer, Meter, Window, follows
+from relay.nodes import Listener
+from relay.overview import Progress
 from relay.states import Outcome, State
 from relay.store import TOUCH, Final, Holder, Touched, Transfer
 from relay.streams import Ack, Entry, Stream
@@ -70,8 +71,19 @@ class _Side:
         self.transfer = transfer
         self.client = client
         self.peer = ""
+        #: Since when (monotonic seconds) it is in its state.
+        self._since = _now()
         #: Since when (monotonic seconds) the client owes us something: bytes to send, or to take.
         self._owes_since: float | None = None
+
+    @contextlib.contextmanager
+    def _held(self, sides: dict[Any, None]) -> Iterator[None]:
+        """Within it, this is among those `sides` that the node holds."""
+        self._since, sides[self] = _now(), None
+        try:
+            yield
+        finally:
+            del sides[self]
 
     def _client_matters(self) -> bool:
         return True
@@ -116,6 +128,7 @@ class Upload(_Side):
     def __init__(self, work: Work, transfer: Transfer, body: AsyncIterator[bytes], client: Connection) -> None:
         super().__init__(work, transfer, client)
         self._body = body
+        self._length: int | None = None
         self._buffer = Buffer(work.settings.chunk)
         self._arrived = asyncio.Event()
         self._taken = asyncio.Event()
@@ -127,10 +140,12 @@ class Upload(_Side):
         self._ack_id = "0-1"
         #: Since when (monotonic seconds) somebody who wants our name has been asking whether our client lives.
         self._asked: float | None = None
+        self._meter = Meter(_now())
 
     async def run(self, *, length: int | None, media_type: str) -> int:
         """Claims, waits, streams, settles.  Answers the bytes sent."""
         outcome: Outcome | None = Outcome.UPLOADER_GONE
+        self._length = length
         with (
             self.work.node.listening(self.transfer.id) as listener,
             self.client.telling(listener.set),
@@ -167,6 +182,21 @@ class Upload(_Side):
         seconds = settings.upload_wait if outcome is Outcome.NO_DOWNLOADER else settings.stall
         raise problem_for_uploader(outcome, sent=self._window.acknowledged, seconds=seconds, most=settings.max_upload)
 
+    def progress(self, now: float) -> Progress:
+        """How far it is at `now`, for operators."""
+        return Progress(
+            id=self.transfer.id,
+            token=self.transfer.token,
+            name=self.transfer.name,
+            state=State.STREAMING if self.peer else State.WAITING,
+            uploader=self.work.node.id,
+            downloader=self.peer,
+            length=self._length,
+            delivered=self._window.acknowledged,
+            rate=self._meter.read(self._window.acknowledged, now),
+            seconds=round(now - self._since, 1),
+        )
+
     async def _claim(self, *, length: int | None, media_type: str) -> Outcome | None:
         """Claims the name, and wakes downloads that wait for it.  Answers how it ended, if it has already.
 
@@ -181,6 +211,7 @@ class Upload(_Side):
             if isinstance(answer, Outcome):
                 return answer
             if not isinstance(answer, Holder):
+                self.work.node.used.add(self.transfer.token)
                 for node in answer:
                     await self.work.node.send_wake(node, self.transfer.keys.transfer)
                 return None
@@ -200,7 +231,7 @@ class Upload(_Side):
         Answers None when one has joined, else how the wait ended.
         """
         deadline = _now() + self.work.settings.upload_wait
-        with _counted(self.work.node, State.WAITING):
+        with self._held(self.work.node.uploads[State.WAITING]):
             while True:
                 woken = await listener.wait(self._patience(min(RECHECK, deadline - _now())))
                 if self.client.is_lost:
@@ -214,6 +245,8 @@ class Upload(_Side):
                 now = await self._touch()
                 if now.outcome is not None or now.state is State.STREAMING:
                     self.peer = now.downloader
+                    if now.outcome is None:
+                        self.work.metrics.wait_seconds.observe(_now() - self._since)
                     return now.outcome
                 await self._answer(woken=woken)
 
@@ -234,7 +267,7 @@ class Upload(_Side):
 
     async def _send(self, listener: Listener, length: int | None) -> Outcome:
         self._stream = stream = self.work.stream(self.transfer, self.peer)
-        with _counted(self.work.node, State.STREAMING):
+        with self._held(self.work.node.uploads[State.STREAMING]), self.work.metrics.transfer_seconds.time():
             return await first(self._receive(length), self._write(stream), self._keep(listener))
 
     async def _touch(self) -> Touched:
@@ -255,6 +288,7 @@ class Upload(_Side):
         async for piece in self._body:
             self._owes_since = None
             self._received += len(piece)
+            self.work.node.received += len(piece)
             if 0 < most < self._received:
                 return Outcome.TOO_LARGE
             self._buffer.add(piece)
@@ -331,7 +365,7 @@ class Download(_Side):
         with (
             self.work.node.listening(self.transfer.id) as listener,
             self.client.telling(listener.set),
-            _counted(self.work.node, State.STREAMING),
+            self._held(self.work.node.downloads),
         ):
             try:
                 await self.work.node.send_wake(self.peer, self.transfer.id)
@@ -382,6 +416,7 @@ class Download(_Side):
                 await self._begin()
                 await self._hand_over(entry.data)
                 self._position = entry.end
+                self.work.node.delivered += len(entry.data)
                 if self._finishing:
                     self._finished = True
                     return Outcome.COMPLETE
@@ -408,12 +443,3 @@ class Download(_Side):
 
 def _now() -> float:
     return time.monotonic()
-
-
-@contextlib.contextmanager
-def _counted(node: Node, state: State) -> Iterator[None]:
-    node.holding[state] += 1
-    try:
-        yield
-    finally:
-        node.holding[state] -= 1

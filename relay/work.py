@@ -13,6 +13,7 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 from relay.errors import Error, Problem, StoreUnavailable
+from relay.logs import fields, note
 from relay.nodes import Node
 from relay.settings import Settings
 from relay.states import Answer, Outcome
@@ -38,6 +39,7 @@ class Work:
     def __init__(self, settings: Settings, store: Store, node: Node) -> None:
         self.settings = settings
         self.store = store
+        self.metrics = store.metrics
         self.node = node
         self.phase = Phase.SERVING
         self._local: WeakValueDictionary[str, LocalStream] = WeakValueDictionary()
@@ -84,17 +86,17 @@ class Work:
         if isinstance(answer, Final):
             was = answer.transfer
             self.node.counts[outcome] += 1
-            log.info(
-                "transfer %s outcome=%s bytes=%d seconds=%d token=%s name=%s uploader=%s downloader=%s",
-                was.id,
-                outcome,
-                answer.delivered,
-                answer.seconds,
-                f"{was.token[:4]}…",
-                was.name,
-                was.uploader,
-                was.downloader or "-",
+            ended = fields(
+                transfer=was.id,
+                outcome=outcome.value,
+                bytes=answer.delivered,
+                seconds=answer.seconds,
+                token=f"{was.token[:4]}…",
+                name=was.name,
+                uploader=was.uploader,
+                downloader=was.downloader or "-",
             )
+            log.info("ended", extra=ended)
             for node in {was.uploader, was.downloader}:
                 await self.node.send_wake(node, was.id)
         return answer
@@ -107,6 +109,7 @@ class Work:
         Runs to its end even if the caller is cancelled.  Waits for that, except where Redis is away: then the
         client need not wait, and what cannot be deleted expires.
         """
+        note(outcome=outcome.value)
         work = self.spawn(self._settle(transfer, outcome, streams, joiner=joiner, position=position))
         if outcome is not Outcome.STORE_LOST:
             await asyncio.shield(work)
@@ -118,7 +121,8 @@ class Work:
             await self.end(transfer, outcome, joiner=joiner, position=position)
             await self.store.forget(*streams)
         except StoreUnavailable:
-            log.warning("transfer %s outcome=%s: Redis is away, its keys are left to expire", transfer.id, outcome)
+            left = fields(transfer=transfer.id, outcome=outcome.value)
+            log.warning("Redis is away, so a transfer's keys are left to expire", extra=left)
 
     def spawn(self, work: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
         """Runs `work` to its end, beyond the request that began it; `finish` waits for it."""

@@ -1,5 +1,6 @@
 -- Says whether a transfer lives, as the side that asks knows it, and renews what this side has to keep alive.
--- Answers: live, STATE, DOWNLOADER · ended, OUTCOME, ID of the end marker · revoked (the token is gone) · lost
+-- Answers: live, STATE, DOWNLOADER, ID of the last acknowledgement · ended, OUTCOME, ID of the end marker ·
+-- revoked (the token is gone) · lost
 -- Lost is also a transfer that Redis has, but not as this side knows it: Redis was rolled back, or one stream
 -- has expired.  An upload that streams says `written`, the ID of its last entry, a download its `joiner`.  Each
 -- renews its own stream, so that one which is gone without a word is missed when that expires.
@@ -46,4 +47,5 @@ elseif written ~= '' then
   redis.call('PEXPIRE', transfer, stream_ms)
   redis.call('PEXPIRE', chunks, stream_ms)
 end
-return {'live', now[2], now[3] or ''}
+local acked = redis.call('XREVRANGE', acks, '+', '-', 'COUNT', 1)[1]
+return {'live', now[2], now[3] or '', acked and acked[1] or '0-0'}

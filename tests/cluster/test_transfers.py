@@ -280,5 +280,5 @@ def test_one_log_line_a_transfer_without_the_token(cluster: Cluster, token: str)
         assert upload.finish()[0] == 0
     lines = [line for line in cluster.logs().splitlines() if f"token={token[:4]}…" in line]
     assert len(lines) == 1
-    assert re.search(r"transfer [0-9a-f]{16} outcome=complete bytes=5 seconds=\d+ ", lines[0])
-    assert lines[0].endswith(" name=log%20me.txt uploader=a downloader=b")
+    assert re.search(r"ended transfer=[0-9a-f]{16} outcome=complete bytes=5 seconds=\d+ ", lines[0])
+    assert f" name=log%20me.txt uploader={cluster[0].id} downloader={cluster[1].id} request=" in lines[0]

@@ -45,7 +45,7 @@ class Pair:
         transfer = await self.up.store.look(token=token, name="x", use=False)
         if transfer is not None and transfer.state is State.WAITING:
             up.leave()
-        if not self.down.node.holding[State.STREAMING]:
+        if not (self.down.node.downloads or self.down.node.uploads[State.STREAMING]):
             down.leave()
 
 

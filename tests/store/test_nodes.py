@@ -1,4 +1,4 @@
-"""beat, roll, inbox, survey, and what an absent Redis means."""
+"""beat, roll, inbox, and what an absent Redis means."""
 
 import asyncio
 import time
@@ -7,7 +7,7 @@ import pytest
 
 from relay.errors import StoreUnavailable
 from relay.settings import Settings
-from relay.store import Store, Transfer
+from relay.store import Store
 from tests.store.conftest import client
 from tests.support.ports import free_port
 
@@ -44,15 +44,6 @@ async def test_wake_ups_arrive_once_and_in_order(store: Store) -> None:
     assert topics == ["2", "3"]
     assert await store.inbox(node="a", after=after, timeout=0.02) == (after, [])
     assert await client(store).xlen(store.keys.inbox("a")) <= 1
-
-
-async def test_survey(store: Store, transfer: Transfer) -> None:
-    await store.claim(transfer, node="up", length=3, media_type="", use=False)
-    lives, transfers = await store.survey()
-    assert set(lives) == {transfer.token}
-    assert [(found.token, found.name, found.id) for found in transfers] == [
-        (transfer.token, transfer.name, transfer.id)
-    ]
 
 
 async def test_an_absent_redis_is_said_within_the_patience(prefix: str) -> None:

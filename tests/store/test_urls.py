@@ -124,8 +124,11 @@ async def test_form(form: str, request: pytest.FixtureRequest, prefix: str) -> N
     assert set(await store.beat(node="a", facts={"host": "x"})) == {"a"}
     await store.wake(node="a", about="b")
     assert (await store.inbox(node="a", after="0-0", timeout=1))[1] == ["b"]
-    lives, transfers = await store.survey()
-    assert (len(lives), len(transfers)) == (4, 0)
+    tokens = await store.tokens()
+    assert (len(tokens), await store.transfers()) == (4, [])
+    await store.enrol(lives={life.token: life.seconds for life in tokens})
+    overview = await store.overview()
+    assert (overview.tokens, len(overview.lives), len(overview.nodes)) == (4, 4, 1)
     await store.sign_off(node="a")
     await store.aclose()
 

@@ -23,12 +23,14 @@ class NodeProcess:
 
     def __init__(self, name: str, redis_url: str = "", settings: Mapping[str, object] | None = None) -> None:
         self.name = name
+        self.redis_url = redis_url
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._log = tempfile.NamedTemporaryFile(mode="w+", prefix=f"relay-{name}-", suffix=".log")  # noqa: SIM115
         self._final_log: str | None = None
         environment = {key: value for key, value in os.environ.items() if not key.startswith("RELAY_")}
         environment |= {"RELAY_REDIS_URL": redis_url, "RELAY_NODE": name, "RELAY_HOST": "127.0.0.1"}
+        environment |= {"RELAY_LOG_FORMAT": "text"}
         environment |= {f"RELAY_{key.upper()}": str(value) for key, value in (settings or {}).items()}
         self.process = subprocess.Popen(
             [sys.executable, "-m", "relay", "serve", "--port", str(self.port)], env=environment, stderr=self._log

@@ -2,7 +2,7 @@
 
 import pytest
 
-from relay.flow import BATCH, CHUNK, Buffer, Window, chunk_id, end_id, follows, offset_of, trim_id
+from relay.flow import BATCH, CHUNK, Buffer, Meter, Window, chunk_id, end_id, follows, offset_of, trim_id
 
 
 def test_an_entry_id_is_the_offset_after_the_chunk() -> None:
@@ -94,3 +94,18 @@ def test_buffer_is_full_when_it_has_what_one_write_takes() -> None:
     assert buffer.full
     buffer.take()
     assert not buffer.full
+
+
+def test_a_meter_follows_a_steady_rate_and_forgets_a_burst() -> None:
+    meter = Meter(100.0)
+    rates = [meter.read(1000 * second, 100.0 + second) for second in range(2, 42, 2)]
+    assert rates == sorted(rates)
+    assert rates[-1] == pytest.approx(1000, rel=0.01)
+    assert meter.read(41_000 + 500_000, 142.0) > 30_000
+    assert meter.read(41_000 + 500_000, 182.0) < 100
+
+
+def test_a_meter_read_twice_at_once_says_the_same() -> None:
+    meter = Meter(0.0)
+    first = meter.read(1000, 2.0)
+    assert meter.read(1000, 2.0) == pytest.approx(first, rel=0.01)

@@ -44,6 +44,11 @@ def test_defaults() -> None:
         {"token_max": 60},
         {"download_wait": 200, "download_wait_max": 100},
         {"log_level": "loud"},
+        {"log_format": "xml"},
+        {"status": "private"},
+        {"status": "hidden", "admin_secret": "long enough"},
+        {"admin_secret": "short"},
+        {"admin_secret": "with a blank"},
         {"chunk": 0},
     ],
 )

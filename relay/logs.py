@@ -1,0 +1,120 @@
+"""What a log line looks like: text on a terminal, one JSON object elsewhere; each with the id of its request.
+
+No line has a token in full, whoever wrote it: see `_Formatter.format`.
+"""
+
+import copy
+import json
+import logging
+import re
+import sys
+import time
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from typing import Any
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from relay.names import new_id
+
+log = logging.getLogger("relay.request")
+
+#: What is known of the request that this task serves; shared by the tasks which it starts.
+_about: ContextVar[dict[str, Any] | None] = ContextVar("about", default=None)
+
+#: An X-Request-ID that is taken over: UUIDs, trace ids, whatever a balancer counts with.
+_SANE = re.compile(r"[A-Za-z0-9._-]{1,64}")
+#: What balancers and Prometheus ask for every second is not worth a line.
+_ROUTINE = {"/", "/healthz", "/readyz", "/metrics"}
+#: What looks like a token.
+_TOKEN = re.compile(r"\b([A-Za-z0-9]{4})[A-Za-z0-9]{18}\b")
+
+
+def note(**facts: object) -> None:
+    """Adds facts to what is logged of the request that is being served, if one is."""
+    if (about := _about.get()) is not None:
+        about.update(facts)
+
+
+def fields(**facts: object) -> dict[str, Any]:
+    """`extra` for a log call: facts that stand beside its message, each under its name."""
+    return {"fields": facts}
+
+
+class RequestLog:
+    """ASGI middleware: every request has an id, its client's or a new one, and a line when it is over."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request, status, begun = _request_id(scope), 0, time.monotonic()
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message["headers"], (b"x-request-id", request.encode())]
+            await send(message)
+
+        about: dict[str, Any] = {"request": request}
+        before = _about.set(about)
+        try:
+            await self._app(scope, receive, send_with_id)
+        finally:
+            is_routine = scope["path"] in _ROUTINE and status != 401  # noqa: PLR2004 (somebody tries secrets)
+            level = logging.DEBUG if is_routine else logging.INFO
+            seconds = round(time.monotonic() - begun, 3)
+            answer = {"status": status} if status else {"left": True}
+            log.log(level, "answered", extra=fields(method=scope["method"], **answer, seconds=seconds))
+            _about.reset(before)
+
+
+def _request_id(scope: Scope) -> str:
+    given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"").decode("latin-1")
+    return given if _SANE.fullmatch(given) else new_id()
+
+
+class _Formatter(logging.Formatter):
+    """What both forms have in common."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        facts = dict(getattr(record, "fields", {}))
+        for name, fact in (_about.get() or {}).items():
+            facts.setdefault(name, fact)
+        return _TOKEN.sub(r"\1…", self.line(record, facts))
+
+    def line(self, record: logging.LogRecord, facts: dict[str, Any]) -> str:
+        raise NotImplementedError
+
+
+class Text(_Formatter):
+    """For people: `2026-11-23 17:45:07,123 INFO relay.transfer ended transfer=… outcome=complete`."""
+
+    def line(self, record: logging.LogRecord, facts: dict[str, Any]) -> str:
+        record = copy.copy(record)  # which other handlers get, too
+        record.msg = " ".join([record.getMessage(), *(f"{name}={fact}" for name, fact in facts.items())])
+        record.args = None
+        return logging.Formatter.format(self, record)
+
+
+class Json(_Formatter):
+    """For collectors: one object a line."""
+
+    def line(self, record: logging.LogRecord, facts: dict[str, Any]) -> str:
+        when = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        entry = {"time": when, "level": record.levelname.lower(), "logger": record.name, "message": record.getMessage()}
+        if record.exc_info:
+            entry["exception"] = self.formatException(record.exc_info)
+        return json.dumps(entry | facts, ensure_ascii=False, default=str)
+
+
+def set_up(*, level: str, form: str) -> None:
+    """Sends every logger to stderr.  `form`: text, json, or auto, which is text on a terminal."""
+    is_text = form == "text" or (form == "auto" and sys.stderr.isatty())
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(Text("%(asctime)s %(levelname)s %(name)s %(message)s") if is_text else Json())
+    logging.basicConfig(level=level.upper(), handlers=[handler])

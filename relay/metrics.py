@@ -1,0 +1,63 @@
+"""What this process measures as it happens, for Prometheus.  What it merely knows is read when asked: see `reports`.
+
+Names follow Prometheus's conventions: base units (seconds, bytes), `_total` for what only grows.  Every label has few
+values: outcomes, reasons and kinds of errors, never a token, a name or an address.
+"""
+
+import platform
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Histogram,
+    Info,
+    ProcessCollector,
+    disable_created_metrics,
+)
+
+from relay import __version__
+from relay.errors import Error
+
+disable_created_metrics()  # type: ignore[no-untyped-call]  # the library's second series for each counter, which nobody asks for
+
+_WAITS = (0.1, 0.5, 1, 2, 5, 15, 30, 60, 120, 300, 600)
+_TRANSFERS = (0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600, 4 * 3600)
+_ROUND_TRIPS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2)
+
+
+class Metrics:
+    """One per app, with a registry of its own, so that two apps in a process do not count for each other."""
+
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        Info("relay_build", "What runs here", registry=registry).info(
+            {"version": __version__, "python": platform.python_version()}
+        )
+        self.tokens = Counter("relay_tokens_made", "Tokens made", registry=registry)
+        self.wait_seconds = Histogram(
+            "relay_wait_seconds",
+            "Seconds that uploads waited until a downloader joined",
+            buckets=_WAITS,
+            registry=registry,
+        )
+        self.transfer_seconds = Histogram(
+            "relay_transfer_seconds",
+            "Seconds that uploads streamed, whatever came of it",
+            buckets=_TRANSFERS,
+            registry=registry,
+        )
+        self.redis_seconds = Histogram(
+            "relay_redis_seconds",
+            "Seconds that a round trip to Redis took, of those that do not block",
+            buckets=_ROUND_TRIPS,
+            registry=registry,
+        )
+        self.redis_errors = Counter(
+            "relay_redis_errors", "Attempts to reach Redis that failed", ["error"], registry=registry
+        )
+        self.rejections = Counter(
+            "relay_rejections", "Requests that were answered with an error", ["reason"], registry=registry
+        )
+        for error in Error:  # a rate over a series that is not there yet misses its first step
+            self.rejections.labels(error.type)

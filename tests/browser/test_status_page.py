@@ -1,0 +1,129 @@
+"""The status page in a real browser, which is the judge of its policy, its script and its looks."""
+
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import pytest
+
+from tests.support.browser import chromium
+from tests.support.cluster import Cluster, Curl, NodeProcess
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+SECRET = "the-operators-secret"
+PHONE: dict[str, Any] = {"viewport": {"width": 360, "height": 740}}
+#: A name that would be an element, and its percent-encoded form.
+NAME = "x" * 200 + " <img src=x onerror=alert(1)>"
+LONG_NAME = quote(NAME)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator["Browser"]:
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def node(browser: "Browser") -> Iterator[Cluster]:
+    settings = {"admin_secret": SECRET, "heartbeat": 0.2, "node_death": 1}
+    cluster = Cluster([NodeProcess("a-node-with-a-long-name.example.org-a1b2c3", settings=settings)], None, "relay")
+    yield cluster
+    cluster.stop()
+
+
+@pytest.fixture
+def stream(node: Cluster) -> Iterator[Curl]:
+    """An upload that streams: what is written to it arrives."""
+    token = node.token()
+    with Curl("-T", "-", node.url(0, token, LONG_NAME), pipe=True) as upload:
+        node.wait_state(token, "waiting")
+        with Curl("-N", "-o", "/dev/null", node.url(0, token, LONG_NAME)):
+            upload.write(b"x" * 1000)
+            yield upload
+
+
+class Visit:
+    """A page, and whatever the browser complained of."""
+
+    def __init__(self, browser: "Browser", url: str, *, expected: str = "nothing", **options: Any) -> None:
+        self.complaints: list[str] = []
+        self._expected = expected
+        self._context = browser.new_context(**options)
+        self.page: Page = self._context.new_page()
+        self.page.on("console", lambda message: self.complaints.append(f"{message.type}: {message.text}"))
+        self.page.on("pageerror", lambda error: self.complaints.append(f"error: {error}"))
+        self.page.on("dialog", lambda dialog: self.complaints.append(f"dialog: {dialog.message}"))
+        self.page.goto(url)
+
+    def __enter__(self) -> "Page":
+        return self.page
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        self._context.close()
+        if kind is None:
+            assert [complaint for complaint in self.complaints if self._expected not in complaint] == []
+
+
+def background(page: "Page") -> list[int]:
+    color = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    return [int(part) for part in re.findall(r"\d+", color)[:3]]
+
+
+def test_it_renders_and_shows_news_without_a_reload(browser: "Browser", node: Cluster, stream: Curl) -> None:
+    with Visit(browser, node[0].url) as page:
+        page.wait_for_selector("td .streaming", timeout=20_000)
+        page.evaluate("window.reloaded = false")
+        stream.write(b"x" * 4096)
+        page.wait_for_selector("td:has-text('5.0 KiB')", timeout=20_000)
+        stream.close()
+        page.wait_for_selector("text=Nobody is transferring anything.", timeout=20_000)
+        assert page.evaluate("window.reloaded") is False
+        assert page.title() == "relay: 0 streaming, 0 waiting"
+
+
+def test_its_style_is_applied_in_light_and_dark(browser: "Browser", node: Cluster) -> None:
+    with Visit(browser, node[0].url, color_scheme="light") as page:
+        assert min(background(page)) > 200
+    with Visit(browser, node[0].url, color_scheme="dark") as page:
+        assert max(background(page)) < 60
+
+
+@pytest.mark.parametrize("path", ["/", "/?admin"])
+def test_on_a_phone_nothing_is_wider_than_the_screen(
+    browser: "Browser", node: Cluster, stream: Curl, path: str
+) -> None:
+    credentials = {"username": "", "password": SECRET}
+    with Visit(browser, node[0].url + path, http_credentials=credentials, **PHONE) as page:
+        page.wait_for_selector("td .streaming", timeout=20_000)
+        assert page.evaluate("document.documentElement.scrollWidth") == 360
+        widest = page.evaluate("Math.max(...[...document.querySelectorAll('section *')].map(e => e.scrollWidth))")
+        assert widest <= 360
+
+
+def test_the_operator_signs_in_with_basic_and_names_are_only_text(
+    browser: "Browser", node: Cluster, stream: Curl
+) -> None:
+    credentials = {"username": "", "password": SECRET}
+    with Visit(browser, node[0].url + "/?admin", http_credentials=credentials) as page:
+        name = page.wait_for_selector("td bdi", timeout=20_000)
+        assert name is not None
+        assert name.inner_text() == NAME
+
+
+def test_a_relay_that_does_not_answer_is_said_and_comes_back(browser: "Browser", node: Cluster) -> None:
+    with Visit(browser, node[0].url, expected="status of 503") as page:
+        page.route("**/*", lambda route: route.fulfill(status=503, body="down"))
+        page.wait_for_selector("#stale:visible", timeout=20_000)
+        assert page.locator("h1").inner_text() == "relay", "what was known stays"
+        page.unroute("**/*")
+        page.wait_for_selector("#stale", state="hidden", timeout=20_000)
+
+
+def test_without_script_it_reloads_itself(browser: "Browser", node: Cluster) -> None:
+    with Visit(browser, node[0].url, java_script_enabled=False) as page:
+        assert 'http-equiv="refresh"' in page.content()
+        with page.expect_navigation(timeout=30_000):
+            pass

@@ -1,0 +1,173 @@
+"""The operator's commands, against a cluster at work: as they are typed, with their exit status."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.support.cluster import Cluster, Curl
+from tests.support.ports import free_port
+from tests.support.redis import RedisServer
+from tests.support.wait import wait_until
+
+
+class Relay:
+    """The command line, pointed at the cluster."""
+
+    def __init__(self, cluster: Cluster, url: str) -> None:
+        self._environment = os.environ | {"RELAY_REDIS_URL": url, "RELAY_PREFIX": cluster.prefix}
+
+    def start(self, *arguments: str) -> "subprocess.Popen[str]":
+        command = [sys.executable, "-m", "relay", *arguments]
+        pipe = subprocess.PIPE
+        return subprocess.Popen(command, env=self._environment, stdout=pipe, stderr=pipe, text=True)
+
+    def __call__(self, *arguments: str) -> tuple[int, str]:
+        """Its exit status, and what it printed."""
+        process = self.start(*arguments)
+        output, error = process.communicate(timeout=60)
+        assert "Traceback" not in error
+        return process.returncode, output + error
+
+    def json(self, *arguments: str) -> list[dict[str, Any]]:
+        status, output = self(*arguments, "--json")
+        assert status == 0, output
+        found: list[dict[str, Any]] = json.loads(output)
+        return found
+
+
+@pytest.fixture
+def relay(cluster: Cluster, redis_server: RedisServer) -> Relay:
+    return Relay(cluster, redis_server.url)
+
+
+@pytest.fixture
+def streams(cluster: Cluster, token: str) -> Iterator[tuple[Curl, Curl]]:
+    """An upload `a b` at node 0, its download at node 1, and 100 bytes through."""
+    with Curl("-T", "-", "-w", "%{http_code}", cluster.url(0, token, "a%20b"), pipe=True) as upload:
+        cluster.wait_state(token, "waiting")
+        with Curl("-N", cluster.url(1, token, "a%20b")) as download:
+            upload.write(b"x" * 100)
+            assert download.read(100) == b"x" * 100
+            yield upload, download
+
+
+def test_ps(cluster: Cluster, relay: Relay, token: str, streams: tuple[Curl, Curl]) -> None:
+    def mine() -> dict[str, Any]:
+        return next(transfer for transfer in relay.json("ps") if transfer["token"] == token)
+
+    wait_until(lambda: mine()["delivered"] == 100, "the acknowledgement")
+    shown = mine()
+    assert (shown["name"], shown["state"], shown["length"]) == ("a b", "streaming", None)
+    assert (shown["uploader"], shown["downloader"]) == (cluster[0].id, cluster[1].id)
+    status, text = relay("ps")
+    assert status == 0
+    assert text.startswith("ID ")
+    (line,) = [line for line in text.splitlines() if shown["id"] in line]
+    assert line.split()[-2:] == [f"{token[:4]}…", "a%20b"]
+    assert token not in text
+
+
+def test_nodes(cluster: Cluster, relay: Relay) -> None:
+    assert {node.id for node in cluster.nodes} <= {node["node"] for node in relay.json("nodes") if node["alive"]}
+    status, text = relay("nodes")
+    assert (status, text.split()[0]) == (0, "NODE")
+
+
+def test_tokens(relay: Relay, token: str) -> None:
+    (mine,) = [life for life in relay.json("tokens") if life["token"] == token]
+    assert 1190 < mine["expires_in"] <= 1200
+    status, text = relay("tokens")
+    assert status == 0
+    assert f"{token[:4]}…" in text
+    assert token not in text
+
+
+@pytest.mark.parametrize("name", ["a b", "a%20b"])
+def test_cancel_tells_both_sides(relay: Relay, token: str, streams: tuple[Curl, Curl], name: str) -> None:
+    upload, download = streams
+    status, text = relay("cancel", token[:8] + "…", name)
+    assert (status, text) == (0, f"cancelled {token[:4]}… a%20b\n")
+    assert download.finish()[0] == 18
+    assert upload.finish()[1].endswith(b"410")
+
+
+def test_cancel_ends_a_wait_at_once(cluster: Cluster, relay: Relay, token: str) -> None:
+    with Curl("-T", "-", "-w", "%{http_code}", cluster.url(0, token, "x"), pipe=True) as upload:
+        cluster.wait_state(token, "waiting")
+        assert relay("cancel", token, "x")[0] == 0
+        assert upload.finish()[1].endswith(b"410")
+
+
+def test_revoke_ends_all(relay: Relay, token: str, streams: tuple[Curl, Curl]) -> None:
+    upload, download = streams
+    assert relay("revoke", token) == (0, f"revoked {token[:4]}…\n")
+    assert download.finish()[0] == 18
+    assert upload.finish()[1].endswith(b"401")
+    assert relay("revoke", token) == (1, f"relay: no token begins with {token[:4]}\n")
+
+
+def test_what_is_not_there_is_1(relay: Relay, token: str) -> None:
+    status, text = relay("cancel", token, "nothing")
+    assert status == 1
+    assert text.startswith("relay: ")
+    assert text.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["cancel", "*", "x"], "relay: a token has letters and digits only\n"),
+        (["ps", "--redis-url", ""], "relay: RELAY_REDIS_URL is not set: say with --redis-url"),
+        (["ps", "--redis-url", "http://x"], "relay: RELAY_REDIS_URL: must begin with redis://"),
+        (["tokens", "--prefix", "a:b"], "relay: RELAY_PREFIX: "),
+        (["cancel", "x"], "Usage: "),
+    ],
+)
+def test_what_cannot_be_is_2(relay: Relay, arguments: list[str], line: str) -> None:
+    status, text = relay(*arguments)
+    assert status == 2
+    assert text.startswith(line)
+
+
+def test_an_ambiguous_token_ends_nothing(cluster: Cluster, relay: Relay) -> None:
+    made: dict[str, str] = {}
+    while (token := cluster.token())[0] not in made:  # 63 of them begin with 62 characters
+        made[token[0]] = token
+    status, text = relay("revoke", token[0])
+    assert status == 2
+    assert "give more of it" in text
+    assert {token, made[token[0]]} <= {life["token"] for life in relay.json("tokens")}
+
+
+def test_no_redis_is_3(relay: Relay) -> None:
+    status, text = relay("ps", "--redis-url", f"redis://127.0.0.1:{free_port()}")
+    assert status == 3
+    assert text.startswith("relay: Redis: ")
+    assert text.count("\n") == 1
+
+
+def test_watch_shows_it_again_and_ends_quietly(relay: Relay) -> None:
+    watching = relay.start("ps", "--watch", "--json")
+    assert watching.stdout
+    for _ in range(2):
+        assert isinstance(json.loads(watching.stdout.readline()), list)
+    watching.send_signal(signal.SIGINT)
+    output, error = watching.communicate(timeout=60)
+    assert (watching.returncode, output, error) == (130, "", "")
+
+
+def test_a_pipe_that_is_closed_is_no_error(relay: Relay, token: str) -> None:
+    piped = relay.start("ps", "--watch")
+    assert piped.stdout
+    assert piped.stdout.readline().startswith("ID ")
+    piped.stdout.close()
+    assert piped.stderr
+    assert piped.stderr.read() == ""
+    piped.wait(timeout=60)
+    piped.stderr.close()

@@ -1,0 +1,173 @@
+"""`GET /`: the page, for strangers and for the operator, in public and in private."""
+
+import base64
+import hashlib
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.support.cluster import Cluster, Curl, NodeProcess
+from tests.support.redis import RedisServer
+from tests.support.wait import wait_until
+
+SECRET = "the-operators-secret"
+#: As curl, as a browser, and as a script ask.
+FORMS = {
+    "*/*": "text/plain",
+    "text/html,application/xhtml+xml,*/*;q=0.8": "text/html",
+    "application/json": "application/json",
+}
+
+
+@pytest.fixture(scope="module")
+def nodes(redis_server: RedisServer) -> Iterator[Cluster]:
+    """Two nodes of one cluster: what the first may tell strangers, the second keeps to itself."""
+    settings = {"admin_secret": SECRET, "heartbeat": 0.2, "node_death": 2, "prefix": "status"}
+    nodes = [
+        NodeProcess("open", redis_server.url, settings),
+        NodeProcess("closed", redis_server.url, settings | {"status": "private"}),
+    ]
+    cluster = Cluster(nodes, redis_server.client(), "status")
+    yield cluster
+    cluster.stop()
+    assert not list(cluster.keys("uploads"))
+    assert "Traceback" not in cluster.logs()
+
+
+def status(nodes: Cluster, node: int = 0) -> dict[str, Any]:
+    headers = {"accept": "application/json", "authorization": f"Bearer {SECRET}"}
+    answer: dict[str, Any] = httpx.get(nodes[node].url, headers=headers).json()
+    return answer
+
+
+def find(nodes: Cluster, token: str, state: str) -> dict[str, Any]:
+    """The transfer as it is shown; empty where it is not."""
+    wanted = {"token": token, "state": state}
+    return next((t for t in status(nodes)["transfers"] if wanted.items() <= t.items()), {})
+
+
+def find_token(nodes: Cluster, token: str) -> dict[str, Any]:
+    """The token as it is shown; empty where it is not."""
+    return next((life for life in status(nodes)["expiring"] if life["token"] == token), {})
+
+
+def test_a_transfer_from_its_wait_to_its_end(nodes: Cluster) -> None:
+    """It is seen from any node, wherever its clients are."""
+    token = nodes.token()
+    with Curl("-T", "-", nodes.url(0, token, "my%20file"), pipe=True) as upload:
+        waiting = wait_until(lambda: find(nodes, token, "waiting"), "the upload to be shown")
+        assert (waiting["name"], waiting["uploader"], waiting["downloader"]) == ("my file", nodes[0].id, None)
+        with Curl("-N", nodes.url(1, token, "my%20file")) as download:
+            upload.write(b"x" * 100)
+            assert download.read(100) == b"x" * 100
+            upload.write(b"y")  # with which it learns of the acknowledgement
+            assert download.read(1) == b"y"
+            wait_until(lambda: find(nodes, token, "streaming").get("delivered", 0) >= 100, "its bytes to be shown")
+            streaming = find(nodes, token, "streaming")
+            assert (streaming["uploader"], streaming["downloader"]) == (nodes[0].id, nodes[1].id)
+            assert streaming["length"] is None
+            assert status(nodes, 1)["streaming"] == 1
+            by_node = {node["node"]: node for node in status(nodes)["nodes"]}
+            assert (by_node[nodes[0].id]["streaming"], by_node[nodes[1].id]["streaming"]) == (1, 1)
+            upload.close()
+            assert download.finish()[0] == 0
+    wait_until(lambda: not status(nodes)["transfers"], "it to be gone")
+    assert sum(node["complete"] for node in status(nodes)["nodes"]) == 1
+
+
+def test_a_token_from_its_making_to_its_end(nodes: Cluster) -> None:
+    token = nodes.token()
+
+    made = wait_until(lambda: find_token(nodes, token), "the token to be shown")
+    assert 1190 <= made["expires_in"] <= 1200
+    httpx.get(nodes.url(0, token, "x") + "?wait=0")
+    wait_until(lambda: find_token(nodes, token)["uses"] == 1, "its use to be shown")
+    before = status(nodes)["tokens"]
+    httpx.delete(nodes.url(0, token))
+    wait_until(lambda: status(nodes)["tokens"] < before, "it to be counted no more")
+    assert not find_token(nodes, token)
+
+
+@pytest.mark.parametrize("accept", FORMS)
+def test_strangers_see_no_secrets(nodes: Cluster, accept: str) -> None:
+    token = nodes.token()
+    with Curl("-T", "-", nodes.url(0, token, "private-name"), pipe=True):
+        wait_until(lambda: find(nodes, token, "waiting"), "the upload to be shown")
+
+        def page() -> httpx.Response:
+            return httpx.get(nodes[0].url, headers={"accept": accept})
+
+        wait_until(lambda: token[:4] in page().text, "the overview to be read again")
+        answer = page()
+        assert answer.headers["content-type"].startswith(FORMS[accept])
+        assert token[:5] not in answer.text
+        assert "private-name" not in answer.text
+
+
+@pytest.mark.parametrize("accept", FORMS)
+@pytest.mark.parametrize("auth", [("", SECRET), ("admin", SECRET), None])
+def test_the_operator_sees_everything(nodes: Cluster, accept: str, auth: tuple[str, str] | None) -> None:
+    token = nodes.token()
+    headers = {"accept": accept} | ({} if auth else {"authorization": f"Bearer {SECRET}"})
+    with Curl("-T", "-", nodes.url(0, token, "private-name"), pipe=True):
+        wait_until(lambda: find(nodes, token, "waiting"), "the upload to be shown")
+        for node in nodes.nodes:
+
+            def page(url: str = node.url) -> str:
+                return httpx.get(url, headers=headers, auth=auth).text
+
+            wait_until(lambda: token in page(), "the overview to be read again")
+            assert "private-name" in page()
+
+
+@pytest.mark.parametrize(
+    ("node", "path", "secret"), [(1, "/", None), (1, "/", "wrong"), (0, "/", "wrong"), (0, "/?admin", None)]
+)
+def test_who_does_not_know_the_secret_is_asked_for_it(nodes: Cluster, node: int, path: str, secret: str | None) -> None:
+    answer = httpx.get(nodes[node].url + path, auth=("", secret) if secret else None)
+    assert answer.status_code == 401
+    assert answer.headers["www-authenticate"] == 'Basic realm="relay"'
+    assert answer.text.count("\n") == 1
+
+
+def test_a_node_that_is_killed_is_shown_as_lost(nodes: Cluster) -> None:
+    other = NodeProcess("victim", nodes[0].redis_url, {"prefix": "status", "heartbeat": 0.2, "node_death": 2})
+    other.wait_ready()
+
+    def alive() -> bool | None:
+        return next((node["alive"] for node in status(nodes)["nodes"] if node["node"] == other.id), None)
+
+    wait_until(alive, "the node to be shown")
+    other.process.kill()
+    other.process.wait()
+    wait_until(lambda: alive() is False, "the node to be shown as lost")
+
+
+def test_the_policy_of_the_page_allows_its_own_style_and_script_only(nodes: Cluster) -> None:
+    answer = httpx.get(nodes[0].url, headers={"accept": "text/html"})
+    policy = answer.headers["content-security-policy"]
+    assert "unsafe" not in policy
+    for element in ("style", "script"):
+        (inline,) = re.findall(rf"<{element}>(.*?)</{element}>", answer.text, re.DOTALL)
+        digest = base64.b64encode(hashlib.sha256(inline.encode()).digest()).decode()
+        assert f"{element}-src 'sha256-{digest}'" in policy
+    assert not re.findall(r"""(?:src|href)=["']?https?:""", answer.text), "no outside resources"
+
+
+def test_it_scans_no_keyspace(nodes: Cluster) -> None:
+    """What it costs is in nodes, not in transfers."""
+    assert nodes.redis is not None
+    token = nodes.token()
+
+    def calls() -> dict[str, int]:
+        assert nodes.redis is not None
+        return {name: stats["calls"] for name, stats in nodes.redis.info("commandstats").items()}
+
+    before = calls()
+    wait_until(lambda: find_token(nodes, token), "an overview that was read since")
+    grown = {name.removeprefix("cmdstat_") for name, count in calls().items() if count > before.get(name, 0)}
+    assert "zcard" in grown
+    assert not grown & {"scan", "keys", "hscan", "zscan", "sscan"}

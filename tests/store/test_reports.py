@@ -1,0 +1,108 @@
+"""report, enrol, lives, overview, transfers, tokens: what operators see."""
+
+from relay.names import new_id, new_token
+from relay.nodes import Node
+from relay.overview import Progress
+from relay.reports import Reports
+from relay.states import State
+from relay.store import Store, Transfer
+from tests.store.conftest import client
+
+
+def progress(transfer_id: str, token: str) -> Progress:
+    return Progress(
+        id=transfer_id,
+        token=token,
+        name="x",
+        state=State.WAITING,
+        uploader="a",
+        downloader="",
+        length=None,
+        delivered=0,
+        rate=0.0,
+        seconds=1.0,
+    )
+
+
+async def test_a_report_replaces_the_one_before(store: Store, token: str) -> None:
+    await store.beat(node="a", facts={"waiting": 2, "uploading": 1})
+    await store.report(node="a", transfers=[progress("1", token), progress("2", token)])
+    await store.report(node="a", transfers=[progress("2", token), progress("3", token)])
+    overview = await store.overview()
+    assert {transfer.id for transfer in overview.transfers} == {"2", "3"}
+    assert (overview.waiting, overview.streaming) == (2, 1)
+    await store.report(node="a", transfers=[])
+    assert (await store.overview()).transfers == []
+
+
+async def test_a_node_that_does_not_beat_is_lost(store: Store) -> None:
+    await store.beat(node="a", facts={"waiting": 2})
+    await client(store).delete(store.keys.node("a"))
+    (node,) = (await store.overview()).nodes
+    assert (node.node, node.alive) == ("a", False)
+
+
+async def test_tokens_are_enrolled_and_the_first_to_end_come_first(store: Store, token: str) -> None:
+    other = new_token()
+    await store.mint(token=other)
+    await client(store).pexpire(store.keys.token(token), 5000)
+    lives = await store.lives(tokens=[other, token, new_token()])
+    assert sorted(round(left) for left in lives.values()) == [0, 5, 1200]
+    assert await store.enrol(lives=lives) == []
+    overview = await store.overview()
+    assert overview.tokens == 2
+    assert [life.token for life in overview.lives] == [token, other]
+
+
+async def test_a_token_that_should_be_over_is_asked_about_once_and_then_forgotten(store: Store, token: str) -> None:
+    await store.enrol(lives={token: 0.001})
+    while not (over := await store.enrol(lives={})):
+        pass
+    assert over == [token]
+    assert await store.enrol(lives={}) == [], "somebody looks after it"
+    assert (await store.overview()).tokens == 1, "it was used since, and lives"
+    await store.revoke(token=token)
+    assert (await store.overview()).tokens == 0
+    await store.enrol(lives=await store.lives(tokens=[token]))
+    assert await client(store).zcard(store.keys.tokens) == 0
+
+
+async def test_reports_tell_of_used_tokens_and_catch_up_with_those_that_live_longer(store: Store, token: str) -> None:
+    node = Node(store.settings, store)
+    reports = Reports(store.settings, store, node)
+    node.used.add(token)
+    await reports.report()
+    assert not node.used
+    await client(store).zadd(store.keys.tokens, {token: 1.0})
+    await reports.report()  # finds it over
+    await reports.report()  # finds out that it is not
+    ((_, score),) = await client(store).zrange(store.keys.tokens, 0, -1, withscores=True)
+    seconds, microseconds = await client(store).time()
+    assert 1190 < score - seconds - microseconds / 1e6 <= 1201
+
+
+async def test_an_overview_is_read_once_a_second(store: Store, token: str) -> None:
+    reports = Reports(store.settings, store, Node(store.settings, store))
+    assert await reports.overview() is await reports.overview()
+
+
+async def test_every_transfer(store: Store, token: str, transfer: Transfer) -> None:
+    await store.claim(transfer, node="up", length=30, media_type="", use=False)
+    second = store.transfer(token=token, name="a%3Ab", transfer_id=new_id())
+    await store.claim(second, node="up", length=None, media_type="", use=False)
+    await store.join(second, joiner=new_id(), node="down")
+    await store.stream(second).append([b"0123456789"], end=10)
+    await store.stream(second).read(position=10, acknowledge=True, count=1, timeout=0.01)
+    streams, waits = await store.transfers()
+    assert (streams.id, streams.name, streams.token) == (second.id, "a%3Ab", token)
+    assert (streams.state, streams.uploader, streams.downloader) == (State.STREAMING, "up", "down")
+    assert (streams.delivered, streams.length) == (10, None)
+    assert (waits.id, waits.state, waits.length, waits.downloader) == (transfer.id, State.WAITING, 30, "")
+
+
+async def test_every_token_or_those_that_begin_so(store: Store, token: str) -> None:
+    other = new_token()
+    await store.mint(token=other)
+    await client(store).pexpire(store.keys.token(other), 5000)
+    assert [life.token for life in await store.tokens()] == [other, token]
+    assert [life.token for life in await store.tokens(beginning=token[:10])] == [token]

@@ -1,0 +1,145 @@
+"""The status page in its three forms, and who sees what of it."""
+
+import json
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import pytest
+
+from relay.overview import NodeReport, Overview, Progress, TokenLife
+from relay.states import State
+from relay.status import OPERATOR, ROWS_MOST, STRANGER, Viewer, as_html, as_json, as_text, duration, size
+
+TOKEN = "SecretTokenOf22Letters"
+STREAM = Progress(
+    id="0123456789abcdef",
+    token=TOKEN,
+    name="%3Cb%3Emy%20file",
+    state=State.STREAMING,
+    uploader="a",
+    downloader="b",
+    length=4096,
+    delivered=1024,
+    rate=512.0,
+    seconds=2.0,
+)
+WAITING = replace(STREAM, id="waits", state=State.WAITING, downloader="", delivered=0, rate=0, seconds=90.0)
+NODE = NodeReport("a", alive=True, host="inner-host", version="1", waiting=1, streaming=1, uploading=1, rate_out=512.0)
+OVERVIEW = Overview.of([NODE, NodeReport("z", alive=False)], [WAITING, STREAM], [TokenLife(TOKEN, 61.0, 2)], 1)
+
+
+def every_form(overview: Overview, viewer: Viewer) -> list[str]:
+    page = as_html(overview, viewer, node="a", clock="00:00:00")
+    return [as_text(overview, viewer), json.dumps(as_json(overview, viewer)), page]
+
+
+def test_a_stranger_sees_no_token_no_name_and_no_host() -> None:
+    for page in every_form(OVERVIEW, STRANGER):
+        assert "Secr" in page
+        assert TOKEN[:5] not in page
+        assert "my" not in page
+        assert "inner-host" not in page
+
+
+def test_the_operator_sees_everything() -> None:
+    text, data, page = every_form(OVERVIEW, OPERATOR)
+    for form in (text, data, page):
+        assert TOKEN in form
+    assert "%3Cb%3Emy%20file" in text, "a terminal gets nothing but plain characters"
+    assert "<b>my file" in data
+    assert "&lt;b&gt;my file" in page
+    assert "<b>" not in page
+
+
+def test_what_streams_comes_first_and_counts_are_of_all() -> None:
+    older = replace(STREAM, id="older", seconds=9.0)
+    overview = Overview.of([NODE], [WAITING, STREAM, older], [], 7)
+    assert [t.id for t in overview.transfers] == ["older", STREAM.id, "waits"]
+    assert (overview.streaming, overview.waiting, overview.tokens, overview.rate) == (1, 1, 7, 512.0)
+
+
+def test_text() -> None:
+    assert as_text(OVERVIEW, STRANGER).splitlines() == [
+        "streaming 1  waiting 1  tokens 1  nodes 1  delivering 512 B/s",
+        "",
+        "ID                STATE      MOVED                    RATE     FOR         UPLOADER  DOWNLOADER  TOKEN",
+        "0123456789abcdef  streaming  1.0 KiB of 4.0 KiB  25%  512 B/s  2 s         a         b           Secr…",
+        "waits             waiting    0 B of 4.0 KiB      0%   -        1 min 30 s  a         -           Secr…",
+        "",
+        "NODE  STATE  STREAMING  WAITING  IN     OUT      COMPLETE  ENDED  VERSION",
+        "a     alive  1          1        0 B/s  512 B/s  0         0      1",
+        "z     lost   0          0        0 B/s  0 B/s    0         0",
+        "",
+        "TOKEN  EXPIRES IN  USES",
+        "Secr…  1 min 01 s  2",
+    ]
+
+
+def test_a_page_is_bounded_and_says_how_many_there_are() -> None:
+    many = [replace(WAITING, id=f"{i}", seconds=float(i)) for i in range(ROWS_MOST + 50)]
+    overview = Overview.of([replace(NODE, waiting=10_000, uploading=0)], many, [TokenLife(TOKEN, 61.0, 2)], 500)
+    text, data, page = every_form(overview, STRANGER)
+    assert "and 9800 more" in text
+    assert "and 499 more" in text
+    assert len(json.loads(data)["transfers"]) == ROWS_MOST
+    assert f"<small>{ROWS_MOST} of 10000</small>" in page
+    assert page.count('<td data-label="From → to"') == ROWS_MOST
+
+
+def test_an_empty_cluster_says_so() -> None:
+    text, data, page = every_form(Overview.of([], [], [], 0), STRANGER)
+    assert text.startswith("streaming 0  waiting 0  tokens 0")
+    assert json.loads(data)["transfers"] == []
+    assert "Nobody is transferring anything." in page
+
+
+@pytest.mark.parametrize("viewer", [STRANGER, OPERATOR, Viewer(may_sign_in=True)])
+def test_the_page_is_well_formed_and_has_nothing_inline(viewer: Viewer) -> None:
+    open_elements: list[str] = []
+
+    class Parser(HTMLParser):
+        def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+            assert not {name for name, _ in attributes if name == "style" or name.startswith("on")}
+            if tag not in ("meta", "link"):
+                open_elements.append(tag)
+
+        def handle_endtag(self, tag: str) -> None:
+            assert open_elements.pop() == tag
+
+    parser = Parser()
+    parser.feed(as_html(OVERVIEW, viewer, node="a", clock="00:00:00"))
+    parser.close()
+    assert open_elements == []
+
+
+def test_reports_survive_redis() -> None:
+    assert Progress.load(STREAM.id, STREAM.dump()) == STREAM
+
+
+@pytest.mark.parametrize(("length", "delivered", "share"), [(None, 5, None), (10, 5, 0.5), (10, 20, 1.0), (0, 0, 1.0)])
+def test_share(length: int | None, delivered: int, share: float | None) -> None:
+    assert replace(STREAM, length=length, delivered=delivered).share == share
+
+
+@pytest.mark.parametrize(
+    ("count", "words"),
+    [
+        (0, "0 B"),
+        (1023, "1023 B"),
+        (1024, "1.0 KiB"),
+        (1023_999, "1000.0 KiB"),
+        (1024_000, "1.0 MiB"),
+        (5 * 2**30, "5.0 GiB"),
+        (3 * 2**40, "3.0 TiB"),
+    ],
+)
+def test_size(count: int, words: str) -> None:
+    assert size(count) == words
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0, "0 s"), (59.6, "1 min 00 s"), (200, "3 min 20 s"), (3900, "1 h 05 min"), (26 * 3600, "1 d 2 h")],
+)
+def test_duration(seconds: float, words: str) -> None:
+    assert duration(seconds) == words
