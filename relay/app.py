@@ -9,7 +9,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from relay import http
 from relay.nodes import Node
-from relay.protocol import HANGUPS
+from relay.protocol import HANGUPS, SETTINGS
 from relay.service import Relay
 from relay.settings import Settings
 from relay.store import Store
@@ -46,11 +46,11 @@ def create_app(settings: Settings, store: Store | None = None) -> Starlette:
     relay = Relay(settings, store, node)
 
     @contextlib.asynccontextmanager
-    async def lifespan(app: Starlette) -> AsyncIterator[dict[str, Hangups]]:
+    async def lifespan(app: Starlette) -> AsyncIterator[dict[str, object]]:
         async with node.running():
             with contextlib.closing(Hangups()) as hangups:
                 try:
-                    yield {HANGUPS: hangups}
+                    yield {HANGUPS: hangups, SETTINGS: settings}
                 finally:
                     relay.advance(Phase.CUT)
                     await relay.finish()

@@ -30,9 +30,16 @@ class Error(Enum):
         "No ranges",
         "Nothing is stored here, so a part cannot be asked for or sent: retry without {header}.",
     )
-    BAD_REQUEST = Spec(400, "Bad request", "{why}")
+    BAD_TYPE = Spec(400, "Bad Content-Type", "Content-Type takes at most 255 characters, without control characters.")
+    NOT_HTTP = Spec(400, "Not HTTP", "This is not a valid HTTP/1.1 request: use curl, a browser or an HTTP library.")
+    NO_UPGRADE = Spec(400, "No upgrade", "Nothing can be upgraded here: retry without the Upgrade header.")
     UNKNOWN_TOKEN = Spec(401, "Unknown token", "This token is unknown or has expired: get a new one with POST /token.")
     REVOKED = Spec(401, "Token revoked", "The token was revoked: get a new one with POST /token.")
+    NO_PREFETCH = Spec(
+        403,
+        "Not ahead of time",
+        "A download takes the upload, so it cannot be fetched ahead of time: open the address yourself.",
+    )
     NO_UPLOAD = Spec(
         404,
         "No such upload",
@@ -40,6 +47,9 @@ class Error(Enum):
     )
     NOT_FOUND = Spec(404, "Not found", "Nothing is here: POST /token, then PUT and GET /TOKEN/NAME.")
     WRONG_METHOD = Spec(405, "Wrong method", "This address takes {allow}.")
+    HEADER_TIMEOUT = Spec(
+        408, "Header too slow", "The request's header did not arrive within {seconds:g} s: try again."
+    )
     STALLED = Spec(408, "Stalled", "Nothing moved for {seconds:g} s, so the transfer was ended: try again.")
     NAME_IN_USE = Spec(
         409, "Name in use", "This name has an upload already: pick another name, or wait until it ends.", 1
@@ -51,6 +61,11 @@ class Error(Enum):
     )
     CANCELLED = Spec(410, "Cancelled", "The transfer was cancelled by DELETE: upload again if that was not you.")
     TOO_LARGE = Spec(413, "Too large", "An upload may have at most {most} bytes here: split the file.")
+    HEADER_TOO_LARGE = Spec(
+        431,
+        "Header too large",
+        "A request's header, a chunk's extensions or the trailers may have at most {most} bytes: send less.",
+    )
     INTERNAL = Spec(500, "Internal error", "This is a bug in the relay; its operator finds the cause in the log.")
     DOWNLOADER_GONE = Spec(
         502,
@@ -69,6 +84,7 @@ class Error(Enum):
         "No downloader",
         "Nobody came to download this within {seconds:g} s: agree on a time and upload again.",
     )
+    HTTP_VERSION = Spec(505, "HTTP/1.1 needed", "Only HTTP/1.1 and HTTP/1.0 are spoken here: use HTTP/1.1.")
     HTTP_1_0 = Spec(
         505,
         "HTTP/1.1 needed",

@@ -72,6 +72,7 @@ class Settings(BaseSettings):
     )
     download_wait_max: Seconds = Field(300, description="most seconds that ?wait= may ask for")
     max_upload: Bytes = Field(0, description="most bytes of one upload; 0: no limit")
+    header_timeout: Seconds = Field(30, description="seconds a client may take to send a request's header")
     stall: Seconds = Field(5 * 60, description="seconds without a byte from or to a client that end its transfer")
     chunk: int = Field(CHUNK, ge=1, le=16 * 1024 * 1024, description="most bytes of one Redis stream entry")
     window: int = Field(
