@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from urllib.parse import parse_qs
@@ -18,6 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from relay.connection import Connection
 from relay.delivery import Delivery
 from relay.errors import Error, Problem
+from relay.headers import SAFE_HEADERS, is_media_type, is_prefetch, wants_json
 from relay.names import content_disposition, encode_name, parse_name, parse_token
 from relay.service import Relay
 from relay.states import Outcome, State
@@ -28,15 +30,8 @@ from relay.work import Phase
 
 log = logging.getLogger("relay.http")
 
-#: On every answer.  A download must never run in the relay's own origin, whatever was uploaded.
-SAFE_HEADERS = {
-    "x-content-type-options": "nosniff",
-    "content-security-policy": "default-src 'none'; frame-ancestors 'none'; sandbox",
-    "referrer-policy": "no-referrer",
-    "cache-control": "no-store",
-    "x-robots-tag": "noindex, nofollow",
-}
-
+#: What `?wait=` takes; float() would also take `1_0`, `nan`, `１` and blanks.
+_SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{0,9})?")
 #: Bytes of a body that are read and thrown away after an early answer, so that the client gets to read it.
 _DRAIN_MOST = 8 * 1024 * 1024
 #: Seconds that may take.
@@ -62,9 +57,9 @@ class Exchange:
 
     @property
     def segments(self) -> list[bytes]:
-        """The path's segments, still percent-encoded: a %2F must not become a slash."""
+        """The path's segments, at least one, still percent-encoded: a %2F must not become a slash."""
         raw: bytes = self.scope.get("raw_path") or self.scope["path"].encode()
-        return raw.partition(b"?")[0].split(b"/")[1:]
+        return raw.partition(b"?")[0].split(b"/")[1:] or [b""]  # none in `OPTIONS *`
 
     def token(self) -> str:
         return parse_token(self.segments[0])
@@ -77,8 +72,7 @@ class Exchange:
         return self.token(), name
 
     def wants_json(self) -> bool:
-        ranges = [part.partition(";")[0].strip().lower() for part in self.headers.get("accept", "").split(",")]
-        return "application/json" in ranges or "application/problem+json" in ranges
+        return wants_json(",".join(self.headers.getlist("accept")))
 
     async def answer(self, response: Response) -> None:
         """Sends a whole answer with the headers every answer has."""
@@ -219,12 +213,15 @@ async def upload(exchange: Exchange) -> None:
     headers = exchange.headers
     if "content-range" in headers:
         raise Problem(Error.NO_RANGES, header="Content-Range")
+    media_type = headers.get("content-type", "")
+    if not is_media_type(media_type):
+        raise Problem(Error.BAD_TYPE)
     chunked = "transfer-encoding" in headers  # the parser has refused all but those that end in chunked
     sent = await exchange.relay.upload(
         token=token,
         name=name,
         length=None if chunked else int(headers.get("content-length", 0)),
-        media_type=headers.get("content-type", ""),
+        media_type=media_type,
         body=_body(exchange.receive),
         client=exchange.client,
     )
@@ -239,6 +236,8 @@ async def download(exchange: Exchange) -> None:
     headers = exchange.headers
     if headers.get("range", "bytes=0-").replace(" ", "").lower() != "bytes=0-":
         raise Problem(Error.NO_RANGES, header="Range")
+    if is_prefetch(headers):
+        raise Problem(Error.NO_PREFETCH)
     sink = ResponseSink(exchange, name)
     outcome = await exchange.relay.download(
         token=token, name=name, wait=_wait(exchange), sink=sink, client=exchange.client
@@ -272,11 +271,8 @@ def _wait(exchange: Exchange) -> float:
     values = parse_qs(exchange.scope["query_string"].decode("latin-1"), keep_blank_values=True).get("wait")
     if values is None:
         return settings.download_wait
-    try:
-        wait = float(values[-1])
-    except ValueError:
-        wait = -1.0
-    if not 0 <= wait <= settings.download_wait_max:  # so is NaN
+    wait = float(values[-1]) if _SECONDS.fullmatch(values[-1]) else -1.0
+    if not 0 <= wait <= settings.download_wait_max:
         raise Problem(Error.BAD_WAIT, most=settings.download_wait_max)
     return wait
 
