@@ -4,10 +4,11 @@ Each field's description gives meaning and unit; its default is the default.  Ti
 bytes.  A bad value stops the start with one line naming the variable.
 """
 
+import ipaddress
 import re
 import socket
 from typing import Annotated, Self
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -24,6 +25,18 @@ REDIS_SCHEMES = (
     "redis+cluster",
     "rediss+cluster",
 )
+
+#: What may stand after the `?` of a Redis URL.  redis-py takes more, and some of it breaks the relay.
+_DATABASE = {"db": r"[0-9]{1,5}"}
+_TLS = {
+    "ssl_ca_certs": r".+",
+    "ssl_certfile": r".+",
+    "ssl_keyfile": r".+",
+    "ssl_cert_reqs": r"none|optional|required",
+    "ssl_check_hostname": r"true|false",
+}
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\[\]:]+)(:(?P<port>[0-9]{1,5}))?")
+_HIGHEST_PORT = 65535
 
 Seconds = Annotated[float, Field(gt=0, le=7 * 24 * 3600, allow_inf_nan=False)]
 Bytes = Annotated[int, Field(ge=0)]
@@ -122,9 +135,21 @@ class Settings(BaseSettings):
 
     @field_validator("redis_url")
     @classmethod
-    def _known_scheme(cls, value: str) -> str:
-        if value and urlsplit(value).scheme not in REDIS_SCHEMES:
-            raise ValueError(f"must begin with {', '.join(s + '://' for s in REDIS_SCHEMES)} or be empty")
+    def _redis_url(cls, value: str) -> str:
+        if value:
+            _check_redis_url(value)
+        return value
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _proxies(cls, value: str) -> str:
+        """Refuses what uvicorn would take for a name that never matches; and `*`, with which anybody could say
+        to be anybody."""
+        for part in value.split(",") if value else ():
+            try:
+                ipaddress.ip_network(part.strip())
+            except ValueError:
+                raise ValueError(f"{part.strip()!r} is not an address or a network, such as 10.0.0.0/8") from None
         return value
 
     @model_validator(mode="after")
@@ -137,3 +162,32 @@ class Settings(BaseSettings):
         if self.download_wait > self.download_wait_max:
             raise ValueError("RELAY_DOWNLOAD_WAIT must be at most RELAY_DOWNLOAD_WAIT_MAX")
         return self
+
+
+def _check_redis_url(text: str) -> None:
+    """Raises ValueError where something in the URL would be misread, or noticed only by the first command.
+
+    The message never repeats the URL, which may have a password.
+    """
+    url = urlsplit(text)
+    if url.scheme not in REDIS_SCHEMES:
+        raise ValueError(f"must begin with {', '.join(s + '://' for s in REDIS_SCHEMES)} or be empty")
+    kind, _, form = url.scheme.partition("+")
+    options = ({} if form else _DATABASE) | (_TLS if kind == "rediss" else {})
+    for name, value in parse_qsl(url.query, keep_blank_values=True):
+        if not re.fullmatch(options.get(name, r"(?!)"), value):
+            raise ValueError(f"has a bad option after the ?; here it takes {', '.join(options) or 'none'}")
+    if kind == "unix":
+        if not url.path:
+            raise ValueError("must name a socket: unix:///run/redis.sock")
+        return
+    hosts = url.netloc.rpartition("@")[2].split(",")
+    if len(hosts) > 1 and not form:
+        raise ValueError("names several hosts: begin with redis+sentinel:// or redis+cluster://")
+    for host in hosts:
+        match = _HOST.fullmatch(host)
+        if match is None or not 0 < int(match["port"] or 1) <= _HIGHEST_PORT:
+            raise ValueError("has a bad host or port: HOST, HOST:PORT or [IPv6]:PORT")
+    path = {"sentinel": r"(/[^/]*(/[0-9]{0,5})?)?", "cluster": r"/?0?"}.get(form, r"/?[0-9]{0,5}")
+    if not re.fullmatch(path, url.path):
+        raise ValueError("has a bad path: the number of a database, or SERVICE/DB with redis+sentinel://")
