@@ -77,6 +77,8 @@ def serve(**flags: str | None) -> None:
             app.state.relay.node.id,
             __version__,
         )
+    if not settings.token_secret:
+        log.info("tokens are made for everybody: RELAY_TOKEN_SECRET is not set")
     server = Server(
         uvicorn.Config(
             app,

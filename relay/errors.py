@@ -33,6 +33,11 @@ class Error(Enum):
     BAD_TYPE = Spec(400, "Bad Content-Type", "Content-Type takes at most 255 characters, without control characters.")
     NOT_HTTP = Spec(400, "Not HTTP", "This is not a valid HTTP/1.1 request: use curl, a browser or an HTTP library.")
     NO_UPGRADE = Spec(400, "No upgrade", "Nothing can be upgraded here: retry without the Upgrade header.")
+    SECRET_NEEDED = Spec(
+        401,
+        "Secret needed",
+        "Tokens are made for those who know a secret: send it as Authorization: Bearer SECRET.",
+    )
     UNKNOWN_TOKEN = Spec(401, "Unknown token", "This token is unknown or has expired: get a new one with POST /token.")
     REVOKED = Spec(401, "Token revoked", "The token was revoked: get a new one with POST /token.")
     NO_PREFETCH = Spec(
@@ -66,6 +71,7 @@ class Error(Enum):
         "Header too large",
         "A request's header, a chunk's extensions or the trailers may have at most {most} bytes: send less.",
     )
+    TOO_MANY = Spec(429, "Too many", "Your address has had too many {what}: try again in {seconds:.0f} s.")
     INTERNAL = Spec(500, "Internal error", "This is a bug in the relay; its operator finds the cause in the log.")
     DOWNLOADER_GONE = Spec(
         502,
@@ -106,6 +112,8 @@ class Problem(Exception):
         self.status = error.value.status
         self.line = error.value.line.format(**details)
         self.details = details
+        #: Seconds; None where trying again is no use.
+        self.retry_after: int | None = error.value.retry_after
 
     def __repr__(self) -> str:
         return f"<Problem {self.status} {self.error.name}>"

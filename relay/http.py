@@ -17,10 +17,12 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from relay.connection import Connection
+from relay.credentials import presented
 from relay.delivery import Delivery
 from relay.errors import Error, Problem
 from relay.headers import SAFE_HEADERS, is_media_type, is_prefetch, wants_json
 from relay.names import content_disposition, encode_name, parse_name, parse_token
+from relay.rates import counted_as
 from relay.service import Relay
 from relay.states import Outcome, State
 from relay.status import as_text
@@ -71,6 +73,12 @@ class Exchange:
         name = encode_name(parse_name(self.segments[1]))
         return self.token(), name
 
+    @property
+    def address(self) -> str:
+        """The client's address as it is counted: behind trusted proxies, the one that they say it has."""
+        host, _ = self.scope.get("client") or ("", 0)
+        return counted_as(host)
+
     def wants_json(self) -> bool:
         return wants_json(",".join(self.headers.getlist("accept")))
 
@@ -102,7 +110,8 @@ def endpoint(relay: Relay, methods: dict[str, Handler]) -> ASGIApp:
                 await handler(exchange)
         except ClientGone:
             await exchange.client.cut()
-        except Problem as problem:
+        except Problem as raised:
+            problem = await exchange.relay.limit_failures(raised, address=exchange.address)
             await _render(exchange, problem, {"allow": allow} if problem.error is Error.WRONG_METHOD else {})
         except Exception:
             log.exception("a bug: %s was not answered", scope["method"])
@@ -117,8 +126,8 @@ def endpoint(relay: Relay, methods: dict[str, Handler]) -> ASGIApp:
 async def _render(exchange: Exchange, problem: Problem, headers: dict[str, str]) -> None:
     """The one place where an error becomes an answer."""
     spec = problem.error.value
-    if spec.retry_after is not None:
-        headers["retry-after"] = str(spec.retry_after)
+    if problem.retry_after is not None:
+        headers["retry-after"] = str(problem.retry_after)
     if spec.status == 401:  # noqa: PLR2004 (RFC 9110 section 15.5.2 wants a challenge with every 401)
         headers["www-authenticate"] = 'Bearer realm="relay"'
     if exchange.wants_json():
@@ -174,6 +183,7 @@ async def _body(receive: Receive) -> AsyncIterator[bytes]:
 
 async def make_token(exchange: Exchange) -> None:
     relay = exchange.relay
+    await relay.admit(presented(exchange.headers), address=exchange.address)
     token = await relay.make_token()
     if exchange.wants_json():
         life = int(relay.settings.token_life)

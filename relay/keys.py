@@ -54,6 +54,13 @@ KEYS = (
         "three heartbeats",
         "`host`, `version`, `started` (Unix seconds), `waiting`, `streaming`, and a count for each outcome",
     ),
+    KeySpec(
+        "relay:rate:{LIMITER/WHAT/ADDRESS/…}",
+        "string",
+        "two of the rate's windows",
+        "how often an address (of IPv6 its /64) has done something lately: `WHAT` is `tokens` or `failures`. `/-1` at "
+        "the end: in the window before",
+    ),
     KeySpec("relay:nodes", "sorted set", "an hour", "node → last heartbeat (Unix seconds of Redis's clock)"),
     KeySpec(
         "relay:inbox:NODE",
@@ -100,6 +107,10 @@ class Keys:
 
     def node(self, node: str) -> str:
         return f"{self.prefix}:node:{node}"
+
+    @property
+    def rate(self) -> str:
+        return f"{self.prefix}:rate"
 
     @property
     def nodes(self) -> str:

@@ -10,6 +10,7 @@ import socket
 from typing import Annotated, Self
 from urllib.parse import parse_qsl, urlsplit
 
+import limits
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -87,6 +88,16 @@ class Settings(BaseSettings):
     max_upload: Bytes = Field(0, description="most bytes of one upload; 0: no limit")
     header_timeout: Seconds = Field(30, description="seconds a client may take to send a request's header")
     stall: Seconds = Field(5 * 60, description="seconds without a byte from or to a client that end its transfer")
+    token_secret: str = Field(
+        "",
+        description="secrets, comma-separated, one of which POST /token needs as Bearer; empty: tokens for everybody",
+    )
+    token_rate: str = Field(
+        "600/minute", description="tokens one address may make, as 10/second or 600 per 2 hours; empty: no limit"
+    )
+    failure_rate: str = Field(
+        "300/minute", description="401s one address may have, for tokens or secrets; empty: no limit"
+    )
     chunk: int = Field(CHUNK, ge=1, le=16 * 1024 * 1024, description="most bytes of one Redis stream entry")
     window: int = Field(
         2 * 1024 * 1024,
@@ -138,6 +149,23 @@ class Settings(BaseSettings):
     def _redis_url(cls, value: str) -> str:
         if value:
             _check_redis_url(value)
+        return value
+
+    @field_validator("token_secret")
+    @classmethod
+    def _secrets(cls, value: str) -> str:
+        if value and not all(re.fullmatch(r"[!-~]{8,}", secret) for secret in value.split(",")):
+            raise ValueError("each must have at least 8 characters, of ASCII and without blanks")
+        return value
+
+    @field_validator("token_rate", "failure_rate")
+    @classmethod
+    def _rate(cls, value: str) -> str:
+        try:
+            if value and limits.parse(value).amount < 1:
+                raise ValueError
+        except ValueError:
+            raise ValueError("must be such as 10/second, 600/minute or 600 per 2 hours, or empty") from None
         return value
 
     @field_validator("trusted_proxies")

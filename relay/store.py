@@ -8,17 +8,21 @@ fails until its patience ends, and then raises `StoreUnavailable`; no redis exce
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any, Self, TypeVar
 
+from limits import RateLimitItem
+from limits.aio.strategies import SlidingWindowCounterRateLimiter
 from redis.exceptions import ExecAbortError, OutOfMemoryError, RedisError, ResponseError
 
 from relay.clients import COMMAND_TIMEOUT, PASSING, Clients, connect
 from relay.errors import Error, Problem, StoreUnavailable
 from relay.flow import chunk_id, end_id, offset_of, trim_id
 from relay.keys import Keys, TransferKeys
+from relay.rates import Counters, Rate
 from relay.settings import Settings
 from relay.states import Answer, Outcome, State
 from relay.streams import Ack, Entry
@@ -102,6 +106,7 @@ class Store:
         self._turns = asyncio.Semaphore(settings.redis_connections)
         #: When Redis last answered anybody, in the event loop's seconds.
         self._answered = float("-inf")
+        self._rates = SlidingWindowCounterRateLimiter(Counters(clients.commands, self.keys.rate))
         self._scripts = {name: clients.commands.register_script(source) for name, source in _sources().items()}
 
     @classmethod
@@ -263,6 +268,25 @@ class Store:
     async def forget(self, *streams: str) -> None:
         """Deletes streams that nobody will read any more."""
         await self.call(lambda: self.commands.unlink(*streams), patience=self.settings.transfer_patience)
+
+    # -- rates -------------------------------------------------------------------------------------------
+
+    async def spend(self, what: Rate, limit: RateLimitItem, *, address: str) -> float:
+        """Counts one for the address; where it has had all it may, counts nothing and answers the seconds until
+        there is more.  0 where it was counted."""
+        if await self.call(lambda: self._rates.hit(limit, what, address)):
+            return 0.0
+        return await self._until_more(what, limit, address)
+
+    async def is_spent(self, what: Rate, limit: RateLimitItem, *, address: str) -> float:
+        """The seconds until the address has some left; 0 where it has.  Counts nothing."""
+        if await self.call(lambda: self._rates.test(limit, what, address)):
+            return 0.0
+        return await self._until_more(what, limit, address)
+
+    async def _until_more(self, what: Rate, limit: RateLimitItem, address: str) -> float:
+        window = await self.call(lambda: self._rates.get_window_stats(limit, what, address))
+        return max(1.0, window.reset_time - time.time())
 
     # -- nodes -------------------------------------------------------------------------------------------
 

@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 import redis
+from limits import parse
 
 from relay.names import new_id, new_token
+from relay.rates import Rate
 from relay.settings import Settings
 from relay.states import Answer, Outcome
 from relay.store import Final, Store
@@ -124,6 +126,8 @@ async def test_form(form: str, request: pytest.FixtureRequest, prefix: str) -> N
     assert set(await store.beat(node="a", facts={"host": "x"})) == {"a"}
     await store.wake(node="a", about="b")
     assert (await store.inbox(node="a", after="0-0", timeout=1))[1] == ["b"]
+    assert await store.spend(Rate.TOKENS, parse("1/hour"), address="192.0.2.1") == 0
+    assert await store.spend(Rate.TOKENS, parse("1/hour"), address="192.0.2.1") > 0
     lives, transfers = await store.survey()
     assert (len(lives), len(transfers)) == (4, 0)
     await store.sign_off(node="a")

@@ -45,6 +45,12 @@ def test_defaults() -> None:
         {"download_wait": 200, "download_wait_max": 100},
         {"log_level": "loud"},
         {"chunk": 0},
+        {"token_rate": "many"},
+        {"token_rate": "0/minute"},
+        {"failure_rate": "-1/minute"},
+        {"token_secret": "short"},
+        {"token_secret": "long-enough,"},
+        {"token_secret": "long enough"},
     ],
 )
 def test_what_cannot_be_is_refused(settings: dict[str, object]) -> None:
