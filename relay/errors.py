@@ -71,6 +71,16 @@ class Error(Enum):
         "Header too large",
         "A request's header, a chunk's extensions or the trailers may have at most {most} bytes: send less.",
     )
+    TOO_LONG = Spec(413, "Too long", "A transfer may last {seconds:g} s at most here: split the file.")
+    CROWDED = Spec(
+        429,
+        "Token crowded",
+        "This token has as many transfers as it may: wait until one ends, or get another token.",
+        5,
+    )
+    SPENT = Spec(
+        429, "Token spent", "This token has carried all but {most} of the bytes it may: get another with POST /token."
+    )
     TOO_MANY = Spec(429, "Too many", "Your address has had too many {what}: try again in {seconds:.0f} s.")
     INTERNAL = Spec(500, "Internal error", "This is a bug in the relay; its operator finds the cause in the log.")
     DOWNLOADER_GONE = Spec(
@@ -134,6 +144,7 @@ _TO_UPLOADER: dict[Outcome, Error] = {
     Outcome.CANCELLED: Error.CANCELLED,
     Outcome.REVOKED: Error.REVOKED,
     Outcome.TOO_LARGE: Error.TOO_LARGE,
+    Outcome.TOO_LONG: Error.TOO_LONG,
     Outcome.STALLED: Error.STALLED,
     Outcome.DRAINED: Error.DRAINING,
     Outcome.STORE_LOST: Error.STORE_LOST,
@@ -150,6 +161,6 @@ def problem_for_downloader(outcome: Outcome, *, seconds: float) -> Problem:
     """What the downloader is told where its response has not begun; after that it can only be cut off."""
     if outcome in (Outcome.NODE_LOST, Outcome.STORE_LOST):
         return Problem(Error.STORE_LOST, sent=0)
-    if outcome in (Outcome.CANCELLED, Outcome.REVOKED, Outcome.STALLED, Outcome.DRAINED):
+    if outcome in (Outcome.CANCELLED, Outcome.REVOKED, Outcome.TOO_LONG, Outcome.STALLED, Outcome.DRAINED):
         return Problem(_TO_UPLOADER[outcome], seconds=seconds)
     return Problem(Error.NO_UPLOAD)

@@ -23,8 +23,9 @@ KEYS = (
         "relay:token:{T}",
         "hash",
         "the token's remaining life",
-        "`created` (Unix seconds), `uses`, and one field for each name at work: `transfer:NAME` the id of its live "
-        "transfer, `wanted:NAME` the nodes where a download waits for it. Deleting the key revokes the token",
+        "`created` (Unix seconds), `uses`, `bytes` delivered by the transfers that have ended, and one field for each "
+        "name at work: `transfer:NAME` the id of its live transfer, `wanted:NAME` the nodes where a download waits for "
+        "it. Deleting the key revokes the token",
     ),
     KeySpec(
         "relay:transfer:{T}:NAME",

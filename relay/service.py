@@ -76,11 +76,10 @@ class Relay(Work):
 
         Raises Problem, or ClientGone where nobody is left to answer.
         """
-        if length is not None and 0 < self.settings.max_upload < length:
-            raise Problem(Error.TOO_LARGE, most=self.settings.max_upload)
+        most = await self._most(token, length or 0)
         transfer = self.store.transfer(token=token, name=name, transfer_id=new_id())
         with self.taking():
-            return await Upload(self, transfer, body, client).run(length=length, media_type=media_type)
+            return await Upload(self, transfer, body, client).run(length=length, media_type=media_type, most=most)
 
     async def download(self, *, token: str, name: str, wait: float, sink: Sink, client: Connection) -> Outcome:
         """Waits up to `wait` seconds for an upload and streams it to `sink`.  Answers how it ended.
@@ -134,6 +133,21 @@ class Relay(Work):
             raise Problem(Error.UNKNOWN_TOKEN)
         for name, transfer_id in transfers:
             await self.end(self.store.transfer(token=token, name=name, transfer_id=transfer_id), Outcome.REVOKED)
+
+    async def _most(self, token: str, length: int) -> int:
+        """Bytes that an upload may have, 0 for any number, which is known to have at least `length`.  Raises Problem.
+
+        What a token has left each of its uploads may use: they are counted when they end.
+        """
+        most, all_most = self.settings.max_upload, self.settings.token_bytes
+        if 0 < most < length:
+            raise Problem(Error.TOO_LARGE, most=most)
+        if all_most:
+            left = max(0, all_most - await self.store.carried(token=token))
+            if left < max(1, length):
+                raise Problem(Error.SPENT, most=left)
+            most = min(most or left, left)
+        return most
 
     async def _find(self, *, token: str, name: str, use: bool) -> Transfer | None:
         """The upload that waits under a name.  One whose node is dead is cleared away."""

@@ -86,6 +86,13 @@ class Settings(BaseSettings):
     )
     download_wait_max: Seconds = Field(300, description="most seconds that ?wait= may ask for")
     max_upload: Bytes = Field(0, description="most bytes of one upload; 0: no limit")
+    max_duration: float = Field(
+        0,
+        ge=0,
+        le=7 * 24 * 3600,
+        allow_inf_nan=False,
+        description="most seconds that one transfer may stream; 0: no limit",
+    )
     header_timeout: Seconds = Field(30, description="seconds a client may take to send a request's header")
     stall: Seconds = Field(5 * 60, description="seconds without a byte from or to a client that end its transfer")
     token_secret: str = Field(
@@ -98,6 +105,13 @@ class Settings(BaseSettings):
     failure_rate: str = Field(
         "300/minute", description="401s one address may have, for tokens or secrets; empty: no limit"
     )
+    token_names: int = Field(
+        10_000,
+        ge=0,
+        description="names of one token that may be at work at a time: uploads, and names that downloads wait for; "
+        "0: no limit",
+    )
+    token_bytes: Bytes = Field(0, description="bytes that all transfers of one token may carry together; 0: no limit")
     chunk: int = Field(CHUNK, ge=1, le=16 * 1024 * 1024, description="most bytes of one Redis stream entry")
     window: int = Field(
         2 * 1024 * 1024,

@@ -44,6 +44,8 @@ _CLAIM_MARGIN = 60.0
 #: Entries of an inbox at most: more than wake-ups can pile up between two reads.
 _INBOX_MOST = 100_000
 _INBOX_TTL = 60.0
+#: Fields of a token's hash that are not about names: `created`, `uses`, `bytes`.
+_TOKEN_FIELDS = 3
 _NODES_TTL = 3600.0
 
 
@@ -135,6 +137,10 @@ class Store:
         left, fields = await self.call(ask)
         return (left / 1000, _text(fields)) if left >= 0 else None
 
+    async def carried(self, *, token: str) -> int:
+        """Bytes that the transfers of a token which have ended have delivered; 0 where there is no token."""
+        return int(await self.call(lambda: self.commands.hget(self.keys.token(token), "bytes")) or 0)
+
     async def revoke(self, *, token: str) -> list[tuple[str, str]] | None:
         """Deletes the token; answers the names and ids of its transfers, or None where it was gone already."""
         answer = await self._run("revoke", [self.keys.token(token)], [])
@@ -163,7 +169,7 @@ class Store:
         """Claims the name.  Answers the nodes where a download waits for it, or who holds it; or, where a claim
         has ended before its reply could be had, how.
 
-        Raises Problem(UNKNOWN_TOKEN).
+        Raises Problem(UNKNOWN_TOKEN) or Problem(CROWDED).
         """
         answer = await self._run(
             "claim",
@@ -176,9 +182,11 @@ class Store:
                 media_type,
                 *self._use(counts=use),
                 _ms(self.settings.upload_wait + _CLAIM_MARGIN),
+                self._fields_most,
             ],
         )
         _need_token(answer)
+        _need_room(answer[0])
         if answer[0] == Answer.BUSY.encode():
             fields = _pairs(answer[1])
             holder = self._transfer(transfer.token, transfer.name, fields)
@@ -202,8 +210,11 @@ class Store:
         return self._transfer(token, name, _pairs(answer[1])) if answer[0] == b"found" else None
 
     async def want(self, *, token: str, name: str, node: str, wanted: bool) -> None:
-        """Says, or unsays, that a download waits on `node` for this name: its claim then wakes the node."""
-        await self._run("want", [self.keys.token(token)], [name, node, int(wanted)])
+        """Says, or unsays, that a download waits on `node` for this name: its claim then wakes the node.
+
+        Raises Problem(CROWDED).
+        """
+        _need_room(await self._run("want", [self.keys.token(token)], [name, node, int(wanted), self._fields_most]))
 
     async def join(self, transfer: Transfer, *, joiner: str, node: str) -> Answer:
         """Joins a download, named by its id `joiner`: JOINED, TAKEN or ABSENT."""
@@ -377,6 +388,11 @@ class Store:
         """Milliseconds that a side's stream lives when it has been renewed: two looks, and a failure of Redis."""
         return _ms(2 * TOUCH + self.settings.transfer_patience)
 
+    @property
+    def _fields_most(self) -> int:
+        """Fields that a token's hash may have; 0: any number."""
+        return self.settings.token_names + _TOKEN_FIELDS if self.settings.token_names else 0
+
     def _use(self, *, counts: bool) -> list[int]:
         return [_ms(self.settings.token_use) if counts else 0, _ms(self.settings.token_max)]
 
@@ -544,7 +560,13 @@ def _sources() -> dict[str, str]:
     """The scripts, by verb; those named here get the shared functions they use put before them."""
     folder = files("relay") / "lua"
     text = {item.name.removesuffix(".lua"): item.read_text() for item in folder.iterdir() if item.name.endswith(".lua")}
-    shared = {"claim": ["_use"], "look": ["_use"], "end": ["_last", "_mark"], "touch": ["_last"]}
+    shared = {
+        "claim": ["_use", "_room"],
+        "look": ["_use"],
+        "want": ["_room"],
+        "end": ["_last", "_mark"],
+        "touch": ["_last"],
+    }
     return {
         verb: "".join(text[name] for name in shared.get(verb, [])) + source
         for verb, source in text.items()
@@ -569,6 +591,11 @@ def _pairs(flat: Sequence[bytes]) -> dict[str, str]:
 def _need_token(answer: Sequence[bytes]) -> None:
     if answer[0] == b"no_token":
         raise Problem(Error.UNKNOWN_TOKEN)
+
+
+def _need_room(answer: bytes) -> None:
+    if answer == b"crowded":
+        raise Problem(Error.CROWDED)
 
 
 def _result(value: Any) -> Any:
