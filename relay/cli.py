@@ -92,6 +92,8 @@ def serve(**flags: str | None) -> None:
             server_header=False,
             proxy_headers=bool(settings.trusted_proxies),
             forwarded_allow_ips=settings.trusted_proxies or None,
+            ssl_certfile=settings.ssl_certfile or None,
+            ssl_keyfile=settings.ssl_keyfile or None,
             backlog=4096,
             timeout_graceful_shutdown=_GRACE,
         ),

@@ -331,6 +331,10 @@ class ResponseSink:
                 if not await delivery.acknowledged(patience=patience):
                     raise ClientGone
                 data = data[-1:]
+            if client.is_tls:
+                # Our end of TLS is data, which the kernel of a client that has closed answers with a reset, as if it
+                # had left bytes unread: so let it close first.
+                client.hold()
             await self._send({"type": "http.response.body", "body": data, "more_body": False})
             if not await delivery.complete(patience=patience):
                 raise ClientGone

@@ -64,6 +64,9 @@ class Protocol(HttpToolsProtocol):
             cycle.message_event.set()
         self.connection.lost(exc)
 
+    def eof_received(self) -> None:
+        self.connection.ended()
+
     def data_received(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
         self._useless += len(data)
@@ -139,7 +142,9 @@ class Protocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         waits = not self.pipeline
         super().on_response_complete()
-        if waits and not self.transport.is_closing():
+        if self.connection.is_held:
+            self._unset_keepalive_if_required()
+        elif waits and not self.transport.is_closing():
             self._arm(self.settings.header_timeout, self._head_is_late)
 
     def _head_is_late(self) -> None:

@@ -7,6 +7,7 @@ bytes.  A bad value stops the start with one line naming the variable.
 import ipaddress
 import re
 import socket
+import ssl
 from typing import Annotated, Self
 from urllib.parse import parse_qsl, urlsplit
 
@@ -54,6 +55,10 @@ class Settings(BaseSettings):
 
     host: str = Field("0.0.0.0", description="address to listen on")  # noqa: S104 (a server for others)
     port: int = Field(4000, ge=0, le=65535, description="TCP port to listen on; 0 takes a free one")
+    ssl_certfile: str = Field(
+        "", description="PEM file with the certificate and its chain, to serve HTTPS and not HTTP; empty: HTTP"
+    )
+    ssl_keyfile: str = Field("", description="PEM file with its key, where it is not in the same file")
     redis_url: str = Field(
         "",
         description="redis://, rediss://, unix://, redis+sentinel://HOST:PORT,HOST:PORT/SERVICE/DB or "
@@ -201,6 +206,7 @@ class Settings(BaseSettings):
             raise ValueError("RELAY_NODE_DEATH must be at least twice RELAY_HEARTBEAT, or a late beat kills a node")
         if self.token_max < self.token_floor:
             raise ValueError("RELAY_TOKEN_MAX must be at least RELAY_TOKEN_FLOOR")
+        _check_certificate(self.ssl_certfile, self.ssl_keyfile)
         if self.download_wait > self.download_wait_max:
             raise ValueError("RELAY_DOWNLOAD_WAIT must be at most RELAY_DOWNLOAD_WAIT_MAX")
         return self
@@ -233,3 +239,16 @@ def _check_redis_url(text: str) -> None:
     path = {"sentinel": r"(/[^/]*(/[0-9]{0,5})?)?", "cluster": r"/?0?"}.get(form, r"/?[0-9]{0,5}")
     if not re.fullmatch(path, url.path):
         raise ValueError("has a bad path: the number of a database, or SERVICE/DB with redis+sentinel://")
+
+
+def _check_certificate(certificate: str, key: str) -> None:
+    """Raises ValueError unless they can be served."""
+    if key and not certificate:
+        raise ValueError("RELAY_SSL_KEYFILE needs a RELAY_SSL_CERTFILE")
+    if certificate:
+        try:
+            # The password is there so that an encrypted key is refused, and not asked for on the terminal.
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key or None, password="none")  # noqa: S106
+        except OSError as error:  # so is SSLError
+            reason = "not a certificate and its key, unencrypted" if isinstance(error, ssl.SSLError) else error.strerror
+            raise ValueError(f"RELAY_SSL_CERTFILE and RELAY_SSL_KEYFILE cannot be used: {reason}") from None

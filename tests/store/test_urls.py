@@ -1,7 +1,7 @@
 """Each form of RELAY_REDIS_URL, against a real server of that kind: one transfer's verbs from end to end."""
 
 import asyncio
-import shutil
+import re
 import subprocess
 from collections.abc import Iterator
 from functools import partial
@@ -18,9 +18,19 @@ from relay.settings import Settings
 from relay.states import Answer, Outcome
 from relay.store import Final, Store
 from relay.streams import Entry
+from tests.support.certificate import make_certificate
 from tests.support.ports import free_port
 from tests.support.redis import RedisServer, servers
 from tests.support.wait import wait_until
+
+README = Path(__file__).parents[2] / "README.md"
+
+
+def acl_user(prefix: str) -> list[str]:
+    """The user that the README proposes, with this prefix and password, as arguments of redis-server."""
+    line = re.search(r"^user relay .*$", README.read_text(), re.MULTILINE)
+    assert line
+    return ["--" + line[0].split()[0], *line[0].replace("SECRET", "secret").replace("relay:", f"{prefix}:").split()[1:]]
 
 
 @pytest.fixture
@@ -39,36 +49,19 @@ def unix_url(program: Path, tmp_path: Path) -> Iterator[str]:
 
 
 @pytest.fixture
-def password_url(program: Path) -> Iterator[str]:
-    server = RedisServer(program, "--user", "relay", "on", ">secret", "~*", "+@all")
+def password_url(program: Path, prefix: str) -> Iterator[str]:
+    server = RedisServer(program, *acl_user(prefix))
     yield f"redis://relay:secret@127.0.0.1:{server.port}/0"
     server.stop()
 
 
 @pytest.fixture
-def tls_url(program: Path, tmp_path: Path) -> Iterator[str]:
-    if not shutil.which("openssl"):
-        pytest.skip("no openssl: rediss:// was not tested")
-    key, certificate = str(tmp_path / "key.pem"), str(tmp_path / "cert.pem")
-    subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1", "-days", "2"]
-    command = [
-        "openssl",
-        "req",
-        "-x509",
-        "-newkey",
-        "rsa:2048",
-        "-nodes",
-        "-keyout",
-        key,
-        "-out",
-        certificate,
-        *subject,
-    ]
-    subprocess.run(command, check=True, capture_output=True)
+def tls_url(program: Path, tmp_path: Path, prefix: str) -> Iterator[str]:
+    certificate, key = make_certificate(tmp_path)
     port = free_port()
     files = ["--tls-cert-file", certificate, "--tls-key-file", key]
-    server = RedisServer(program, "--tls-port", str(port), *files, "--tls-auth-clients", "no")
-    yield f"rediss://127.0.0.1:{port}/0?ssl_ca_certs={certificate}"
+    server = RedisServer(program, "--tls-port", str(port), *files, "--tls-auth-clients", "no", *acl_user(prefix))
+    yield f"rediss://relay:secret@127.0.0.1:{port}/0?ssl_ca_certs={certificate}"
     server.stop()
 
 

@@ -24,7 +24,8 @@ class NodeProcess:
     def __init__(self, name: str, redis_url: str = "", settings: Mapping[str, object] | None = None) -> None:
         self.name = name
         self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
+        scheme = "https" if (settings or {}).get("ssl_certfile") else "http"
+        self.url = f"{scheme}://127.0.0.1:{self.port}"
         self._log = tempfile.NamedTemporaryFile(mode="w+", prefix=f"relay-{name}-", suffix=".log")  # noqa: SIM115
         self._final_log: str | None = None
         environment = {key: value for key, value in os.environ.items() if not key.startswith("RELAY_")}
@@ -45,7 +46,7 @@ class NodeProcess:
 
     def is_ready(self) -> bool:
         try:
-            return httpx.get(self.url + "/readyz").status_code == httpx.codes.OK
+            return httpx.get(self.url + "/readyz", verify=False).status_code == httpx.codes.OK
         except httpx.TransportError:
             return False
 

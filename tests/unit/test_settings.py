@@ -11,6 +11,7 @@ import pytest
 from pydantic import ValidationError
 
 from relay.settings import Settings
+from tests.support.certificate import make_certificate
 
 README = Path(__file__).parents[2] / "README.md"
 
@@ -115,6 +116,19 @@ def test_proxies_that_would_never_match_are_refused(proxies: str) -> None:
 
 def test_good_proxies_are_taken() -> None:
     Settings(trusted_proxies="10.0.0.1, 172.16.0.0/12,fd00::/8")
+
+
+def test_a_certificate_that_cannot_be_served_stops_the_start_with_one_line(tmp_path: Path) -> None:
+    certificate, key = make_certificate(tmp_path)
+    Settings(ssl_certfile=certificate, ssl_keyfile=key)
+    for bad in ({"ssl_keyfile": key}, {"ssl_certfile": certificate}, {"ssl_certfile": "/nowhere", "ssl_keyfile": key}):
+        with pytest.raises(ValidationError):
+            Settings.model_validate(bad)
+    done = serve(RELAY_SSL_CERTFILE="/nowhere")
+    assert done.returncode == 2
+    assert done.stderr == (
+        "relay: RELAY_SSL_CERTFILE and RELAY_SSL_KEYFILE cannot be used: No such file or directory\n"
+    )
 
 
 def test_a_bad_redis_url_does_not_show_its_password() -> None:
