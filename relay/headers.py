@@ -1,12 +1,13 @@
 """Headers: what every answer has, and what a request's mean.  Pure: nothing is imported from relay."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 #: On every answer.  A download must never run in the relay's own origin, whatever was uploaded.
 SAFE_HEADERS = {
     "x-content-type-options": "nosniff",
     "content-security-policy": "default-src 'none'; frame-ancestors 'none'; sandbox",
+    "cross-origin-resource-policy": "same-origin",
     "referrer-policy": "no-referrer",
     "cache-control": "no-store",
     "x-robots-tag": "noindex, nofollow",
@@ -18,7 +19,30 @@ _MEDIA_TYPE = re.compile(r"[\t\x20-\x7e\x80-\xff]{0,255}")
 _AHEAD_OF_TIME = ("sec-purpose", "purpose", "x-purpose", "x-moz")
 #: RFC 9110 section 12.4.2.
 _QUALITY = re.compile(r"0(\.[0-9]{0,3})?|1(\.0{0,3})?")
+#: What pages of other origins may read of an answer, and say in a request, beyond what they may anyway.
+_EXPOSED = "Relay-Node, Content-Disposition, Content-Length, Retry-After, Allow"
+_ALLOWED = "Authorization, Content-Type"
 _JSON = ("application/json", "application/problem+json")
+
+
+def cors_headers(origins: Collection[str], headers: Mapping[str, str], *, methods: str) -> dict[str, str]:
+    """What lets pages of these origins (`*`: all) use the relay; empty for requests from elsewhere.
+
+    No credentials are allowed for: browsers then send none by themselves, and a page has to know the token.
+    Source: the Fetch standard, section 3.3 (CORS protocol).
+    """
+    if not origins:
+        return {}
+    origin = headers.get("origin", "")
+    allowed = "*" if "*" in origins else origin if origin in origins else ""
+    answer = {} if "*" in origins else {"vary": "Origin"}
+    if origin and allowed:
+        answer |= {"access-control-allow-origin": allowed, "access-control-expose-headers": _EXPOSED}
+        answer["cross-origin-resource-policy"] = "cross-origin"
+        if "access-control-request-method" in headers:
+            answer |= {"access-control-allow-methods": methods, "access-control-allow-headers": _ALLOWED}
+            answer["access-control-max-age"] = "7200"  # what Chromium takes at most
+    return answer
 
 
 def is_media_type(value: str) -> bool:

@@ -9,7 +9,7 @@ import json
 import logging
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import parse_qs
 
 from starlette.datastructures import Headers
@@ -20,7 +20,7 @@ from relay.connection import Connection
 from relay.credentials import presented
 from relay.delivery import Delivery
 from relay.errors import Error, Problem
-from relay.headers import SAFE_HEADERS, is_media_type, is_prefetch, wants_json
+from relay.headers import SAFE_HEADERS, cors_headers, is_media_type, is_prefetch, wants_json
 from relay.names import content_disposition, encode_name, parse_name, parse_token
 from relay.rates import counted_as
 from relay.service import Relay
@@ -48,6 +48,8 @@ class Exchange:
     scope: Scope
     receive: Receive
     send: Send
+    #: The methods that the address takes, as in `Allow`.
+    allow: str
 
     @property
     def headers(self) -> Headers:
@@ -82,9 +84,15 @@ class Exchange:
     def wants_json(self) -> bool:
         return wants_json(",".join(self.headers.getlist("accept")))
 
+    def common_headers(self) -> dict[str, str]:
+        """The headers every answer has."""
+        origins = self.relay.settings.cors_origins.split(",") if self.relay.settings.cors_origins else ()
+        cors = cors_headers(origins, self.headers, methods=self.allow)
+        return SAFE_HEADERS | cors | {"relay-node": self.relay.node.id}
+
     async def answer(self, response: Response) -> None:
         """Sends a whole answer with the headers every answer has."""
-        for name, value in {**SAFE_HEADERS, "relay-node": self.relay.node.id}.items():
+        for name, value in self.common_headers().items():
             response.headers.setdefault(name, value)
         await response(self.scope, self.receive, self.send)
 
@@ -100,7 +108,7 @@ def endpoint(relay: Relay, methods: dict[str, Handler]) -> ASGIApp:
     allow = ", ".join(sorted({*methods, "OPTIONS"}))
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        exchange = Exchange(relay, scope, receive, send)
+        exchange = Exchange(relay, scope, receive, send, allow)
         try:
             if scope["method"] == "OPTIONS":
                 await exchange.answer(Response(status_code=204, headers={"allow": allow}))
@@ -156,7 +164,7 @@ async def _answer_early(exchange: Exchange, answer: Response) -> None:
             message = {**message, "more_body": True}
         await exchange.send(message)
 
-    await Exchange(exchange.relay, exchange.scope, exchange.receive, send).answer(answer)
+    await replace(exchange, send=send).answer(answer)
     read = 0
     with contextlib.suppress(ClientGone, TimeoutError):
         async with asyncio.timeout(_DRAIN_SECONDS):
@@ -313,8 +321,7 @@ class ResponseSink:
 
     async def begin(self, transfer: Transfer) -> None:
         self._empty = transfer.length == 0  # its headers are all there is to send
-        headers = SAFE_HEADERS | _download_headers(transfer)
-        headers |= {"relay-node": self._exchange.relay.node.id, "connection": "close"}
+        headers = self._exchange.common_headers() | _download_headers(transfer) | {"connection": "close"}
         raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
         await self._send({"type": "http.response.start", "status": 200, "headers": raw})
         self.begun = True

@@ -161,6 +161,11 @@ class Settings(BaseSettings):
         "",
         description="addresses or networks, comma-separated, whose X-Forwarded-For and -Proto are believed",
     )
+    cors_origins: str = Field(
+        "",
+        description="origins, comma-separated, as https://example.org, whose pages may use the relay; *: all; "
+        "empty: none",
+    )
     log_level: str = Field("info", pattern=r"^(debug|info|warning|error)$", description="debug, info, warning, error")
 
     @field_validator("redis_url")
@@ -185,6 +190,15 @@ class Settings(BaseSettings):
                 raise ValueError
         except ValueError:
             raise ValueError("must be such as 10/second, 600/minute or 600 per 2 hours, or empty") from None
+        return value
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins(cls, value: str) -> str:
+        """Refuses what a browser never sends, and so would never match: a path, a slash at the end, blanks."""
+        for origin in value.split(",") if value else ():
+            if not re.fullmatch(r"\*|[a-z][a-z0-9+.-]*://[^/?#,@\sA-Z]+", origin):
+                raise ValueError("each must be an origin, such as https://example.org:8080, or *")
         return value
 
     @field_validator("trusted_proxies")
