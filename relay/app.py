@@ -65,6 +65,7 @@ def create_app(settings: Settings, store: Store | None = None) -> Starlette:
             route("/token", {"POST": http.make_token}),
             route("/healthz", {"GET": http.healthz, "HEAD": http.healthz}),
             route("/readyz", {"GET": http.readyz, "HEAD": http.readyz}),
+            route("/openapi.json", {"GET": http.openapi}),
             *(route(path, {"GET": http.not_found}) for path in ("/favicon.ico", "/robots.txt", "/metrics")),
         ],
         lifespan=lifespan,

@@ -22,6 +22,7 @@ from relay.delivery import Delivery
 from relay.errors import Error, Problem
 from relay.headers import SAFE_HEADERS, cors_headers, is_media_type, is_prefetch, wants_json
 from relay.names import content_disposition, encode_name, parse_name, parse_token
+from relay.openapi import document
 from relay.rates import counted_as
 from relay.service import Relay
 from relay.states import Outcome, State
@@ -381,6 +382,10 @@ async def status(exchange: Exchange) -> None:
         )
     else:
         await exchange.text(as_text(tokens, transfers))
+
+
+async def openapi(exchange: Exchange) -> None:
+    await exchange.answer(JSONResponse(document(exchange.relay.settings)))
 
 
 async def not_found(exchange: Exchange) -> None:
