@@ -34,8 +34,7 @@ class Front:
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        raw: bytes = scope.get("raw_path") or scope["path"].encode()
-        app = self._name if raw.count(b"/") > 1 else self._token
+        app = self._name if len(http.segments_of(scope)) > 1 else self._token
         await app(scope, receive, send)
 
 

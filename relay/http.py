@@ -62,9 +62,7 @@ class Exchange:
 
     @property
     def segments(self) -> list[bytes]:
-        """The path's segments, at least one, still percent-encoded: a %2F must not become a slash."""
-        raw: bytes = self.scope.get("raw_path") or self.scope["path"].encode()
-        return raw.partition(b"?")[0].split(b"/")[1:] or [b""]  # none in `OPTIONS *`
+        return segments_of(self.scope)
 
     def token(self) -> str:
         return parse_token(self.segments[0])
@@ -99,6 +97,12 @@ class Exchange:
 
     async def text(self, line: str, *, status: int = 200) -> None:
         await self.answer(PlainTextResponse(line + "\n", status_code=status))
+
+
+def segments_of(scope: Scope) -> list[bytes]:
+    """The path's segments, at least one, still percent-encoded: a %2F must not become a slash."""
+    raw: bytes = scope.get("raw_path") or scope["path"].encode()
+    return raw.partition(b"?")[0].split(b"/")[1:] or [b""]  # none in `OPTIONS *`
 
 
 Handler = Callable[[Exchange], Awaitable[None]]
