@@ -26,11 +26,15 @@ from tests.support.wait import wait_until
 README = Path(__file__).parents[2] / "README.md"
 
 
-def acl_user(prefix: str) -> list[str]:
+def acl_user(prefix: str, *, cluster: bool = False) -> list[str]:
     """The user that the README proposes, with this prefix and password, as arguments of redis-server."""
-    line = re.search(r"^user relay .*$", README.read_text(), re.MULTILINE)
+    text = README.read_text()
+    line = re.search(r"^user relay .*$", text, re.MULTILINE)
+    more = re.search(r"a Redis Cluster needs `(.*?)` as well", text)
     assert line
-    return ["--" + line[0].split()[0], *line[0].replace("SECRET", "secret").replace("relay:", f"{prefix}:").split()[1:]]
+    assert more
+    rules = line[0].removeprefix("user ").replace("SECRET", "secret").replace("relay:", f"{prefix}:")
+    return ["--user", *rules.split(), *(more[1].split() if cluster else [])]
 
 
 @pytest.fixture
@@ -66,8 +70,9 @@ def tls_url(program: Path, tmp_path: Path, prefix: str) -> Iterator[str]:
 
 
 @pytest.fixture
-def cluster_url(program: Path) -> Iterator[str]:
-    nodes = [RedisServer(program, "--cluster-enabled", "yes") for _ in range(2)]
+def cluster_url(program: Path, prefix: str) -> Iterator[str]:
+    user = acl_user(prefix, cluster=True)
+    nodes = [RedisServer(program, "--cluster-enabled", "yes", *user) for _ in range(2)]
     bounds = [(0, 8191), (8192, 16383)]
     for node, (first, last) in zip(nodes, bounds, strict=True):
         with node.client() as client:
@@ -77,7 +82,7 @@ def cluster_url(program: Path) -> Iterator[str]:
     for node in nodes:
         with node.client() as client:
             wait_until(partial(is_whole, client), "the cluster")
-    yield f"redis+cluster://127.0.0.1:{nodes[0].port}"
+    yield f"redis+cluster://relay:secret@127.0.0.1:{nodes[0].port}"
     for node in nodes:
         node.stop()
 
