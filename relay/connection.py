@@ -6,14 +6,13 @@ answers one that never learns anything: all still works, but departures are seen
 
 import asyncio
 import contextlib
-import socket
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from starlette.types import Scope
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from relay.tcp import Hangups, acknowledged, duplicate, unacknowledged
+from relay.tcp import Hangups, acknowledged, unacknowledged
 
 #: Where a scope's extensions have the `Connection`.
 EXTENSION = "relay.connection"
@@ -61,13 +60,13 @@ class Connection:
     def ended(self) -> None:
         """Called by the protocol when the client has said that it ends, over TLS before TCP does.
 
-        Where it is held for that, TCP ends here without our own word of it: that would be data, which the kernel
-        of a client that has closed answers with a reset, as if bytes had been left unread.
+        The server lets go at once of a connection that is held for that.  It would answer with our own word of it,
+        which is data, and so draw a reset from the kernel of a client that has closed, as if bytes had been left
+        unread; and a reset that is there already it would take away from those who ask for it (see `delivery`).
         """
-        if self.is_held and not self.is_lost:
+        if self.is_held:
             self.has_ended = True
-            with contextlib.suppress(OSError), duplicate(self._transport) as sock:
-                sock.shutdown(socket.SHUT_WR)
+            self._transport.abort()
 
     @contextlib.contextmanager
     def telling(self, callback: Callable[[], None]) -> Iterator[None]:

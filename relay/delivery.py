@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Self
 
 from relay.connection import Connection
-from relay.tcp import acknowledged, duplicate, is_over, unacknowledged
+from relay.tcp import acknowledged, is_over, unacknowledged
 
 #: Seconds that a client which has everything may take to close, before that counts as having read it.
 _CLOSING = 5.0
@@ -32,7 +32,9 @@ class Delivery:
 
     def __enter__(self) -> Self:
         if (transport := self._connection.transport) is not None:
-            self._socket = duplicate(transport)
+            # uvloop hands out a pseudo socket, which has no dup(); its descriptor can be duplicated.
+            owned = transport.get_extra_info("socket")
+            self._socket = socket.fromfd(owned.fileno(), owned.family, owned.type)
             self._socket.setblocking(False)
         return self
 

@@ -38,7 +38,6 @@ def cors_headers(origins: Collection[str], headers: Mapping[str, str], *, method
     answer = {} if "*" in origins else {"vary": "Origin"}
     if origin and allowed:
         answer |= {"access-control-allow-origin": allowed, "access-control-expose-headers": _EXPOSED}
-        answer["cross-origin-resource-policy"] = "cross-origin"
         if "access-control-request-method" in headers:
             answer |= {"access-control-allow-methods": methods, "access-control-allow-headers": _ALLOWED}
             answer["access-control-max-age"] = "7200"  # what Chromium takes at most

@@ -9,7 +9,6 @@ import socket
 import struct
 import termios
 from collections.abc import Callable, Iterator
-from typing import Any
 
 #: Where `struct tcp_info` of Linux's include/uapi/linux/tcp.h has tcpi_bytes_acked, 64 bits.
 _BYTES_ACKED_AT = 120
@@ -64,13 +63,6 @@ class Hangups:
         for descriptor, _ in self._epoll.poll(0):
             if (callback := self._callbacks.get(descriptor)) is not None:
                 callback()
-
-
-def duplicate(transport: Any) -> socket.socket:
-    """A socket of our own for a transport's connection.  Raises OSError."""
-    # uvloop hands out a pseudo socket, which has no dup(); its descriptor can be duplicated.
-    owned = transport.get_extra_info("socket")
-    return socket.fromfd(owned.fileno(), owned.family, owned.type)
 
 
 def probe_when_silent(sock: socket.socket) -> None:
