@@ -9,7 +9,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from relay import http
 from relay.nodes import Node
-from relay.protocol import HANGUPS, SETTINGS
+from relay.protocol import HANGUPS, NODE, SETTINGS
 from relay.service import Relay
 from relay.settings import Settings
 from relay.store import Store
@@ -49,7 +49,7 @@ def create_app(settings: Settings, store: Store | None = None) -> Starlette:
         async with node.running():
             with contextlib.closing(Hangups()) as hangups:
                 try:
-                    yield {HANGUPS: hangups, SETTINGS: settings}
+                    yield {HANGUPS: hangups, SETTINGS: settings, NODE: node.id}
                 finally:
                     relay.advance(Phase.CUT)
                     await relay.finish()

@@ -15,8 +15,8 @@ from relay.headers import SAFE_HEADERS
 from relay.settings import Settings
 from relay.tcp import Hangups, probe_when_silent
 
-#: Where the lifespan's state has the `Hangups` and the `Settings`.
-HANGUPS, SETTINGS = "hangups", "settings"
+#: Where the lifespan's state has the `Hangups`, the `Settings` and the node's id.
+HANGUPS, SETTINGS, NODE = "hangups", "settings", "node"
 #: Headers that announce a body.
 _BODY_HEADERS = {b"content-length", b"transfer-encoding"}
 #: Bytes that may come in a row without being body: of a request's header, of chunk extensions, of trailers.
@@ -160,7 +160,7 @@ class Protocol(HttpToolsProtocol):
             return
         content = problem.line.encode() + b"\n"
         headers = SAFE_HEADERS | {
-            "relay-node": self.settings.node,
+            "relay-node": self.app_state[NODE],
             "content-type": "text/plain; charset=utf-8",
             "content-length": str(len(content)),
             "connection": "close",
