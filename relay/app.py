@@ -12,7 +12,7 @@ from relay import http
 from relay.logs import RequestLog
 from relay.nodes import Node
 from relay.operator import Operator
-from relay.protocol import HANGUPS
+from relay.protocol import HANGUPS, NODE, SETTINGS
 from relay.reports import NodeCollector, Reports
 from relay.service import Relay
 from relay.settings import Settings
@@ -38,8 +38,7 @@ class Front:
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        raw: bytes = scope.get("raw_path") or scope["path"].encode()
-        app = self._name if raw.count(b"/") > 1 else self._token
+        app = self._name if len(http.segments_of(scope)) > 1 else self._token
         await app(scope, receive, send)
 
 
@@ -53,11 +52,11 @@ def create_app(settings: Settings, store: Store | None = None) -> Starlette:
     operator = Operator(settings, reports)
 
     @contextlib.asynccontextmanager
-    async def lifespan(app: Starlette) -> AsyncIterator[dict[str, Hangups]]:
+    async def lifespan(app: Starlette) -> AsyncIterator[dict[str, object]]:
         async with node.running(), reports.running():
             with contextlib.closing(Hangups()) as hangups:
                 try:
-                    yield {HANGUPS: hangups}
+                    yield {HANGUPS: hangups, SETTINGS: settings, NODE: node.id}
                 finally:
                     relay.advance(Phase.CUT)
                     await relay.finish()
@@ -73,6 +72,7 @@ def create_app(settings: Settings, store: Store | None = None) -> Starlette:
             route("/token", {"POST": http.make_token}),
             route("/healthz", {"GET": http.healthz, "HEAD": http.healthz}),
             route("/readyz", {"GET": http.readyz, "HEAD": http.readyz}),
+            route("/openapi.json", {"GET": http.openapi}),
             *(route(path, {"GET": http.not_found}) for path in ("/favicon.ico", "/robots.txt")),
         ],
         middleware=[Middleware(RequestLog)],

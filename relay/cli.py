@@ -78,6 +78,8 @@ def serve(**flags: str | None) -> None:
             app.state.relay.node.id,
             __version__,
         )
+    if not settings.token_secret:
+        log.info("tokens are made for everybody: RELAY_TOKEN_SECRET is not set")
     server = Server(
         uvicorn.Config(
             app,
@@ -91,6 +93,8 @@ def serve(**flags: str | None) -> None:
             server_header=False,
             proxy_headers=bool(settings.trusted_proxies),
             forwarded_allow_ips=settings.trusted_proxies or None,
+            ssl_certfile=settings.ssl_certfile or None,
+            ssl_keyfile=settings.ssl_keyfile or None,
             backlog=4096,
             timeout_graceful_shutdown=_GRACE,
         ),

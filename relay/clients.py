@@ -119,9 +119,12 @@ def _from_url(url: SplitResult) -> dict[str, Any]:
     options |= {"username": unquote(username)} if username else {}
     options |= {"password": unquote(password)} if password else {}
     options |= {"ssl": True} if url.scheme.startswith("rediss") else {}
+    if "ssl_check_hostname" in options:
+        options["ssl_check_hostname"] = options["ssl_check_hostname"] == "true"
     return options | {"hosts": [_host_port(host) for host in hosts.split(",")]}
 
 
 def _host_port(text: str) -> tuple[str, int]:
-    host, _, port = text.rpartition(":") if ":" in text else (text, "", "6379")
-    return host, int(port)
+    """The settings have seen to it that it is HOST, HOST:PORT or [IPv6]:PORT."""
+    host, _, port = text.rpartition(":") if not text.endswith("]") and ":" in text else (text, "", "6379")
+    return host.strip("[]"), int(port)

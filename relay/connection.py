@@ -31,6 +31,10 @@ class Connection:
         self.error: Exception | None = None
         #: Whether what we talk to passes on what somebody else says, and so cannot answer for them.
         self.behind_proxy = False
+        #: Whether the client has said that it ends a connection that was held for it.
+        self.has_ended = False
+        #: Whether the connection outlives its response, for the client to end it.
+        self.is_held = False
         self._protocol = protocol
         self._transport: Any = protocol.transport if protocol is not None else None
         self._hangups = hangups
@@ -52,6 +56,17 @@ class Connection:
         self.is_lost, self.error = True, error
         for callback in tuple(self._callbacks):
             callback()
+
+    def ended(self) -> None:
+        """Called by the protocol when the client has said that it ends, over TLS before TCP does.
+
+        The server lets go at once of a connection that is held for that.  It would answer with our own word of it,
+        which is data, and so draw a reset from the kernel of a client that has closed, as if bytes had been left
+        unread; and a reset that is there already it would take away from those who ask for it (see `delivery`).
+        """
+        if self.is_held:
+            self.has_ended = True
+            self._transport.abort()
 
     @contextlib.contextmanager
     def telling(self, callback: Callable[[], None]) -> Iterator[None]:
@@ -133,6 +148,19 @@ class Connection:
         """Whether a response has begun and is not complete."""
         cycle = self._protocol.cycle if self._protocol is not None else None
         return cycle is not None and cycle.response_started and not cycle.response_complete
+
+    @property
+    def is_tls(self) -> bool:
+        transport = self.transport
+        return transport is not None and transport.get_extra_info("sslcontext") is not None
+
+    def hold(self) -> None:
+        """Leaves it to the client to end the connection when it has the response that is under way.
+
+        Call it before the response's end is sent; after that somebody has to see to it that it does end.
+        """
+        if self._protocol is not None and self._protocol.cycle is not None:
+            self.is_held = self._protocol.cycle.keep_alive = True
 
     async def cut(self) -> None:
         """Closes without completing the response, so that the client sees a broken one.

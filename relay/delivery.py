@@ -73,6 +73,8 @@ class Delivery:
         if self._socket is None:
             return True
         with self._connection.telling(self._changed.set):
+            if self._connection.is_held:
+                return await self._ended(self._socket, patience)
             while not self._connection.is_lost:  # the server has not written all of its buffer yet
                 if is_over(self._socket):
                     return self._connection.behind_proxy
@@ -81,6 +83,24 @@ class Delivery:
         if self._connection.error is not None:
             return self._connection.behind_proxy
         return await self._closed(self._socket, patience)
+
+    async def _ended(self, sock: socket.socket, patience: float) -> bool:
+        """Waits until the client ends its side of a connection that is held open for that."""
+        loop = asyncio.get_running_loop()
+        had_all, taken, deadline = False, acknowledged(sock), loop.time() + patience
+        while (transport := self._connection.transport) is not None:
+            has_all = not transport.get_write_buffer_size() and not unacknowledged(sock)
+            if has_all and not had_all:
+                had_all, deadline = True, loop.time() + _CLOSING
+            elif not has_all and acknowledged(sock) != taken:
+                taken, deadline = acknowledged(sock), loop.time() + patience
+            if (left := deadline - loop.time()) <= 0:
+                transport.close()
+                return has_all
+            await self._moves(sock, left)
+        if self._connection.error is not None and not self._connection.has_ended:
+            return self._connection.behind_proxy
+        return await self._closed(sock, patience)
 
     async def _closed(self, sock: socket.socket, patience: float) -> bool:
         """Ends our side, and waits until the client ends its own."""

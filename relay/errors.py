@@ -30,13 +30,25 @@ class Error(Enum):
         "No ranges",
         "Nothing is stored here, so a part cannot be asked for or sent: retry without {header}.",
     )
-    BAD_REQUEST = Spec(400, "Bad request", "{why}")
+    BAD_TYPE = Spec(400, "Bad Content-Type", "Content-Type takes at most 255 characters, without control characters.")
+    NOT_HTTP = Spec(400, "Not HTTP", "This is not a valid HTTP/1.1 request: use curl, a browser or an HTTP library.")
+    NO_UPGRADE = Spec(400, "No upgrade", "Nothing can be upgraded here: retry without the Upgrade header.")
+    SECRET_NEEDED = Spec(
+        401,
+        "Secret needed",
+        "Tokens are made for those who know a secret: send it as Authorization: Bearer SECRET.",
+    )
     UNKNOWN_TOKEN = Spec(401, "Unknown token", "This token is unknown or has expired: get a new one with POST /token.")
     REVOKED = Spec(401, "Token revoked", "The token was revoked: get a new one with POST /token.")
     OPERATORS_ONLY = Spec(
         401,
         "Operators only",
         "This needs the relay's admin secret, as a Bearer token or as the password of Basic (curl -u :SECRET).",
+    )
+    NO_PREFETCH = Spec(
+        403,
+        "Not ahead of time",
+        "A download takes the upload, so it cannot be fetched ahead of time: open the address yourself.",
     )
     NO_UPLOAD = Spec(
         404,
@@ -45,6 +57,9 @@ class Error(Enum):
     )
     NOT_FOUND = Spec(404, "Not found", "Nothing is here: POST /token, then PUT and GET /TOKEN/NAME.")
     WRONG_METHOD = Spec(405, "Wrong method", "This address takes {allow}.")
+    HEADER_TIMEOUT = Spec(
+        408, "Header too slow", "The request's header did not arrive within {seconds:g} s: try again."
+    )
     STALLED = Spec(408, "Stalled", "Nothing moved for {seconds:g} s, so the transfer was ended: try again.")
     NAME_IN_USE = Spec(
         409, "Name in use", "This name has an upload already: pick another name, or wait until it ends.", 1
@@ -56,6 +71,22 @@ class Error(Enum):
     )
     CANCELLED = Spec(410, "Cancelled", "The transfer was cancelled by DELETE: upload again if that was not you.")
     TOO_LARGE = Spec(413, "Too large", "An upload may have at most {most} bytes here: split the file.")
+    HEADER_TOO_LARGE = Spec(
+        431,
+        "Header too large",
+        "A request's header, a chunk's extensions or the trailers may have at most {most} bytes: send less.",
+    )
+    TOO_LONG = Spec(413, "Too long", "A transfer may last {seconds:g} s at most here: split the file.")
+    CROWDED = Spec(
+        429,
+        "Token crowded",
+        "This token has as many transfers as it may: wait until one ends, or get another token.",
+        5,
+    )
+    SPENT = Spec(
+        429, "Token spent", "This token has carried all but {most} of the bytes it may: get another with POST /token."
+    )
+    TOO_MANY = Spec(429, "Too many", "Your address has had too many {what}: try again in {seconds:.0f} s.")
     INTERNAL = Spec(500, "Internal error", "This is a bug in the relay; its operator finds the cause in the log.")
     DOWNLOADER_GONE = Spec(
         502,
@@ -74,6 +105,7 @@ class Error(Enum):
         "No downloader",
         "Nobody came to download this within {seconds:g} s: agree on a time and upload again.",
     )
+    HTTP_VERSION = Spec(505, "HTTP/1.1 needed", "Only HTTP/1.1 and HTTP/1.0 are spoken here: use HTTP/1.1.")
     HTTP_1_0 = Spec(
         505,
         "HTTP/1.1 needed",
@@ -95,6 +127,8 @@ class Problem(Exception):
         self.status = error.value.status
         self.line = error.value.line.format(**details)
         self.details = details
+        #: Seconds; None where trying again is no use.
+        self.retry_after: int | None = error.value.retry_after
 
     def __repr__(self) -> str:
         return f"<Problem {self.status} {self.error.name}>"
@@ -115,6 +149,7 @@ _TO_UPLOADER: dict[Outcome, Error] = {
     Outcome.CANCELLED: Error.CANCELLED,
     Outcome.REVOKED: Error.REVOKED,
     Outcome.TOO_LARGE: Error.TOO_LARGE,
+    Outcome.TOO_LONG: Error.TOO_LONG,
     Outcome.STALLED: Error.STALLED,
     Outcome.DRAINED: Error.DRAINING,
     Outcome.STORE_LOST: Error.STORE_LOST,
@@ -131,6 +166,6 @@ def problem_for_downloader(outcome: Outcome, *, seconds: float) -> Problem:
     """What the downloader is told where its response has not begun; after that it can only be cut off."""
     if outcome in (Outcome.NODE_LOST, Outcome.STORE_LOST):
         return Problem(Error.STORE_LOST, sent=0)
-    if outcome in (Outcome.CANCELLED, Outcome.REVOKED, Outcome.STALLED, Outcome.DRAINED):
+    if outcome in (Outcome.CANCELLED, Outcome.REVOKED, Outcome.TOO_LONG, Outcome.STALLED, Outcome.DRAINED):
         return Problem(_TO_UPLOADER[outcome], seconds=seconds)
     return Problem(Error.NO_UPLOAD)

@@ -7,8 +7,9 @@ import asyncio
 import contextlib
 import json
 import logging
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import parse_qs
 
 from starlette.datastructures import Headers
@@ -16,10 +17,14 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from relay.connection import Connection
+from relay.credentials import presented
 from relay.delivery import Delivery
 from relay.errors import Error, Problem
+from relay.headers import SAFE_HEADERS, cors_headers, is_media_type, is_prefetch, wants_json
 from relay.logs import note
 from relay.names import content_disposition, encode_name, parse_name, parse_token
+from relay.openapi import document
+from relay.rates import counted_as
 from relay.service import Relay
 from relay.states import Outcome
 from relay.store import Transfer, transfers_in
@@ -28,15 +33,8 @@ from relay.work import Phase
 
 log = logging.getLogger("relay.http")
 
-#: On every answer.  A download must never run in the relay's own origin, whatever was uploaded.
-SAFE_HEADERS = {
-    "x-content-type-options": "nosniff",
-    "content-security-policy": "default-src 'none'; frame-ancestors 'none'; sandbox",
-    "referrer-policy": "no-referrer",
-    "cache-control": "no-store",
-    "x-robots-tag": "noindex, nofollow",
-}
-
+#: What `?wait=` takes; float() would also take `1_0`, `nan`, `１` and blanks.
+_SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{0,9})?")
 #: Bytes of a body that are read and thrown away after an early answer, so that the client gets to read it.
 _DRAIN_MOST = 8 * 1024 * 1024
 #: Seconds that may take.
@@ -51,6 +49,8 @@ class Exchange:
     scope: Scope
     receive: Receive
     send: Send
+    #: The methods that the address takes, as in `Allow`.
+    allow: str
 
     @property
     def headers(self) -> Headers:
@@ -62,9 +62,7 @@ class Exchange:
 
     @property
     def segments(self) -> list[bytes]:
-        """The path's segments, still percent-encoded: a %2F must not become a slash."""
-        raw: bytes = self.scope.get("raw_path") or self.scope["path"].encode()
-        return raw.partition(b"?")[0].split(b"/")[1:]
+        return segments_of(self.scope)
 
     def token(self) -> str:
         return parse_token(self.segments[0])
@@ -76,18 +74,35 @@ class Exchange:
         name = encode_name(parse_name(self.segments[1]))
         return self.token(), name
 
+    @property
+    def address(self) -> str:
+        """The client's address as it is counted: behind trusted proxies, the one that they say it has."""
+        host, _ = self.scope.get("client") or ("", 0)
+        return counted_as(host)
+
     def wants_json(self) -> bool:
-        ranges = [part.partition(";")[0].strip().lower() for part in self.headers.get("accept", "").split(",")]
-        return "application/json" in ranges or "application/problem+json" in ranges
+        return wants_json(",".join(self.headers.getlist("accept")))
+
+    def common_headers(self) -> dict[str, str]:
+        """The headers every answer has."""
+        origins = self.relay.settings.cors_origins.split(",") if self.relay.settings.cors_origins else ()
+        cors = cors_headers(origins, self.headers, methods=self.allow)
+        return SAFE_HEADERS | cors | {"relay-node": self.relay.node.id}
 
     async def answer(self, response: Response) -> None:
         """Sends a whole answer with the headers every answer has."""
-        for name, value in {**SAFE_HEADERS, "relay-node": self.relay.node.id}.items():
+        for name, value in self.common_headers().items():
             response.headers.setdefault(name, value)
         await response(self.scope, self.receive, self.send)
 
     async def text(self, line: str, *, status: int = 200) -> None:
         await self.answer(PlainTextResponse(line + "\n", status_code=status))
+
+
+def segments_of(scope: Scope) -> list[bytes]:
+    """The path's segments, at least one, still percent-encoded: a %2F must not become a slash."""
+    raw: bytes = scope.get("raw_path") or scope["path"].encode()
+    return raw.partition(b"?")[0].split(b"/")[1:] or [b""]  # none in `OPTIONS *`
 
 
 Handler = Callable[[Exchange], Awaitable[None]]
@@ -98,7 +113,7 @@ def endpoint(relay: Relay, methods: dict[str, Handler]) -> ASGIApp:
     allow = ", ".join(sorted({*methods, "OPTIONS"}))
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        exchange = Exchange(relay, scope, receive, send)
+        exchange = Exchange(relay, scope, receive, send, allow)
         try:
             if scope["method"] == "OPTIONS":
                 await exchange.answer(Response(status_code=204, headers={"allow": allow}))
@@ -108,7 +123,8 @@ def endpoint(relay: Relay, methods: dict[str, Handler]) -> ASGIApp:
                 await handler(exchange)
         except ClientGone:
             await exchange.client.cut()
-        except Problem as problem:
+        except Problem as raised:
+            problem = await exchange.relay.limit_failures(raised, address=exchange.address)
             await _render(exchange, problem, {"allow": allow} if problem.error is Error.WRONG_METHOD else {})
         except Exception:
             log.exception("a bug: %s was not answered", scope["method"])
@@ -125,8 +141,8 @@ async def _render(exchange: Exchange, problem: Problem, headers: dict[str, str])
     spec = problem.error.value
     note(reason=problem.error.type)
     exchange.relay.metrics.rejections.labels(problem.error.type).inc()
-    if spec.retry_after is not None:
-        headers["retry-after"] = str(spec.retry_after)
+    if problem.retry_after is not None:
+        headers["retry-after"] = str(problem.retry_after)
     if spec.status == 401:  # noqa: PLR2004 (RFC 9110 section 15.5.2 wants a challenge with every 401)
         # Browsers know only Basic.  They must not ask their users for a token, which stands in the address.
         scheme = "Basic" if problem.error is Error.OPERATORS_ONLY else "Bearer"
@@ -157,7 +173,7 @@ async def _answer_early(exchange: Exchange, answer: Response) -> None:
             message = {**message, "more_body": True}
         await exchange.send(message)
 
-    await Exchange(exchange.relay, exchange.scope, exchange.receive, send).answer(answer)
+    await replace(exchange, send=send).answer(answer)
     read = 0
     with contextlib.suppress(ClientGone, TimeoutError):
         async with asyncio.timeout(_DRAIN_SECONDS):
@@ -184,6 +200,7 @@ async def _body(receive: Receive) -> AsyncIterator[bytes]:
 
 async def make_token(exchange: Exchange) -> None:
     relay = exchange.relay
+    await relay.admit(presented(exchange.headers), address=exchange.address)
     token = await relay.make_token()
     if exchange.wants_json():
         life = int(relay.settings.token_life)
@@ -223,12 +240,15 @@ async def upload(exchange: Exchange) -> None:
     headers = exchange.headers
     if "content-range" in headers:
         raise Problem(Error.NO_RANGES, header="Content-Range")
+    media_type = headers.get("content-type", "")
+    if not is_media_type(media_type):
+        raise Problem(Error.BAD_TYPE)
     chunked = "transfer-encoding" in headers  # the parser has refused all but those that end in chunked
     sent = await exchange.relay.upload(
         token=token,
         name=name,
         length=None if chunked else int(headers.get("content-length", 0)),
-        media_type=headers.get("content-type", ""),
+        media_type=media_type,
         body=_body(exchange.receive),
         client=exchange.client,
     )
@@ -243,6 +263,8 @@ async def download(exchange: Exchange) -> None:
     headers = exchange.headers
     if headers.get("range", "bytes=0-").replace(" ", "").lower() != "bytes=0-":
         raise Problem(Error.NO_RANGES, header="Range")
+    if is_prefetch(headers):
+        raise Problem(Error.NO_PREFETCH)
     sink = ResponseSink(exchange, name)
     outcome = await exchange.relay.download(
         token=token, name=name, wait=_wait(exchange), sink=sink, client=exchange.client
@@ -276,11 +298,8 @@ def _wait(exchange: Exchange) -> float:
     values = parse_qs(exchange.scope["query_string"].decode("latin-1"), keep_blank_values=True).get("wait")
     if values is None:
         return settings.download_wait
-    try:
-        wait = float(values[-1])
-    except ValueError:
-        wait = -1.0
-    if not 0 <= wait <= settings.download_wait_max:  # so is NaN
+    wait = float(values[-1]) if _SECONDS.fullmatch(values[-1]) else -1.0
+    if not 0 <= wait <= settings.download_wait_max:
         raise Problem(Error.BAD_WAIT, most=settings.download_wait_max)
     return wait
 
@@ -311,8 +330,7 @@ class ResponseSink:
 
     async def begin(self, transfer: Transfer) -> None:
         self._empty = transfer.length == 0  # its headers are all there is to send
-        headers = SAFE_HEADERS | _download_headers(transfer)
-        headers |= {"relay-node": self._exchange.relay.node.id, "connection": "close"}
+        headers = self._exchange.common_headers() | _download_headers(transfer) | {"connection": "close"}
         raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
         await self._send({"type": "http.response.start", "status": 200, "headers": raw})
         self.begun = True
@@ -329,6 +347,10 @@ class ResponseSink:
                 if not await delivery.acknowledged(patience=patience):
                     raise ClientGone
                 data = data[-1:]
+            if client.is_tls:
+                # Our end of TLS is data, which the kernel of a client that has closed answers with a reset, as if it
+                # had left bytes unread: so let it close first.
+                client.hold()
             await self._send({"type": "http.response.body", "body": data, "more_body": False})
             if not await delivery.complete(patience=patience):
                 raise ClientGone
@@ -357,6 +379,10 @@ async def readyz(exchange: Exchange) -> None:
         raise Problem(Error.DRAINING)
     await exchange.relay.store.check(node=exchange.relay.node.id)
     await exchange.text("ready")
+
+
+async def openapi(exchange: Exchange) -> None:
+    await exchange.answer(JSONResponse(document(exchange.relay.settings)))
 
 
 async def not_found(exchange: Exchange) -> None:

@@ -23,8 +23,9 @@ KEYS = (
         "relay:token:{T}",
         "hash",
         "the token's remaining life",
-        "`created` (Unix seconds), `uses`, and one field for each name at work: `transfer:NAME` the id of its live "
-        "transfer, `wanted:NAME` the nodes where a download waits for it. Deleting the key revokes the token",
+        "`created` (Unix seconds), `uses`, `bytes` delivered by the transfers that have ended, and one field for each "
+        "name at work: `transfer:NAME` the id of its live transfer, `wanted:NAME` the nodes where a download waits for "
+        "it. Deleting the key revokes the token",
     ),
     KeySpec(
         "relay:transfer:{T}:NAME",
@@ -69,6 +70,13 @@ KEYS = (
         "an hour",
         "token → when it expires (Unix seconds), give or take a heartbeat. For the status page: what counts is the "
         "TTL of the token's own key",
+    ),
+    KeySpec(
+        "relay:rate:{LIMITER/WHAT/ADDRESS/…}",
+        "string",
+        "two of the rate's windows",
+        "how often an address (of IPv6 its /64) has done something lately: `WHAT` is `tokens` or `failures`. `/-1` at "
+        "the end: in the window before",
     ),
     KeySpec("relay:nodes", "sorted set", "an hour", "node → last heartbeat (Unix seconds of Redis's clock)"),
     KeySpec(
@@ -116,6 +124,10 @@ class Keys:
 
     def node(self, node: str) -> str:
         return f"{self.prefix}:node:{node}"
+
+    @property
+    def rate(self) -> str:
+        return f"{self.prefix}:rate"
 
     @property
     def nodes(self) -> str:

@@ -8,6 +8,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from relay.credentials import matches, presented
 from relay.errors import Error, Problem
+from relay.headers import wants_html
 from relay.http import Exchange
 from relay.reports import Reports
 from relay.settings import Settings
@@ -23,12 +24,12 @@ class Operator:
 
     async def show_status(self, exchange: Exchange) -> None:
         """Active streams and tokens: a page for a browser, JSON on request, else text."""
-        viewer = self._viewer(exchange)
+        viewer = await self._viewer(exchange)
         overview = await self._reports.overview()
         response: Response
         if exchange.wants_json():
             response = JSONResponse(as_json(overview, viewer))
-        elif "text/html" in exchange.headers.get("accept", ""):
+        elif wants_html(",".join(exchange.headers.getlist("accept"))):
             clock = time.strftime("%H:%M:%S", time.gmtime())
             page = as_html(overview, viewer, node=exchange.relay.node.id, clock=clock)
             response = HTMLResponse(page, headers={"content-security-policy": PAGE_POLICY})
@@ -39,15 +40,17 @@ class Operator:
 
     async def show_metrics(self, exchange: Exchange) -> None:
         """This node's numbers for Prometheus."""
-        self._viewer(exchange)
+        await self._viewer(exchange)
         encode, media_type = choose_encoder(exchange.headers.get("accept", ""))
         content = encode(exchange.relay.metrics.registry)
         await exchange.answer(Response(content, headers={"content-type": media_type}))
 
-    def _viewer(self, exchange: Exchange) -> Viewer:
-        """Who asks.  Raises Problem(OPERATORS_ONLY), also for `?admin`, by which a browser is made to ask its user."""
+    async def _viewer(self, exchange: Exchange) -> Viewer:
+        """Who asks.  Raises Problem(TOO_MANY), and Problem(OPERATORS_ONLY), also for `?admin`, by which a browser is made to ask its user."""
         secret = self._settings.admin_secret
         secrets = presented(exchange.headers)
+        if secret and secrets:
+            await exchange.relay.refuse_guessers(address=exchange.address)
         if matches(secrets, [secret]):
             return OPERATOR
         asks = "admin" in parse_qs(exchange.scope["query_string"].decode("latin-1"), keep_blank_values=True)

@@ -2,21 +2,63 @@
 
 import asyncio
 import contextlib
+import math
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+
+from limits import RateLimitItem
 
 from relay.connection import Connection
+from relay.credentials import matches
 from relay.errors import Error, Problem, StoreUnavailable
 from relay.logs import note
 from relay.names import new_id, new_token
+from relay.nodes import Node
+from relay.rates import Rate, parse_rate
+from relay.settings import Settings
 from relay.states import Answer, Outcome
-from relay.store import Final, Transfer
+from relay.store import Final, Store, Transfer
 from relay.transfer import RECHECK, ClientGone, Download, Sink, Upload
 from relay.work import Phase, Work
 
 
 class Relay(Work):
     """One per process."""
+
+    def __init__(self, settings: Settings, store: Store, node: Node) -> None:
+        super().__init__(settings, store, node)
+        self._secrets = [secret for secret in settings.token_secret.split(",") if secret]
+        self._tokens = _limit(Rate.TOKENS, settings.token_rate)
+        self._failures = _limit(Rate.FAILURES, settings.failure_rate)
+
+    async def admit(self, credentials: Sequence[str], *, address: str) -> None:
+        """Raises Problem unless a token may be made by whoever presents `credentials`."""
+        if self._secrets:
+            await self.refuse_guessers(address=address)
+            if not matches(credentials, self._secrets):
+                raise Problem(Error.SECRET_NEEDED)
+        if self._tokens and (seconds := await self.store.spend(*self._tokens, address=address)):
+            raise _too_many("tokens", seconds)
+
+    async def refuse_guessers(self, *, address: str) -> None:
+        """Raises Problem(TOO_MANY) for who has presented too many wrong tokens or secrets.
+
+        Whoever guesses secrets is not listened to any more, even if the next guess were right.
+        """
+        if self._failures and (seconds := await self.store.is_spent(*self._failures, address=address)):
+            raise _too_many("refusals", seconds)
+
+    async def limit_failures(self, problem: Problem, *, address: str) -> Problem:
+        """Counts a wrong token or secret.  Answers what to tell the client: that, or that it was one too many.
+
+        A right token is let in regardless: it cannot be guessed, and its owner may share the address with
+        whoever tries.  So where Redis is away nothing is lost by not counting.
+        """
+        if self._failures and problem.error in (Error.UNKNOWN_TOKEN, Error.SECRET_NEEDED, Error.OPERATORS_ONLY):
+            with contextlib.suppress(StoreUnavailable):
+                if seconds := await self.store.spend(*self._failures, address=address):
+                    return _too_many("refusals", seconds)
+        return problem
 
     async def make_token(self) -> str:
         """A new token.  Raises Problem."""
@@ -41,12 +83,11 @@ class Relay(Work):
 
         Raises Problem, or ClientGone where nobody is left to answer.
         """
-        if length is not None and 0 < self.settings.max_upload < length:
-            raise Problem(Error.TOO_LARGE, most=self.settings.max_upload)
+        most = await self._most(token, length or 0)
         transfer = self.store.transfer(token=token, name=name, transfer_id=new_id())
         note(transfer=transfer.id)
         with self.taking():
-            return await Upload(self, transfer, body, client).run(length=length, media_type=media_type)
+            return await Upload(self, transfer, body, client).run(length=length, media_type=media_type, most=most)
 
     async def download(self, *, token: str, name: str, wait: float, sink: Sink, client: Connection) -> Outcome:
         """Waits up to `wait` seconds for an upload and streams it to `sink`.  Answers how it ended.
@@ -104,6 +145,21 @@ class Relay(Work):
         for name, transfer_id in transfers:
             await self.end(self.store.transfer(token=token, name=name, transfer_id=transfer_id), Outcome.REVOKED)
 
+    async def _most(self, token: str, length: int) -> int:
+        """Bytes that an upload may have, 0 for any number, which is known to have at least `length`.  Raises Problem.
+
+        What a token has left each of its uploads may use: they are counted when they end.
+        """
+        most, all_most = self.settings.max_upload, self.settings.token_bytes
+        if 0 < most < length:
+            raise Problem(Error.TOO_LARGE, most=most)
+        if all_most:
+            left = max(0, all_most - await self.store.carried(token=token))
+            if left < max(1, length):
+                raise Problem(Error.SPENT, most=left)
+            most = min(most or left, left)
+        return most
+
     async def _find(self, *, token: str, name: str, use: bool) -> Transfer | None:
         """The upload that waits under a name.  One whose node is dead is cleared away."""
         transfer = await self.store.look(token=token, name=name, use=use)
@@ -143,3 +199,14 @@ class Relay(Work):
             raise ClientGone
         if self.phase >= Phase.RELEASED:
             raise Problem(Error.DRAINING)
+
+
+def _limit(what: Rate, text: str) -> tuple[Rate, RateLimitItem] | None:
+    rate = parse_rate(text)
+    return (what, rate) if rate is not None else None
+
+
+def _too_many(what: str, seconds: float) -> Problem:
+    problem = Problem(Error.TOO_MANY, what=what, seconds=math.ceil(seconds))
+    problem.retry_after = math.ceil(seconds)
+    return problem

@@ -4,11 +4,14 @@ Each field's description gives meaning and unit; its default is the default.  Ti
 bytes.  A bad value stops the start with one line naming the variable.
 """
 
+import ipaddress
 import re
 import socket
+import ssl
 from typing import Annotated, Self
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
+import limits
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -25,6 +28,18 @@ REDIS_SCHEMES = (
     "rediss+cluster",
 )
 
+#: What may stand after the `?` of a Redis URL.  redis-py takes more, and some of it breaks the relay.
+_DATABASE = {"db": r"[0-9]{1,5}"}
+_TLS = {
+    "ssl_ca_certs": r".+",
+    "ssl_certfile": r".+",
+    "ssl_keyfile": r".+",
+    "ssl_cert_reqs": r"none|optional|required",
+    "ssl_check_hostname": r"true|false",
+}
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\[\]:]+)(:(?P<port>[0-9]{1,5}))?")
+_HIGHEST_PORT = 65535
+
 Seconds = Annotated[float, Field(gt=0, le=7 * 24 * 3600, allow_inf_nan=False)]
 Bytes = Annotated[int, Field(ge=0)]
 
@@ -40,6 +55,10 @@ class Settings(BaseSettings):
 
     host: str = Field("0.0.0.0", description="address to listen on")  # noqa: S104 (a server for others)
     port: int = Field(4000, ge=0, le=65535, description="TCP port to listen on; 0 takes a free one")
+    ssl_certfile: str = Field(
+        "", description="PEM file with the certificate and its chain, to serve HTTPS and not HTTP; empty: HTTP"
+    )
+    ssl_keyfile: str = Field("", description="PEM file with its key, where it is not in the same file")
     redis_url: str = Field(
         "",
         description="redis://, rediss://, unix://, redis+sentinel://HOST:PORT,HOST:PORT/SERVICE/DB or "
@@ -72,7 +91,32 @@ class Settings(BaseSettings):
     )
     download_wait_max: Seconds = Field(300, description="most seconds that ?wait= may ask for")
     max_upload: Bytes = Field(0, description="most bytes of one upload; 0: no limit")
+    max_duration: float = Field(
+        0,
+        ge=0,
+        le=7 * 24 * 3600,
+        allow_inf_nan=False,
+        description="most seconds that one transfer may stream; 0: no limit",
+    )
+    header_timeout: Seconds = Field(30, description="seconds a client may take to send a request's header")
     stall: Seconds = Field(5 * 60, description="seconds without a byte from or to a client that end its transfer")
+    token_secret: str = Field(
+        "",
+        description="secrets, comma-separated, one of which POST /token needs as Bearer; empty: tokens for everybody",
+    )
+    token_rate: str = Field(
+        "600/minute", description="tokens one address may make, as 10/second or 600 per 2 hours; empty: no limit"
+    )
+    failure_rate: str = Field(
+        "300/minute", description="401s one address may have, for tokens or secrets; empty: no limit"
+    )
+    token_names: int = Field(
+        10_000,
+        ge=0,
+        description="names of one token that may be at work at a time: uploads, and names that downloads wait for; "
+        "0: no limit",
+    )
+    token_bytes: Bytes = Field(0, description="bytes that all transfers of one token may carry together; 0: no limit")
     chunk: int = Field(CHUNK, ge=1, le=16 * 1024 * 1024, description="most bytes of one Redis stream entry")
     window: int = Field(
         2 * 1024 * 1024,
@@ -130,13 +174,56 @@ class Settings(BaseSettings):
     log_format: str = Field(
         "auto", pattern=r"^(auto|text|json)$", description="text, json (one object a line), or auto: text on a terminal"
     )
+    cors_origins: str = Field(
+        "",
+        description="origins, comma-separated, as https://example.org, whose pages may use the relay; *: all; "
+        "empty: none",
+    )
     log_level: str = Field("info", pattern=r"^(debug|info|warning|error)$", description="debug, info, warning, error")
 
     @field_validator("redis_url")
     @classmethod
-    def _known_scheme(cls, value: str) -> str:
-        if value and urlsplit(value).scheme not in REDIS_SCHEMES:
-            raise ValueError(f"must begin with {', '.join(s + '://' for s in REDIS_SCHEMES)} or be empty")
+    def _redis_url(cls, value: str) -> str:
+        if value:
+            _check_redis_url(value)
+        return value
+
+    @field_validator("token_secret")
+    @classmethod
+    def _secrets(cls, value: str) -> str:
+        if value and not all(re.fullmatch(r"[!-~]{8,}", secret) for secret in value.split(",")):
+            raise ValueError("each must have at least 8 characters, of ASCII and without blanks")
+        return value
+
+    @field_validator("token_rate", "failure_rate")
+    @classmethod
+    def _rate(cls, value: str) -> str:
+        try:
+            if value and limits.parse(value).amount < 1:
+                raise ValueError
+        except ValueError:
+            raise ValueError("must be such as 10/second, 600/minute or 600 per 2 hours, or empty") from None
+        return value
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins(cls, value: str) -> str:
+        """Refuses what a browser never sends, and so would never match: a path, a slash at the end, blanks."""
+        for origin in value.split(",") if value else ():
+            if not re.fullmatch(r"\*|[a-z][a-z0-9+.-]*://[^/?#,@\sA-Z]+", origin):
+                raise ValueError("each must be an origin, such as https://example.org:8080, or *")
+        return value
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _proxies(cls, value: str) -> str:
+        """Refuses what uvicorn would take for a name that never matches; and `*`, with which anybody could say
+        to be anybody."""
+        for part in value.split(",") if value else ():
+            try:
+                ipaddress.ip_network(part.strip())
+            except ValueError:
+                raise ValueError(f"{part.strip()!r} is not an address or a network, such as 10.0.0.0/8") from None
         return value
 
     @field_validator("admin_secret")
@@ -153,8 +240,51 @@ class Settings(BaseSettings):
             raise ValueError("RELAY_NODE_DEATH must be at least twice RELAY_HEARTBEAT, or a late beat kills a node")
         if self.token_max < self.token_floor:
             raise ValueError("RELAY_TOKEN_MAX must be at least RELAY_TOKEN_FLOOR")
+        _check_certificate(self.ssl_certfile, self.ssl_keyfile)
         if self.download_wait > self.download_wait_max:
             raise ValueError("RELAY_DOWNLOAD_WAIT must be at most RELAY_DOWNLOAD_WAIT_MAX")
         if self.status == "private" and not self.admin_secret:
             raise ValueError("RELAY_STATUS=private needs a RELAY_ADMIN_SECRET, or nobody can see it")
         return self
+
+
+def _check_redis_url(text: str) -> None:
+    """Raises ValueError where something in the URL would be misread, or noticed only by the first command.
+
+    The message never repeats the URL, which may have a password.
+    """
+    url = urlsplit(text)
+    if url.scheme not in REDIS_SCHEMES:
+        raise ValueError(f"must begin with {', '.join(s + '://' for s in REDIS_SCHEMES)} or be empty")
+    kind, _, form = url.scheme.partition("+")
+    options = ({} if form else _DATABASE) | (_TLS if kind == "rediss" else {})
+    for name, value in parse_qsl(url.query, keep_blank_values=True):
+        if not re.fullmatch(options.get(name, r"(?!)"), value):
+            raise ValueError(f"has a bad option after the ?; here it takes {', '.join(options) or 'none'}")
+    if kind == "unix":
+        if not url.path:
+            raise ValueError("must name a socket: unix:///run/redis.sock")
+        return
+    hosts = url.netloc.rpartition("@")[2].split(",")
+    if len(hosts) > 1 and not form:
+        raise ValueError("names several hosts: begin with redis+sentinel:// or redis+cluster://")
+    for host in hosts:
+        match = _HOST.fullmatch(host)
+        if match is None or not 0 < int(match["port"] or 1) <= _HIGHEST_PORT:
+            raise ValueError("has a bad host or port: HOST, HOST:PORT or [IPv6]:PORT")
+    path = {"sentinel": r"(/[^/]*(/[0-9]{0,5})?)?", "cluster": r"/?0?"}.get(form, r"/?[0-9]{0,5}")
+    if not re.fullmatch(path, url.path):
+        raise ValueError("has a bad path: the number of a database, or SERVICE/DB with redis+sentinel://")
+
+
+def _check_certificate(certificate: str, key: str) -> None:
+    """Raises ValueError unless they can be served."""
+    if key and not certificate:
+        raise ValueError("RELAY_SSL_KEYFILE needs a RELAY_SSL_CERTFILE")
+    if certificate:
+        try:
+            # The password is there so that an encrypted key is refused, and not asked for on the terminal.
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key or None, password="none")  # noqa: S106
+        except OSError as error:  # so is SSLError
+            reason = "not a certificate and its key, unencrypted" if isinstance(error, ssl.SSLError) else error.strerror
+            raise ValueError(f"RELAY_SSL_CERTFILE and RELAY_SSL_KEYFILE cannot be used: {reason}") from None

@@ -54,6 +54,7 @@ class Outcome(StrEnum):
     CANCELLED = "cancelled"
     REVOKED = "revoked"
     TOO_LARGE = "too_large"
+    TOO_LONG = "too_long"
     STALLED = "stalled"
     DRAINED = "drained"
     STORE_LOST = "store_lost"

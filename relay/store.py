@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any, Self, TypeVar
 
+from limits import RateLimitItem
+from limits.aio.strategies import SlidingWindowCounterRateLimiter
 from redis.exceptions import ExecAbortError, OutOfMemoryError, RedisError, ResponseError
 
 from relay.clients import COMMAND_TIMEOUT, PASSING, Clients, connect
@@ -22,6 +24,7 @@ from relay.flow import chunk_id, end_id, offset_of, trim_id
 from relay.keys import Keys, TransferKeys
 from relay.metrics import Metrics
 from relay.overview import NodeReport, Overview, Progress, TokenLife, by_urgency
+from relay.rates import Counters, Rate
 from relay.settings import Settings
 from relay.states import Answer, Outcome, State
 from relay.streams import Ack, Entry
@@ -43,6 +46,8 @@ _CLAIM_MARGIN = 60.0
 #: Entries of an inbox at most: more than wake-ups can pile up between two reads.
 _INBOX_MOST = 100_000
 _INBOX_TTL = 60.0
+#: Fields of a token's hash that are not about names: `created`, `uses`, `bytes`.
+_TOKEN_FIELDS = 3
 _NODES_TTL = 3600.0
 _TOKENS_TTL = 3600.0
 #: Tokens that one beat of one node asks about, and for how many seconds no other node is asked about them.
@@ -113,6 +118,7 @@ class Store:
         self._turns = asyncio.Semaphore(settings.redis_connections)
         #: When Redis last answered anybody, in the event loop's seconds.
         self._answered = float("-inf")
+        self._rates = SlidingWindowCounterRateLimiter(Counters(clients.commands, self.keys.rate))
         self._scripts = {name: clients.commands.register_script(source) for name, source in _sources().items()}
 
     @classmethod
@@ -140,6 +146,10 @@ class Store:
 
         left, fields = await self.call(ask)
         return (left / 1000, _text(fields)) if left >= 0 else None
+
+    async def carried(self, *, token: str) -> int:
+        """Bytes that the transfers of a token which have ended have delivered; 0 where there is no token."""
+        return int(await self.call(lambda: self.commands.hget(self.keys.token(token), "bytes")) or 0)
 
     async def revoke(self, *, token: str) -> list[tuple[str, str]] | None:
         """Deletes the token; answers the names and ids of its transfers, or None where it was gone already."""
@@ -169,7 +179,7 @@ class Store:
         """Claims the name.  Answers the nodes where a download waits for it, or who holds it; or, where a claim
         has ended before its reply could be had, how.
 
-        Raises Problem(UNKNOWN_TOKEN).
+        Raises Problem(UNKNOWN_TOKEN) or Problem(CROWDED).
         """
         answer = await self._run(
             "claim",
@@ -182,9 +192,11 @@ class Store:
                 media_type,
                 *self._use(counts=use),
                 _ms(self.settings.upload_wait + _CLAIM_MARGIN),
+                self._fields_most,
             ],
         )
         _need_token(answer)
+        _need_room(answer[0])
         if answer[0] == Answer.BUSY.encode():
             fields = _pairs(answer[1])
             holder = self._transfer(transfer.token, transfer.name, fields)
@@ -208,8 +220,11 @@ class Store:
         return self._transfer(token, name, _pairs(answer[1])) if answer[0] == b"found" else None
 
     async def want(self, *, token: str, name: str, node: str, wanted: bool) -> None:
-        """Says, or unsays, that a download waits on `node` for this name: its claim then wakes the node."""
-        await self._run("want", [self.keys.token(token)], [name, node, int(wanted)])
+        """Says, or unsays, that a download waits on `node` for this name: its claim then wakes the node.
+
+        Raises Problem(CROWDED).
+        """
+        _need_room(await self._run("want", [self.keys.token(token)], [name, node, int(wanted), self._fields_most]))
 
     async def join(self, transfer: Transfer, *, joiner: str, node: str) -> Answer:
         """Joins a download, named by its id `joiner`: JOINED, TAKEN or ABSENT."""
@@ -274,6 +289,25 @@ class Store:
     async def forget(self, *streams: str) -> None:
         """Deletes streams that nobody will read any more."""
         await self.call(lambda: self.commands.unlink(*streams), patience=self.settings.transfer_patience)
+
+    # -- rates -------------------------------------------------------------------------------------------
+
+    async def spend(self, what: Rate, limit: RateLimitItem, *, address: str) -> float:
+        """Counts one for the address; where it has had all it may, counts nothing and answers the seconds until
+        there is more.  0 where it was counted."""
+        if await self.call(lambda: self._rates.hit(limit, what, address)):
+            return 0.0
+        return await self._until_more(what, limit, address)
+
+    async def is_spent(self, what: Rate, limit: RateLimitItem, *, address: str) -> float:
+        """The seconds until the address has some left; 0 where it has.  Counts nothing."""
+        if await self.call(lambda: self._rates.test(limit, what, address)):
+            return 0.0
+        return await self._until_more(what, limit, address)
+
+    async def _until_more(self, what: Rate, limit: RateLimitItem, address: str) -> float:
+        window = await self.call(lambda: self._rates.get_window_stats(limit, what, address))
+        return max(1.0, window.reset_time - time.time())
 
     # -- nodes -------------------------------------------------------------------------------------------
 
@@ -449,6 +483,11 @@ class Store:
     def _lease(self) -> int:
         """Milliseconds that a side's stream lives when it has been renewed: two looks, and a failure of Redis."""
         return _ms(2 * TOUCH + self.settings.transfer_patience)
+
+    @property
+    def _fields_most(self) -> int:
+        """Fields that a token's hash may have; 0: any number."""
+        return self.settings.token_names + _TOKEN_FIELDS if self.settings.token_names else 0
 
     def _use(self, *, counts: bool) -> list[int]:
         return [_ms(self.settings.token_use) if counts else 0, _ms(self.settings.token_max)]
@@ -627,7 +666,13 @@ def _sources() -> dict[str, str]:
     """The scripts, by verb; those named here get the shared functions they use put before them."""
     folder = files("relay") / "lua"
     text = {item.name.removesuffix(".lua"): item.read_text() for item in folder.iterdir() if item.name.endswith(".lua")}
-    shared = {"claim": ["_use"], "look": ["_use"], "end": ["_last", "_mark"], "touch": ["_last"]}
+    shared = {
+        "claim": ["_use", "_room"],
+        "look": ["_use"],
+        "want": ["_room"],
+        "end": ["_last", "_mark"],
+        "touch": ["_last"],
+    }
     return {
         verb: "".join(text[name] for name in shared.get(verb, [])) + source
         for verb, source in text.items()
@@ -652,6 +697,11 @@ def _pairs(flat: Sequence[bytes]) -> dict[str, str]:
 def _need_token(answer: Sequence[bytes]) -> None:
     if answer[0] == b"no_token":
         raise Problem(Error.UNKNOWN_TOKEN)
+
+
+def _need_room(answer: bytes) -> None:
+    if answer == b"crowded":
+        raise Problem(Error.CROWDED)
 
 
 def _result(value: Any) -> Any:

@@ -14,6 +14,10 @@ from collections.abc import Callable, Iterator
 _BYTES_ACKED_AT = 120
 #: Linux's TCP_CLOSE, the first byte of `struct tcp_info` of a connection that is over.
 _TCP_CLOSE = 7
+#: A client whose machine vanished without a word is noticed after so many seconds of silence, and then so many
+#: probes without an answer, so many seconds apart: a minute in all.  Not TCP_USER_TIMEOUT: that would also end a
+#: download whose client lives and takes nothing for a while, which is for RELAY_STALL to judge.
+_KEEPALIVE = {socket.TCP_KEEPIDLE: 30, socket.TCP_KEEPCNT: 3, socket.TCP_KEEPINTVL: 10}
 #: Bytes that a process reads ahead at most, of all connections together.
 _AHEAD_TOTAL = 256 * 1024 * 1024
 
@@ -59,6 +63,14 @@ class Hangups:
         for descriptor, _ in self._epoll.poll(0):
             if (callback := self._callbacks.get(descriptor)) is not None:
                 callback()
+
+
+def probe_when_silent(sock: socket.socket) -> None:
+    """Has the kernel find out whether a silent peer is still there; one that is not looks like one that left."""
+    with contextlib.suppress(OSError):  # no TCP, or gone already
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in _KEEPALIVE.items():
+            sock.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 def unacknowledged(sock: socket.socket) -> int:

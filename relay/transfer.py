@@ -6,6 +6,7 @@ transfer alive and watches for its end from outside.
 
 import asyncio
 import contextlib
+import math
 import time
 from collections.abc import AsyncIterator, Iterator
 from typing import Any, Protocol
@@ -15,6 +16,7 @@ from relay.errors import Error, Problem, StoreUnavailable, problem_for_downloade
 from relay.flow import BATCH, Buffer, Meter, Window, follows
 from relay.nodes import Listener
 from relay.overview import Progress
+from relay.settings import Settings
 from relay.states import Outcome, State
 from relay.store import TOUCH, Final, Holder, Touched, Transfer
 from relay.streams import Ack, Entry, Stream
@@ -104,9 +106,10 @@ class _Side:
 
     async def _keep(self, listener: Listener) -> Outcome:
         """Keeps the transfer alive until something ends it from outside."""
-        progress, since = self._client_progress(), _now()
+        stall, most = self.work.settings.stall, self.work.settings.max_duration or math.inf
+        begun, progress, since = _now(), self._client_progress(), _now()
         while True:
-            woken = await listener.wait(self._patience(min(TOUCH, self.work.settings.stall)))
+            woken = await listener.wait(self._patience(min(TOUCH, stall, most)))
             if self.client.is_lost and self._client_matters():
                 raise ClientGone
             if self.work.phase >= Phase.CUT:
@@ -115,9 +118,11 @@ class _Side:
                 return Outcome.NODE_LOST
             if (outcome := (await self._touch()).outcome) is not None:
                 return outcome
+            if _now() - begun >= most:
+                return Outcome.TOO_LONG
             if self._owes_since is None or self._client_progress() != progress:
                 progress, since = self._client_progress(), _now()
-            elif _now() - max(since, self._owes_since) >= self.work.settings.stall:
+            elif _now() - max(since, self._owes_since) >= stall:
                 return Outcome.STALLED
             await self._answer(woken=woken)
 
@@ -137,13 +142,15 @@ class Upload(_Side):
         self._window = Window(work.settings.window)
         #: There from when a downloader has joined.
         self._stream: Stream | None = None
+        self._most = 0
         self._ack_id = "0-1"
         #: Since when (monotonic seconds) somebody who wants our name has been asking whether our client lives.
         self._asked: float | None = None
         self._meter = Meter(_now())
 
-    async def run(self, *, length: int | None, media_type: str) -> int:
-        """Claims, waits, streams, settles.  Answers the bytes sent."""
+    async def run(self, *, length: int | None, media_type: str, most: int = 0) -> int:
+        """Claims, waits, streams, settles.  Answers the bytes sent; more than `most`, where that is not 0, end it."""
+        self._most = most
         outcome: Outcome | None = Outcome.UPLOADER_GONE
         self._length = length
         with (
@@ -179,8 +186,9 @@ class Upload(_Side):
         if outcome is Outcome.COMPLETE:
             return self._window.written
         settings = self.work.settings
-        seconds = settings.upload_wait if outcome is Outcome.NO_DOWNLOADER else settings.stall
-        raise problem_for_uploader(outcome, sent=self._window.acknowledged, seconds=seconds, most=settings.max_upload)
+        raise problem_for_uploader(
+            outcome, sent=self._window.acknowledged, seconds=_time_limit(settings, outcome), most=self._most
+        )
 
     def progress(self, now: float) -> Progress:
         """How far it is at `now`, for operators."""
@@ -283,13 +291,12 @@ class Upload(_Side):
 
     async def _receive(self, length: int | None) -> Outcome | None:
         """Body → buffer, as fast as the buffer empties."""
-        most = self.work.settings.max_upload
         self._owes_since = _now()
         async for piece in self._body:
             self._owes_since = None
             self._received += len(piece)
             self.work.node.received += len(piece)
-            if 0 < most < self._received:
+            if 0 < self._most < self._received:
                 return Outcome.TOO_LARGE
             self._buffer.add(piece)
             self._arrived.set()
@@ -383,7 +390,7 @@ class Download(_Side):
                 unread = (keys.chunks, keys.acks) if outcome is Outcome.NODE_LOST else (keys.chunks,)
                 await self.work.settle(self.transfer, outcome, *unread, joiner=self._joiner, position=self._position)
         if not self._sink.begun and outcome is not Outcome.UPLOADER_GONE:
-            raise problem_for_downloader(outcome, seconds=self.work.settings.stall)
+            raise problem_for_downloader(outcome, seconds=_time_limit(self.work.settings, outcome))
         return outcome
 
     async def _touch(self) -> Touched:
@@ -439,6 +446,12 @@ class Download(_Side):
         self._owes_since = _now()
         await self._sink.write(data)
         self._owes_since = None
+
+
+def _time_limit(settings: Settings, outcome: Outcome) -> float:
+    """The seconds that have passed where a transfer ended for the time it took."""
+    limits = {Outcome.NO_DOWNLOADER: settings.upload_wait, Outcome.TOO_LONG: settings.max_duration}
+    return limits.get(outcome, settings.stall)
 
 
 def _now() -> float:

@@ -22,4 +22,6 @@ if now[3] == 'streaming' then
 elseif tell then
   mark(acks, outcome, position, linger_ms)
 end
+-- Not where Redis is out of memory: to be ended is more than to be counted.
+if redis.call('EXISTS', token) == 1 then redis.pcall('HINCRBY', token, 'bytes', delivered) end
 return {'ended', redis.call('TIME')[1], delivered, fields}

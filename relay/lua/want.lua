@@ -1,12 +1,14 @@
 -- Says, or unsays, that a download waits on a node for an upload of this name.
--- Answers: 1, or 0 where the token is gone
+-- Answers: kept · crowded (the token has as many names at work as it may) · no_token
 local token = KEYS[1]
-local name, node, wanted = ARGV[1], ARGV[2], ARGV[3] == '1'
+local name, node, wanted, fields_most = ARGV[1], ARGV[2], ARGV[3] == '1', tonumber(ARGV[4])
 
-if redis.call('EXISTS', token) == 0 then return 0 end
+if redis.call('EXISTS', token) == 0 then return 'no_token' end
 local field = 'wanted:' .. name
+local others = redis.call('HGET', token, field)
+if wanted and not others and not room(token, fields_most) then return 'crowded' end
 local nodes = {}
-for other in string.gmatch(redis.call('HGET', token, field) or '', '%S+') do
+for other in string.gmatch(others or '', '%S+') do
   if other ~= node then nodes[#nodes + 1] = other end
 end
 if wanted then nodes[#nodes + 1] = node end
@@ -15,4 +17,4 @@ if #nodes > 0 then
 else
   redis.call('HDEL', token, field)
 end
-return 1
+return 'kept'

@@ -159,7 +159,9 @@ def test_nobody_uploads_is_404_after_the_wait(cluster: Cluster, token: str) -> N
     assert answer.elapsed.total_seconds() < 1.9
 
 
-@pytest.mark.parametrize("wait", ["-1", "61", "x", "", "nan", "inf", "1e9"])
+@pytest.mark.parametrize(
+    "wait", ["-1", "61", "x", "", "nan", "inf", "1e9", "1_0", "%EF%BC%91", "+1", "%201", ".", "1" * 400]
+)
 def test_a_bad_wait_is_400(cluster: Cluster, token: str, wait: str) -> None:
     answer = httpx.get(cluster.url(0, token, "x") + f"?wait={wait}")
     assert answer.status_code == 400
@@ -313,6 +315,32 @@ def test_a_known_length_can(cluster: Cluster, token: str) -> None:
     upload = put(cluster, token, "x")
     done = curl("--http1.0", cluster.url(1, token, "x"))
     assert (done.returncode, done.stdout) == (0, b"data")
+    assert upload().status_code == 200
+
+
+@pytest.mark.parametrize(
+    "header", ["Sec-Purpose: prefetch;prerender", "Purpose: prefetch", "X-Moz: prefetch", "Service-Worker: script"]
+)
+def test_what_a_browser_fetches_ahead_of_time_takes_nothing(cluster: Cluster, token: str, header: str) -> None:
+    upload = put(cluster, token, "x")
+    done = curl("-H", header, "-w", "%{http_code}", cluster.url(1, token, "x"))
+    assert done.stdout.endswith(b"403"), done
+    assert httpx.get(cluster.url(1, token, "x")).content == b"data"
+    assert upload().status_code == 200
+
+
+@pytest.mark.parametrize("value", ["x" * 256, "text/plain\x01"])
+def test_a_content_type_that_cannot_be_kept_is_400(cluster: Cluster, token: str, value: str) -> None:
+    done = curl("-T", "-", "-H", f"Content-Type: {value}", "-w", "%{http_code}", cluster.url(0, token, "x"), stdin=b"x")
+    assert done.stdout.endswith(b"400"), done
+
+
+def test_a_content_type_may_have_255_characters(cluster: Cluster, token: str) -> None:
+    value = "x/" + "y" * 253
+    upload = in_background(
+        lambda: httpx.put(cluster.url(0, token, "x"), content=b"a", headers={"content-type": value}, timeout=60)
+    )
+    assert httpx.get(cluster.url(1, token, "x")).headers["content-type"] == value
     assert upload().status_code == 200
 
 

@@ -1,7 +1,7 @@
 """Each form of RELAY_REDIS_URL, against a real server of that kind: one transfer's verbs from end to end."""
 
 import asyncio
-import shutil
+import re
 import subprocess
 from collections.abc import Iterator
 from functools import partial
@@ -10,15 +10,31 @@ from typing import Any
 
 import pytest
 import redis
+from limits import parse
 
 from relay.names import new_id, new_token
+from relay.rates import Rate
 from relay.settings import Settings
 from relay.states import Answer, Outcome
 from relay.store import Final, Store
 from relay.streams import Entry
+from tests.support.certificate import make_certificate
 from tests.support.ports import free_port
 from tests.support.redis import RedisServer, servers
 from tests.support.wait import wait_until
+
+README = Path(__file__).parents[2] / "README.md"
+
+
+def acl_user(prefix: str, *, cluster: bool = False) -> list[str]:
+    """The user that the README proposes, with this prefix and password, as arguments of redis-server."""
+    text = README.read_text()
+    line = re.search(r"^user relay .*$", text, re.MULTILINE)
+    more = re.search(r"a Redis Cluster needs `(.*?)` as well", text)
+    assert line
+    assert more
+    rules = line[0].removeprefix("user ").replace("SECRET", "secret").replace("relay:", f"{prefix}:")
+    return ["--user", *rules.split(), *(more[1].split() if cluster else [])]
 
 
 @pytest.fixture
@@ -37,42 +53,26 @@ def unix_url(program: Path, tmp_path: Path) -> Iterator[str]:
 
 
 @pytest.fixture
-def password_url(program: Path) -> Iterator[str]:
-    server = RedisServer(program, "--user", "relay", "on", ">secret", "~*", "+@all")
+def password_url(program: Path, prefix: str) -> Iterator[str]:
+    server = RedisServer(program, *acl_user(prefix))
     yield f"redis://relay:secret@127.0.0.1:{server.port}/0"
     server.stop()
 
 
 @pytest.fixture
-def tls_url(program: Path, tmp_path: Path) -> Iterator[str]:
-    if not shutil.which("openssl"):
-        pytest.skip("no openssl: rediss:// was not tested")
-    key, certificate = str(tmp_path / "key.pem"), str(tmp_path / "cert.pem")
-    subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1", "-days", "2"]
-    command = [
-        "openssl",
-        "req",
-        "-x509",
-        "-newkey",
-        "rsa:2048",
-        "-nodes",
-        "-keyout",
-        key,
-        "-out",
-        certificate,
-        *subject,
-    ]
-    subprocess.run(command, check=True, capture_output=True)
+def tls_url(program: Path, tmp_path: Path, prefix: str) -> Iterator[str]:
+    certificate, key = make_certificate(tmp_path)
     port = free_port()
     files = ["--tls-cert-file", certificate, "--tls-key-file", key]
-    server = RedisServer(program, "--tls-port", str(port), *files, "--tls-auth-clients", "no")
-    yield f"rediss://127.0.0.1:{port}/0?ssl_ca_certs={certificate}"
+    server = RedisServer(program, "--tls-port", str(port), *files, "--tls-auth-clients", "no", *acl_user(prefix))
+    yield f"rediss://relay:secret@127.0.0.1:{port}/0?ssl_ca_certs={certificate}"
     server.stop()
 
 
 @pytest.fixture
-def cluster_url(program: Path) -> Iterator[str]:
-    nodes = [RedisServer(program, "--cluster-enabled", "yes") for _ in range(2)]
+def cluster_url(program: Path, prefix: str) -> Iterator[str]:
+    user = acl_user(prefix, cluster=True)
+    nodes = [RedisServer(program, "--cluster-enabled", "yes", *user) for _ in range(2)]
     bounds = [(0, 8191), (8192, 16383)]
     for node, (first, last) in zip(nodes, bounds, strict=True):
         with node.client() as client:
@@ -82,7 +82,7 @@ def cluster_url(program: Path) -> Iterator[str]:
     for node in nodes:
         with node.client() as client:
             wait_until(partial(is_whole, client), "the cluster")
-    yield f"redis+cluster://127.0.0.1:{nodes[0].port}"
+    yield f"redis+cluster://relay:secret@127.0.0.1:{nodes[0].port}"
     for node in nodes:
         node.stop()
 
@@ -124,6 +124,8 @@ async def test_form(form: str, request: pytest.FixtureRequest, prefix: str) -> N
     assert set(await store.beat(node="a", facts={"host": "x"})) == {"a"}
     await store.wake(node="a", about="b")
     assert (await store.inbox(node="a", after="0-0", timeout=1))[1] == ["b"]
+    assert await store.spend(Rate.TOKENS, parse("1/hour"), address="192.0.2.1") == 0
+    assert await store.spend(Rate.TOKENS, parse("1/hour"), address="192.0.2.1") > 0
     tokens = await store.tokens()
     assert (len(tokens), await store.transfers()) == (4, [])
     await store.enrol(lives={life.token: life.seconds for life in tokens})

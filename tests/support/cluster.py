@@ -25,7 +25,8 @@ class NodeProcess:
         self.name = name
         self.redis_url = redis_url
         self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
+        scheme = "https" if (settings or {}).get("ssl_certfile") else "http"
+        self.url = f"{scheme}://127.0.0.1:{self.port}"
         self._log = tempfile.NamedTemporaryFile(mode="w+", prefix=f"relay-{name}-", suffix=".log")  # noqa: SIM115
         self._final_log: str | None = None
         environment = {key: value for key, value in os.environ.items() if not key.startswith("RELAY_")}
@@ -47,7 +48,7 @@ class NodeProcess:
 
     def is_ready(self) -> bool:
         try:
-            return httpx.get(self.url + "/readyz").status_code == httpx.codes.OK
+            return httpx.get(self.url + "/readyz", verify=False).status_code == httpx.codes.OK
         except httpx.TransportError:
             return False
 

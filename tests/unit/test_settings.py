@@ -11,6 +11,7 @@ import pytest
 from pydantic import ValidationError
 
 from relay.settings import Settings
+from tests.support.certificate import make_certificate
 
 README = Path(__file__).parents[2] / "README.md"
 
@@ -50,11 +51,99 @@ def test_defaults() -> None:
         {"admin_secret": "short"},
         {"admin_secret": "with a blank"},
         {"chunk": 0},
+        {"cors_origins": "https://example.org/"},
+        {"cors_origins": "example.org"},
+        {"cors_origins": "https://Example.org"},
+        {"cors_origins": "https://a.example, https://b.example"},
+        {"token_rate": "many"},
+        {"token_rate": "0/minute"},
+        {"failure_rate": "-1/minute"},
+        {"token_secret": "short"},
+        {"token_secret": "long-enough,"},
+        {"token_secret": "long enough"},
     ],
 )
 def test_what_cannot_be_is_refused(settings: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         Settings.model_validate(settings)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://h:0",
+        "redis://h:65536",
+        "redis://h:x",
+        "redis://:6379",
+        "redis://h:1:2",
+        "redis://::1",
+        "redis://a,b",
+        "redis://h/x",
+        "redis://h/1/2",
+        "redis://h/-1",
+        "redis://h/?db=x",
+        "redis://h/?decode_responses=1",
+        "redis://h/?socket_timeout=",
+        "rediss://h/?ssl_cert_reqs=maybe",
+        "redis://h/?ssl_ca_certs=/etc/ca.pem",
+        "redis+sentinel://h/main/0?db=1",
+        "unix://",
+        "redis+sentinel://a:1,b:x/main/0",
+        "redis+sentinel://a/main/x",
+        "redis+sentinel://a/main/0/1",
+        "redis+cluster://a/1",
+        "redis+cluster://a,,b",
+    ],
+)
+def test_a_redis_url_that_would_be_misread_is_refused(url: str) -> None:
+    with pytest.raises(ValidationError):
+        Settings(redis_url=url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://h",
+        "redis://h:1/15",
+        "redis://user:p%40ss@[::1]:6379/0",
+        "rediss://h/?ssl_ca_certs=/etc/ca.pem&ssl_check_hostname=false",
+        "unix:///run/redis.sock?db=1",
+        "redis+sentinel://:pw@a:1,b:2/main/3",
+        "rediss+sentinel://a",
+        "redis+cluster://a:1,[::1]:2/0",
+    ],
+)
+def test_a_good_redis_url_is_taken(url: str) -> None:
+    Settings(redis_url=url)
+
+
+@pytest.mark.parametrize("proxies", ["*", "10.0.0.1/8", "proxy", "10.0.0.1,", "10.0.0.0/33", "10.0.0.1 10.0.0.2"])
+def test_proxies_that_would_never_match_are_refused(proxies: str) -> None:
+    with pytest.raises(ValidationError):
+        Settings(trusted_proxies=proxies)
+
+
+def test_good_proxies_are_taken() -> None:
+    Settings(trusted_proxies="10.0.0.1, 172.16.0.0/12,fd00::/8")
+
+
+def test_a_certificate_that_cannot_be_served_stops_the_start_with_one_line(tmp_path: Path) -> None:
+    certificate, key = make_certificate(tmp_path)
+    Settings(ssl_certfile=certificate, ssl_keyfile=key)
+    for bad in ({"ssl_keyfile": key}, {"ssl_certfile": certificate}, {"ssl_certfile": "/nowhere", "ssl_keyfile": key}):
+        with pytest.raises(ValidationError):
+            Settings.model_validate(bad)
+    done = serve(RELAY_SSL_CERTFILE="/nowhere")
+    assert done.returncode == 2
+    assert done.stderr == (
+        "relay: RELAY_SSL_CERTFILE and RELAY_SSL_KEYFILE cannot be used: No such file or directory\n"
+    )
+
+
+def test_a_bad_redis_url_does_not_show_its_password() -> None:
+    done = serve(RELAY_REDIS_URL="redis://:hunter2@h:x/0")
+    assert done.stderr.startswith("relay: RELAY_REDIS_URL: has a bad host or port")
+    assert "hunter2" not in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,70 @@
+"""The OpenAPI document says what the app does: compared with its routes and errors, and tried by schemathesis."""
+
+import json
+import secrets
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+import schemathesis
+from hypothesis import HealthCheck
+from hypothesis import settings as trying
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import positive_data_acceptance
+
+from relay.errors import Error
+from relay.openapi import document
+from relay.settings import Settings
+from tests.support.cluster import Cluster, NodeProcess
+
+#: Waits are short, so that schemathesis can come to their ends.
+SETTINGS: dict[str, object] = {
+    "upload_wait": 0.1,
+    "download_wait": 0.05,
+    "download_wait_max": 0.1,
+    "token_rate": "",
+    "failure_rate": "",
+}
+TOKEN = "A" * 22
+#: It takes every 5xx for a fault, and 504 is the answer where nobody downloads; a name of 255 characters may have
+#: more than 255 bytes, which no schema can say.
+EXCLUDED = [not_a_server_error, positive_data_acceptance]
+
+
+@pytest.fixture(scope="module")
+def node() -> Iterator[Cluster]:
+    cluster = Cluster([NodeProcess("alone", settings=SETTINGS)], None, "relay")
+    yield cluster
+    cluster.stop()
+    assert "Traceback" not in cluster.logs()
+
+
+@pytest.fixture(scope="module")
+def served(node: Cluster) -> Any:
+    return httpx.get(node[0].url + "/openapi.json").json()
+
+
+def test_it_has_every_address_with_all_its_methods(node: Cluster, served: Any) -> None:
+    for path, methods in served["paths"].items():
+        answer = httpx.options(node[0].url + path.format(token=TOKEN, name="x"))
+        assert set(answer.headers["allow"].split(", ")) - {"OPTIONS"} == {method.upper() for method in methods}, path
+
+
+def test_it_has_every_error(served: Any) -> None:
+    said = json.dumps(served["paths"])
+    elsewhere = {Error.WRONG_METHOD}  # the answer of what is not in the document
+    for error in set(Error) - elsewhere:
+        assert f"- `{error.type}`: " in said, error
+
+
+schema = schemathesis.openapi.from_dict(document(Settings.model_validate(SETTINGS)))
+
+
+@schema.parametrize()
+@trying(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+def test_schemathesis_finds_no_answer_that_is_not_in_it(node: Cluster, case: Any) -> None:
+    if "token" in (case.path_parameters or {}) and secrets.randbelow(4):
+        case.path_parameters["token"] = node.token()  # a living one: those it makes up are unknown
+    answer = case.call_and_validate(base_url=node[0].url, timeout=30, excluded_checks=EXCLUDED)
+    assert answer.status_code != 500

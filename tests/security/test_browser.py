@@ -1,0 +1,149 @@
+"""In a real browser: what strangers upload is saved, and never runs, whatever it says that it is."""
+
+import shutil
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from tests.support.cluster import Cluster, Curl, NodeProcess
+from tests.support.wait import wait_until
+
+playwright = pytest.importorskip("playwright.sync_api", reason="no playwright: nothing was tried in a browser")
+
+SCRIPT = "try { (window.opener || window.parent).postMessage('ran', '*') } catch (e) {}; new Image().src = '%s/ran';"
+PAYLOADS = {
+    "text/html": "<!doctype html><script>{}</script>",
+    "application/xhtml+xml": '<html xmlns="http://www.w3.org/1999/xhtml"><script>{}</script></html>',
+    "image/svg+xml": '<svg xmlns="http://www.w3.org/2000/svg"><script>{}</script></svg>',
+    "text/xml": '<x:script xmlns:x="http://www.w3.org/1999/xhtml">{}</x:script>',
+    "text/javascript": "{}",
+    "multipart/x-mixed-replace; boundary=b": "--b\r\nContent-Type: text/html\r\n\r\n<script>{}</script>\r\n--b--",
+    "": "<!doctype html><script>{}</script>",
+}
+
+
+class Host:
+    """A page of another origin; tells whether something that it should not have run has called it."""
+
+    def __init__(self) -> None:
+        host = self
+        self.page = ""
+        self.asked: list[str] = []
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                host.asked.append(self.path)
+                content = host.page.encode()
+                self.send_response(200)
+                self.send_header("content-type", "text/html")
+                self.send_header("content-length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
+            def log_message(self, *arguments: object) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://localhost:{self.server.server_address[1]}"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+
+@pytest.fixture(scope="module")
+def host() -> Iterator[Host]:
+    host = Host()
+    yield host
+    host.server.shutdown()
+    host.server.server_close()
+
+
+@pytest.fixture(scope="module")
+def node() -> Iterator[Cluster]:
+    cluster = Cluster([NodeProcess("alone", settings={"upload_wait": 60})], None, "relay")
+    yield cluster
+    cluster.stop()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    program = shutil.which("chromium") or shutil.which("google-chrome")
+    if program is None:
+        pytest.skip("no chromium on PATH: nothing was tried in a browser")
+    with playwright.sync_playwright() as api:
+        browser = api.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser: Any, host: Host) -> Iterator[Any]:
+    host.asked.clear()
+    context = browser.new_context(accept_downloads=True)
+    yield context.new_page()
+    context.close()
+
+
+def put(cluster: Cluster, kind: str, host: Host) -> tuple[str, Curl]:
+    """Uploads the payload of a type; its address, and the curl that waits with it."""
+    token = cluster.token()
+    url = cluster.url(0, token, "x")
+    upload = Curl("-T", "-", "-H", f"Content-Type: {kind}" if kind else "Content-Type:", url, pipe=True)
+    upload.write_all(PAYLOADS[kind].replace("{}", SCRIPT % host.url).encode())
+    cluster.wait_state(token, "waiting")
+    return url, upload
+
+
+def test_the_payloads_would_run_if_they_could(page: Any, host: Host) -> None:
+    """Or the tests below would show nothing."""
+    host.page = PAYLOADS["text/html"].replace("{}", SCRIPT % host.url)
+    page.goto(host.url)
+    wait_until(lambda: "/ran" in host.asked, "the script to run")
+
+
+@pytest.mark.parametrize("kind", PAYLOADS)
+def test_opened_it_is_saved(page: Any, node: Cluster, host: Host, kind: str) -> None:
+    url, upload = put(node, kind, host)
+    with upload:
+        with page.expect_download() as download, pytest.raises(playwright.Error, match=r"Download is starting|aborted"):
+            page.goto(url)
+        assert download.value.path().read_bytes() == PAYLOADS[kind].replace("{}", SCRIPT % host.url).encode()
+        assert upload.finish()[0] == 0
+    assert download.value.suggested_filename.startswith("x")
+    assert page.url == "about:blank"
+    assert "/ran" not in host.asked
+
+
+@pytest.mark.parametrize(
+    ("how", "kind"),
+    [
+        ('<iframe src="{}"></iframe>', "text/html"),
+        ('<iframe src="{}"></iframe>', "application/xhtml+xml"),
+        ('<object data="{}"></object>', "image/svg+xml"),
+        ('<embed src="{}">', "text/xml"),
+        ('<script src="{}"></script>', "text/javascript"),
+        ('<script src="{}"></script>', ""),
+    ],
+)
+def test_embedded_it_does_not_run(page: Any, node: Cluster, host: Host, kind: str, how: str) -> None:
+    url, upload = put(node, kind, host)
+    listening = "<script>addEventListener('message', e => { if (e.data == 'ran') fetch('/ran') })</script>"
+    host.page = f"<!doctype html>{listening}{how.replace('{}', url)}"
+    with upload:
+        page.goto(host.url, wait_until="load")
+        upload.finish()  # it was asked for, and has ended one way or the other
+        page.evaluate("() => new Promise(done => setTimeout(done, 100))")
+    assert "/ran" not in host.asked
+
+
+@pytest.mark.parametrize("how", ["prefetch", "prerender"])
+def test_a_link_that_is_fetched_ahead_of_time_takes_nothing(page: Any, node: Cluster, host: Host, how: str) -> None:
+    url, upload = put(node, "text/html", host)
+    host.page = f'<!doctype html><link rel="{how}" href="{url}"><p>page</p>'
+    with upload:
+        page.goto(host.url, wait_until="networkidle")
+        assert upload.process.poll() is None
+        with page.expect_download() as download, pytest.raises(playwright.Error):
+            page.goto(url)
+        assert download.value.path().read_bytes()

@@ -1,0 +1,44 @@
+"""HAProxy as deploy/haproxy.cfg has it, as a process before nodes of this machine."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.support.cluster import Cluster
+from tests.support.ports import free_port
+from tests.support.wait import wait_until
+
+CONFIGURATION = Path(__file__).parents[2] / "deploy" / "haproxy.cfg"
+
+
+class HAProxy:
+    """One haproxy process; the test is skipped where there is none."""
+
+    def __init__(self, cluster: Cluster, folder: Path) -> None:
+        program = shutil.which("haproxy")
+        if program is None:
+            pytest.skip("no haproxy on PATH: deploy/haproxy.cfg was not tested without Docker")
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        text = CONFIGURATION.read_text().replace("bind :4000", f"bind 127.0.0.1:{self.port}")
+        text = re.sub(r"(?ms)^resolvers .*?(?=^\S)", "", text)  # Docker's DNS
+        servers = [f"    server {node.name} 127.0.0.1:{node.port}" for node in cluster.nodes]
+        text, count = re.subn(r"(?m)^    server-template .*$", "\n".join(servers), text)
+        assert count == 1
+        (folder / "haproxy.cfg").write_text(text)
+        self.process = subprocess.Popen([program, "-db", "-f", str(folder / "haproxy.cfg")], stdout=subprocess.DEVNULL)
+        wait_until(self._is_ready, "HAProxy and its nodes")
+
+    def _is_ready(self) -> bool:
+        try:
+            return httpx.get(self.url + "/readyz").status_code == httpx.codes.OK
+        except httpx.TransportError:
+            return False
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.wait(30)

@@ -1,0 +1,70 @@
+"""What request headers mean."""
+
+import pytest
+
+from relay.headers import is_media_type, is_prefetch, wants_json
+
+
+@pytest.mark.parametrize(
+    ("accept", "wanted"),
+    [
+        ("", False),
+        ("*/*", False),
+        ("application/*", False),
+        ("application/json", True),
+        ("Application/JSON", True),
+        ("application/problem+json", True),
+        ("application/json; charset=utf-8", True),
+        ("text/plain, application/json", True),
+        ("application/json;q=0", False),
+        ("application/json; q=0.000", False),
+        ("application/json;q=0.1", True),
+        ("application/json;q=0.1, text/plain", False),
+        ("application/json;q=0.5, text/html;q=0.4", True),
+        ("application/json;q=2", False),
+        ("application/json;q=", False),
+        ("application/json;q=nan", False),
+        ("application/json;Q=0", False),
+        ("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", False),
+        ("application/jsonx", False),
+        (",;,=;q", False),
+    ],
+)
+def test_json_only_for_those_who_name_it(accept: str, wanted: bool) -> None:
+    assert wants_json(accept) is wanted
+
+
+@pytest.mark.parametrize(
+    ("headers", "ahead"),
+    [
+        ({}, False),
+        ({"sec-purpose": "prefetch"}, True),
+        ({"sec-purpose": "prefetch;prerender"}, True),
+        ({"purpose": "Prefetch"}, True),
+        ({"x-purpose": "preview"}, True),
+        ({"x-moz": "prefetch"}, True),
+        ({"service-worker": "script"}, True),
+        ({"sec-purpose": ""}, False),
+        ({"service-worker": "navigation"}, False),
+    ],
+)
+def test_what_a_browser_asks_of_its_own_accord(headers: dict[str, str], ahead: bool) -> None:
+    assert is_prefetch(headers) is ahead
+
+
+@pytest.mark.parametrize(
+    ("value", "good"),
+    [
+        ("", True),
+        ("text/plain; charset=utf-8", True),
+        ("x" * 255, True),
+        ("x" * 256, False),
+        ("a\x00b", False),
+        ("a\nb", False),
+        ("a\x7fb", False),
+        ("caf\xe9/x", True),
+        ("a/\u2028", False),
+    ],
+)
+def test_what_can_be_a_content_type(value: str, good: bool) -> None:
+    assert is_media_type(value) is good
