@@ -46,7 +46,11 @@ class Operator:
         await exchange.answer(Response(content, headers={"content-type": media_type}))
 
     async def _viewer(self, exchange: Exchange) -> Viewer:
-        """Who asks.  Raises Problem(TOO_MANY), and Problem(OPERATORS_ONLY), also for `?admin`, by which a browser is made to ask its user."""
+        """Who asks.
+
+        Raises Problem(TOO_MANY), and Problem(OPERATORS_ONLY), also for `?admin`, by which a browser is made to ask
+        its user.
+        """
         secret = self._settings.admin_secret
         secrets = presented(exchange.headers)
         if secret and secrets:

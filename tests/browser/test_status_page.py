@@ -2,16 +2,13 @@
 
 import re
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote
 
 import pytest
+from playwright.sync_api import Browser, Page
 
-from tests.support.browser import chromium
 from tests.support.cluster import Cluster, Curl, NodeProcess
-
-if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
 
 SECRET = "the-operators-secret"
 PHONE: dict[str, Any] = {"viewport": {"width": 360, "height": 740}}
@@ -21,13 +18,7 @@ LONG_NAME = quote(NAME)
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator["Browser"]:
-    with chromium() as browser:
-        yield browser
-
-
-@pytest.fixture(scope="module")
-def node(browser: "Browser") -> Iterator[Cluster]:
+def node(browser: Browser) -> Iterator[Cluster]:
     settings = {"admin_secret": SECRET, "heartbeat": 0.2, "node_death": 1}
     cluster = Cluster([NodeProcess("a-node-with-a-long-name.example.org-a1b2c3", settings=settings)], None, "relay")
     yield cluster
@@ -48,7 +39,7 @@ def stream(node: Cluster) -> Iterator[Curl]:
 class Visit:
     """A page, and whatever the browser complained of."""
 
-    def __init__(self, browser: "Browser", url: str, *, expected: str = "nothing", **options: Any) -> None:
+    def __init__(self, browser: Browser, url: str, *, expected: str = "nothing", **options: Any) -> None:
         self.complaints: list[str] = []
         self._expected = expected
         self._context = browser.new_context(**options)
@@ -58,7 +49,7 @@ class Visit:
         self.page.on("dialog", lambda dialog: self.complaints.append(f"dialog: {dialog.message}"))
         self.page.goto(url)
 
-    def __enter__(self) -> "Page":
+    def __enter__(self) -> Page:
         return self.page
 
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
@@ -67,12 +58,12 @@ class Visit:
             assert [complaint for complaint in self.complaints if self._expected not in complaint] == []
 
 
-def background(page: "Page") -> list[int]:
+def background(page: Page) -> list[int]:
     color = page.evaluate("getComputedStyle(document.body).backgroundColor")
     return [int(part) for part in re.findall(r"\d+", color)[:3]]
 
 
-def test_it_renders_and_shows_news_without_a_reload(browser: "Browser", node: Cluster, stream: Curl) -> None:
+def test_it_renders_and_shows_news_without_a_reload(browser: Browser, node: Cluster, stream: Curl) -> None:
     with Visit(browser, node[0].url) as page:
         page.wait_for_selector("td .streaming", timeout=20_000)
         page.evaluate("window.reloaded = false")
@@ -84,7 +75,7 @@ def test_it_renders_and_shows_news_without_a_reload(browser: "Browser", node: Cl
         assert page.title() == "relay: 0 streaming, 0 waiting"
 
 
-def test_its_style_is_applied_in_light_and_dark(browser: "Browser", node: Cluster) -> None:
+def test_its_style_is_applied_in_light_and_dark(browser: Browser, node: Cluster) -> None:
     with Visit(browser, node[0].url, color_scheme="light") as page:
         assert min(background(page)) > 200
     with Visit(browser, node[0].url, color_scheme="dark") as page:
@@ -92,9 +83,7 @@ def test_its_style_is_applied_in_light_and_dark(browser: "Browser", node: Cluste
 
 
 @pytest.mark.parametrize("path", ["/", "/?admin"])
-def test_on_a_phone_nothing_is_wider_than_the_screen(
-    browser: "Browser", node: Cluster, stream: Curl, path: str
-) -> None:
+def test_on_a_phone_nothing_is_wider_than_the_screen(browser: Browser, node: Cluster, stream: Curl, path: str) -> None:
     credentials = {"username": "", "password": SECRET}
     with Visit(browser, node[0].url + path, http_credentials=credentials, **PHONE) as page:
         page.wait_for_selector("td .streaming", timeout=20_000)
@@ -104,7 +93,7 @@ def test_on_a_phone_nothing_is_wider_than_the_screen(
 
 
 def test_the_operator_signs_in_with_basic_and_names_are_only_text(
-    browser: "Browser", node: Cluster, stream: Curl
+    browser: Browser, node: Cluster, stream: Curl
 ) -> None:
     credentials = {"username": "", "password": SECRET}
     with Visit(browser, node[0].url + "/?admin", http_credentials=credentials) as page:
@@ -113,7 +102,7 @@ def test_the_operator_signs_in_with_basic_and_names_are_only_text(
         assert name.inner_text() == NAME
 
 
-def test_a_relay_that_does_not_answer_is_said_and_comes_back(browser: "Browser", node: Cluster) -> None:
+def test_a_relay_that_does_not_answer_is_said_and_comes_back(browser: Browser, node: Cluster) -> None:
     with Visit(browser, node[0].url, expected="status of 503") as page:
         page.route("**/*", lambda route: route.fulfill(status=503, body="down"))
         page.wait_for_selector("#stale:visible", timeout=20_000)
@@ -122,7 +111,7 @@ def test_a_relay_that_does_not_answer_is_said_and_comes_back(browser: "Browser",
         page.wait_for_selector("#stale", state="hidden", timeout=20_000)
 
 
-def test_without_script_it_reloads_itself(browser: "Browser", node: Cluster) -> None:
+def test_without_script_it_reloads_itself(browser: Browser, node: Cluster) -> None:
     with Visit(browser, node[0].url, java_script_enabled=False) as page:
         assert 'http-equiv="refresh"' in page.content()
         with page.expect_navigation(timeout=30_000):

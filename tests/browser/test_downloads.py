@@ -1,17 +1,14 @@
 """In a real browser: what strangers upload is saved, and never runs, whatever it says that it is."""
 
-import shutil
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
 
 import pytest
+from playwright.sync_api import Browser, Error, Page
 
 from tests.support.cluster import Cluster, Curl, NodeProcess
 from tests.support.wait import wait_until
-
-playwright = pytest.importorskip("playwright.sync_api", reason="no playwright: nothing was tried in a browser")
 
 SCRIPT = "try { (window.opener || window.parent).postMessage('ran', '*') } catch (e) {}; new Image().src = '%s/ran';"
 PAYLOADS = {
@@ -66,19 +63,8 @@ def node() -> Iterator[Cluster]:
     cluster.stop()
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    program = shutil.which("chromium") or shutil.which("google-chrome")
-    if program is None:
-        pytest.skip("no chromium on PATH: nothing was tried in a browser")
-    with playwright.sync_playwright() as api:
-        browser = api.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
 @pytest.fixture
-def page(browser: Any, host: Host) -> Iterator[Any]:
+def page(browser: Browser, host: Host) -> Iterator[Page]:
     host.asked.clear()
     context = browser.new_context(accept_downloads=True)
     yield context.new_page()
@@ -95,7 +81,7 @@ def put(cluster: Cluster, kind: str, host: Host) -> tuple[str, Curl]:
     return url, upload
 
 
-def test_the_payloads_would_run_if_they_could(page: Any, host: Host) -> None:
+def test_the_payloads_would_run_if_they_could(page: Page, host: Host) -> None:
     """Or the tests below would show nothing."""
     host.page = PAYLOADS["text/html"].replace("{}", SCRIPT % host.url)
     page.goto(host.url)
@@ -103,10 +89,10 @@ def test_the_payloads_would_run_if_they_could(page: Any, host: Host) -> None:
 
 
 @pytest.mark.parametrize("kind", PAYLOADS)
-def test_opened_it_is_saved(page: Any, node: Cluster, host: Host, kind: str) -> None:
+def test_opened_it_is_saved(page: Page, node: Cluster, host: Host, kind: str) -> None:
     url, upload = put(node, kind, host)
     with upload:
-        with page.expect_download() as download, pytest.raises(playwright.Error, match=r"Download is starting|aborted"):
+        with page.expect_download() as download, pytest.raises(Error, match=r"Download is starting|aborted"):
             page.goto(url)
         assert download.value.path().read_bytes() == PAYLOADS[kind].replace("{}", SCRIPT % host.url).encode()
         assert upload.finish()[0] == 0
@@ -126,7 +112,7 @@ def test_opened_it_is_saved(page: Any, node: Cluster, host: Host, kind: str) -> 
         ('<script src="{}"></script>', ""),
     ],
 )
-def test_embedded_it_does_not_run(page: Any, node: Cluster, host: Host, kind: str, how: str) -> None:
+def test_embedded_it_does_not_run(page: Page, node: Cluster, host: Host, kind: str, how: str) -> None:
     url, upload = put(node, kind, host)
     listening = "<script>addEventListener('message', e => { if (e.data == 'ran') fetch('/ran') })</script>"
     host.page = f"<!doctype html>{listening}{how.replace('{}', url)}"
@@ -138,12 +124,12 @@ def test_embedded_it_does_not_run(page: Any, node: Cluster, host: Host, kind: st
 
 
 @pytest.mark.parametrize("how", ["prefetch", "prerender"])
-def test_a_link_that_is_fetched_ahead_of_time_takes_nothing(page: Any, node: Cluster, host: Host, how: str) -> None:
+def test_a_link_that_is_fetched_ahead_of_time_takes_nothing(page: Page, node: Cluster, host: Host, how: str) -> None:
     url, upload = put(node, "text/html", host)
     host.page = f'<!doctype html><link rel="{how}" href="{url}"><p>page</p>'
     with upload:
         page.goto(host.url, wait_until="networkidle")
         assert upload.process.poll() is None
-        with page.expect_download() as download, pytest.raises(playwright.Error):
+        with page.expect_download() as download, pytest.raises(Error):
             page.goto(url)
         assert download.value.path().read_bytes()
