@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 import click
 from pydantic import ValidationError
 
+from relay.census import Census
 from relay.errors import Error, Problem, StoreUnavailable
 from relay.names import encode_name
 from relay.nodes import Node
@@ -109,7 +110,7 @@ def ps(*, as_json: bool, watch: bool, **flags: str | None) -> None:
 
     async def show(relay: Relay) -> None:
         while True:
-            transfers = await relay.store.transfers()
+            transfers = await Census(relay.store).transfers()
             if watch and not as_json and sys.stdout.isatty():
                 click.echo(_CLEAR, nl=False)
             data = [transfer_json(transfer, OPERATOR) for transfer in transfers]
@@ -127,7 +128,7 @@ def nodes(*, as_json: bool, **flags: str | None) -> None:
     """Lists the nodes and their load."""
 
     async def show(relay: Relay) -> None:
-        found = (await relay.store.overview()).nodes
+        found = (await Census(relay.store).overview()).nodes
         _print(node_lines(found), [node_json(node, OPERATOR) for node in found], as_json=as_json)
 
     _run(show, flags)
@@ -139,7 +140,7 @@ def tokens(*, as_json: bool, **flags: str | None) -> None:
     """Lists every token, the one that expires first on top."""
 
     async def show(relay: Relay) -> None:
-        lives = await relay.store.tokens()
+        lives = await Census(relay.store).tokens()
         data = [token_json(life, OPERATOR) for life in lives]
         _print(token_lines(lives, _AT_A_TERMINAL), data, as_json=as_json)
 
@@ -187,7 +188,7 @@ async def _whole(store: Store, beginning: str) -> str:
     beginning = beginning.removesuffix("…")
     if not re.fullmatch("[A-Za-z0-9]+", beginning):
         _fail("a token has letters and digits only", _USAGE)
-    found = [life.token for life in await store.tokens(beginning=beginning)]
+    found = [life.token for life in await Census(store).tokens(beginning=beginning)]
     if not found:
         _fail(f"no token begins with {beginning[:4]}", _NOT_FOUND)
     if len(found) > 1:

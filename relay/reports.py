@@ -14,6 +14,7 @@ from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from relay.census import Census
 from relay.errors import StoreUnavailable
 from relay.nodes import Node
 from relay.overview import Overview
@@ -61,7 +62,7 @@ class Reports:
 
     def __init__(self, settings: Settings, store: Store, node: Node) -> None:
         self._settings = settings
-        self._store = store
+        self._census = Census(store)
         self._node = node
         self._over: list[str] = []
         self._overview: Overview | None = None
@@ -72,7 +73,7 @@ class Reports:
         """The cluster, as it was at most a second ago.  Raises StoreUnavailable."""
         async with self._reading:
             if self._overview is None or time.monotonic() - self._read > _FRESH:
-                self._overview = await self._store.overview()
+                self._overview = await self._census.overview()
                 self._read = time.monotonic()
             return self._overview
 
@@ -81,10 +82,10 @@ class Reports:
         now = time.monotonic()
         uploads = chain(self._node.uploads[State.STREAMING], self._node.uploads[State.WAITING])
         transfers = [upload.progress(now) for upload in islice(uploads, _TRANSFERS_MOST)]
-        await self._store.report(node=self._node.id, transfers=transfers)
+        await self._census.report(node=self._node.id, transfers=transfers)
         used = self._node.used.copy()
-        lives = await self._store.lives(tokens=[*used, *self._over])
-        self._over = await self._store.enrol(lives=lives)
+        lives = await self._census.lives(tokens=[*used, *self._over])
+        self._over = await self._census.enrol(lives=lives)
         self._node.used -= used
 
     @contextlib.asynccontextmanager

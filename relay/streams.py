@@ -1,6 +1,6 @@
 """The stream of a transfer: what lies between its two sides.
 
-Over Redis it is `store.RedisStream`.  Where both clients are on one node it is a `LocalStream`, and the bytes do
+Over Redis it is a `RedisStream`.  Where both clients are on one node it is a `LocalStream`, and the bytes do
 not leave the process; all else about the transfer is in Redis as ever, so that nodes and operators can see and
 end it, and how it ends is decided there.
 """
@@ -10,9 +10,13 @@ import contextlib
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
-from relay.flow import chunk_id, offset_of
+from redis.exceptions import ExecAbortError, OutOfMemoryError
+
+from relay.calls import Calls, is_out_of_memory, is_refused_id, ms, result
+from relay.flow import chunk_id, end_id, offset_of, trim_id
+from relay.keys import TransferKeys
 from relay.states import Outcome
 
 
@@ -106,3 +110,91 @@ async def _wait(event: asyncio.Event, timeout: float) -> bool:
         async with asyncio.timeout(timeout):
             return await event.wait()
     return False
+
+
+class RedisStream:
+    """A transfer's stream through Redis; see `Stream`."""
+
+    def __init__(self, calls: Calls, keys: TransferKeys) -> None:
+        self.written = chunk_id(0)
+        self._calls = calls
+        self._keys = keys
+        self._patience = calls.settings.transfer_patience
+
+    async def append(self, chunks: Sequence[bytes | memoryview], *, end: int) -> Ack | None:
+        entries, start = [], end - sum(map(len, chunks))
+        for chunk in chunks:
+            start += len(chunk)
+            entries.append((chunk_id(start), {"d": chunk}))
+        return await self._write(entries)
+
+    async def finish(self, *, total: int) -> Ack | None:
+        return await self._write([(end_id(total), {"end": Outcome.COMPLETE.value})])
+
+    async def _write(self, entries: Sequence[tuple[str, dict[Any, Any]]]) -> Ack | None:
+        async def write() -> list[Any]:
+            # All or nothing: of several chunks a later one must not get in where an earlier one did not, for want
+            # of memory.  A repeat would then take the gap for what it had written before.
+            pipe = self._calls.commands.pipeline(transaction=len(entries) > 1)
+            for entry_id, fields in entries:
+                pipe.xadd(self._keys.chunks, fields, id=entry_id, nomkstream=True)
+            pipe.xrevrange(self._keys.acks, count=1)
+            try:
+                *written, acks = await pipe.execute(raise_on_error=False)
+            except ExecAbortError as error:
+                raise OutOfMemoryError(str(error)) from error  # nothing else keeps these from being carried out
+            # An entry that is there already is a repeat of a write whose reply was lost; or an end marker stands
+            # behind it, and then the acks say so too.
+            return [*(result(entry) for entry in written if not is_refused_id(entry)), result(acks)]
+
+        *written, acks = await self._calls.call(write, patience=self._patience)
+        self.written = entries[-1][0]
+        return None if None in written or not acks else ack_of(acks[0])
+
+    async def acks(self, *, after: str, timeout: float) -> Ack | None:
+        async def read() -> Any:
+            return await self._calls.blocking.xread({self._keys.acks: after}, block=ms(timeout))
+
+        reply = await self._calls.repeat(read, patience=self._patience, blocks=timeout)
+        return ack_of(reply[0][1][-1]) if reply else None
+
+    async def read(self, *, position: int, acknowledge: bool, count: int, timeout: float) -> list[Entry]:
+        """What is acknowledged is trimmed away, in the same round trip."""
+
+        async def read() -> list[Any]:
+            pipe = self._calls.blocking.pipeline(transaction=False)
+            if acknowledge:
+                pipe.xtrim(self._keys.chunks, minid=trim_id(position), approximate=False)
+                pipe.xadd(
+                    self._keys.acks,
+                    {"to": position},
+                    id=chunk_id(position),
+                    maxlen=1,
+                    approximate=False,
+                    nomkstream=True,
+                )
+            pipe.xread({self._keys.chunks: chunk_id(position)}, count=count, block=ms(timeout))
+            *acknowledged, entries = await pipe.execute(raise_on_error=False)
+            for done in acknowledged:
+                # A repeat, or an end marker stands there: the next entry, or touch(), will tell.  Without memory
+                # for it, it is said again with the next read: what is in Redis must be read to make room.
+                if not is_refused_id(done) and not is_out_of_memory(done):
+                    result(done)
+            return list(result(entries) or [])
+
+        reply = await self._calls.repeat(read, patience=self._patience, blocks=timeout)
+        return [_entry(entry) for entry in reply[0][1]] if reply else []
+
+
+def _entry(raw: tuple[bytes, dict[bytes, bytes]]) -> Entry:
+    entry_id, fields = raw
+    if (outcome := fields.get(b"end")) is not None:
+        return Entry(offset_of(entry_id), outcome=Outcome(outcome.decode()))
+    return Entry(offset_of(entry_id), fields[b"d"])
+
+
+def ack_of(raw: tuple[bytes, dict[bytes, bytes]]) -> Ack:
+    """From an entry of the acks."""
+    entry_id, fields = raw
+    outcome = fields.get(b"end")
+    return Ack(entry_id.decode(), offset_of(entry_id), Outcome(outcome.decode()) if outcome is not None else None)

@@ -1,5 +1,6 @@
 """report, enrol, lives, overview, transfers, tokens: what operators see."""
 
+from relay.census import Census
 from relay.names import new_id, new_token
 from relay.nodes import Node
 from relay.overview import Progress
@@ -26,19 +27,19 @@ def progress(transfer_id: str, token: str) -> Progress:
 
 async def test_a_report_replaces_the_one_before(store: Store, token: str) -> None:
     await store.beat(node="a", facts={"waiting": 2, "uploading": 1})
-    await store.report(node="a", transfers=[progress("1", token), progress("2", token)])
-    await store.report(node="a", transfers=[progress("2", token), progress("3", token)])
-    overview = await store.overview()
+    await Census(store).report(node="a", transfers=[progress("1", token), progress("2", token)])
+    await Census(store).report(node="a", transfers=[progress("2", token), progress("3", token)])
+    overview = await Census(store).overview()
     assert {transfer.id for transfer in overview.transfers} == {"2", "3"}
     assert (overview.waiting, overview.streaming) == (2, 1)
-    await store.report(node="a", transfers=[])
-    assert (await store.overview()).transfers == []
+    await Census(store).report(node="a", transfers=[])
+    assert (await Census(store).overview()).transfers == []
 
 
 async def test_a_node_that_does_not_beat_is_lost(store: Store) -> None:
     await store.beat(node="a", facts={"waiting": 2})
     await client(store).delete(store.keys.node("a"))
-    (node,) = (await store.overview()).nodes
+    (node,) = (await Census(store).overview()).nodes
     assert (node.node, node.alive) == ("a", False)
 
 
@@ -46,24 +47,24 @@ async def test_tokens_are_enrolled_and_the_first_to_end_come_first(store: Store,
     other = new_token()
     await store.mint(token=other)
     await client(store).pexpire(store.keys.token(token), 5000)
-    lives = await store.lives(tokens=[other, token, new_token()])
+    lives = await Census(store).lives(tokens=[other, token, new_token()])
     assert sorted(round(left) for left in lives.values()) == [0, 5, 1200]
-    assert await store.enrol(lives=lives) == []
-    overview = await store.overview()
+    assert await Census(store).enrol(lives=lives) == []
+    overview = await Census(store).overview()
     assert overview.tokens == 2
     assert [life.token for life in overview.lives] == [token, other]
 
 
 async def test_a_token_that_should_be_over_is_asked_about_once_and_then_forgotten(store: Store, token: str) -> None:
-    await store.enrol(lives={token: 0.001})
-    while not (over := await store.enrol(lives={})):
+    await Census(store).enrol(lives={token: 0.001})
+    while not (over := await Census(store).enrol(lives={})):
         pass
     assert over == [token]
-    assert await store.enrol(lives={}) == [], "somebody looks after it"
-    assert (await store.overview()).tokens == 1, "it was used since, and lives"
+    assert await Census(store).enrol(lives={}) == [], "somebody looks after it"
+    assert (await Census(store).overview()).tokens == 1, "it was used since, and lives"
     await store.revoke(token=token)
-    assert (await store.overview()).tokens == 0
-    await store.enrol(lives=await store.lives(tokens=[token]))
+    assert (await Census(store).overview()).tokens == 0
+    await Census(store).enrol(lives=await Census(store).lives(tokens=[token]))
     assert await client(store).zcard(store.keys.tokens) == 0
 
 
@@ -93,7 +94,7 @@ async def test_every_transfer(store: Store, token: str, transfer: Transfer) -> N
     await store.join(second, joiner=new_id(), node="down")
     await store.stream(second).append([b"0123456789"], end=10)
     await store.stream(second).read(position=10, acknowledge=True, count=1, timeout=0.01)
-    streams, waits = await store.transfers()
+    streams, waits = await Census(store).transfers()
     assert (streams.id, streams.name, streams.token) == (second.id, "a%3Ab", token)
     assert (streams.state, streams.uploader, streams.downloader) == (State.STREAMING, "up", "down")
     assert (streams.delivered, streams.length) == (10, None)
@@ -104,5 +105,5 @@ async def test_every_token_or_those_that_begin_so(store: Store, token: str) -> N
     other = new_token()
     await store.mint(token=other)
     await client(store).pexpire(store.keys.token(other), 5000)
-    assert [life.token for life in await store.tokens()] == [other, token]
-    assert [life.token for life in await store.tokens(beginning=token[:10])] == [token]
+    assert [life.token for life in await Census(store).tokens()] == [other, token]
+    assert [life.token for life in await Census(store).tokens(beginning=token[:10])] == [token]

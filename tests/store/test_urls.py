@@ -12,6 +12,7 @@ import pytest
 import redis
 from limits import parse
 
+from relay.census import Census
 from relay.names import new_id, new_token
 from relay.rates import Rate
 from relay.settings import Settings
@@ -126,10 +127,10 @@ async def test_form(form: str, request: pytest.FixtureRequest, prefix: str) -> N
     assert (await store.inbox(node="a", after="0-0", timeout=1))[1] == ["b"]
     assert await store.spend(Rate.TOKENS, parse("1/hour"), address="192.0.2.1") == 0
     assert await store.spend(Rate.TOKENS, parse("1/hour"), address="192.0.2.1") > 0
-    tokens = await store.tokens()
-    assert (len(tokens), await store.transfers()) == (4, [])
-    await store.enrol(lives={life.token: life.seconds for life in tokens})
-    overview = await store.overview()
+    tokens = await Census(store).tokens()
+    assert (len(tokens), await Census(store).transfers()) == (4, [])
+    await Census(store).enrol(lives={life.token: life.seconds for life in tokens})
+    overview = await Census(store).overview()
     assert (overview.tokens, len(overview.lives), len(overview.nodes)) == (4, 4, 1)
     await store.sign_off(node="a")
     await store.aclose()
