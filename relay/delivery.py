@@ -53,10 +53,11 @@ class Delivery:
         if self._socket is None:
             return True
         with self._connection.telling(self._changed.set):
+            watch = _Watch(self._socket, self._changed, patience)
             while (transport := self._connection.transport) is not None and not is_over(self._socket):
                 if not transport.get_write_buffer_size() and not unacknowledged(self._socket):
                     return True
-                if not await self._moves(self._socket, patience):
+                if not await watch.pause():
                     return False
         return False
 
@@ -75,10 +76,11 @@ class Delivery:
         with self._connection.telling(self._changed.set):
             if self._connection.is_held:
                 return await self._ended(self._socket, patience)
+            watch = _Watch(self._socket, self._changed, patience)
             while not self._connection.is_lost:  # the server has not written all of its buffer yet
                 if is_over(self._socket):
                     return self._connection.behind_proxy
-                if not await self._moves(self._socket, patience):
+                if not await watch.pause():
                     return False
         if self._connection.error is not None:
             return self._connection.behind_proxy
@@ -86,18 +88,14 @@ class Delivery:
 
     async def _ended(self, sock: socket.socket, patience: float) -> bool:
         """Waits until the client ends its side of a connection that is held open for that."""
-        loop = asyncio.get_running_loop()
-        had_all, taken, deadline = False, acknowledged(sock), loop.time() + patience
+        watch = _Watch(sock, self._changed, patience)
         while (transport := self._connection.transport) is not None:
             has_all = not transport.get_write_buffer_size() and not unacknowledged(sock)
-            if has_all and not had_all:
-                had_all, deadline = True, loop.time() + _CLOSING
-            elif not has_all and acknowledged(sock) != taken:
-                taken, deadline = acknowledged(sock), loop.time() + patience
-            if (left := deadline - loop.time()) <= 0:
+            if has_all:
+                watch.has_all()
+            if not await watch.pause():
                 transport.close()
                 return has_all
-            await self._moves(sock, left)
         if self._connection.error is not None and not self._connection.has_ended:
             return self._connection.behind_proxy
         return await self._closed(sock, patience)
@@ -108,7 +106,7 @@ class Delivery:
         with contextlib.suppress(OSError):  # it may be reset already, which recv() tells
             sock.shutdown(socket.SHUT_WR)
         loop.add_reader(sock.fileno(), self._changed.set)
-        ending, had_all, taken, deadline = _Ending(sock), False, acknowledged(sock), loop.time() + patience
+        ending, watch = _Ending(sock), _Watch(sock, self._changed, patience)
         while True:
             if ending.look() is not None:
                 loop.remove_reader(sock.fileno())  # it would be readable from now on
@@ -118,28 +116,43 @@ class Delivery:
                 return self._connection.behind_proxy
             if has_all and ending.is_clean:
                 return True
-            if has_all and not had_all:
-                had_all, deadline = True, loop.time() + _CLOSING
-            elif not has_all and acknowledged(sock) != taken:
-                taken, deadline = acknowledged(sock), loop.time() + patience
-            if (left := deadline - loop.time()) <= 0:
+            if has_all:
+                watch.has_all()
+            if not await watch.pause():
                 return has_all
-            await self._moves(sock, left)
 
-    async def _moves(self, sock: socket.socket, patience: float) -> bool:
-        """Waits until something has changed or the client has acknowledged more; False after `patience`."""
-        before, loop = acknowledged(sock), asyncio.get_running_loop()
-        deadline, look = loop.time() + patience, _LOOK_FIRST
-        while (left := deadline - loop.time()) > 0:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(min(look, left)):
-                    await self._changed.wait()
-                self._changed.clear()
-                return True
-            if acknowledged(sock) != before or is_over(sock):
-                return True
-            look = min(2 * look, _LOOK_MOST)
-        return False
+
+class _Watch:
+    """Waits for a client that takes what it was sent, for as long as it takes some within every `patience` seconds."""
+
+    def __init__(self, sock: socket.socket, changed: asyncio.Event, patience: float) -> None:
+        self._socket = sock
+        self._changed = changed
+        self._patience = patience
+        self._loop = asyncio.get_running_loop()
+        self._taken = acknowledged(sock)
+        self._deadline = self._loop.time() + patience
+        self._look = _LOOK_FIRST
+        self._is_last = False
+
+    def has_all(self) -> None:
+        """Says that the client has everything: what is left to it is to close, within 5 s."""
+        if not self._is_last:
+            self._is_last, self._deadline = True, self._loop.time() + _CLOSING
+
+    async def pause(self) -> bool:
+        """Waits until it is time to look again, as something may have changed.  False when patience is at its end."""
+        if not self._is_last and acknowledged(self._socket) != self._taken:
+            self._taken = acknowledged(self._socket)
+            self._deadline, self._look = self._loop.time() + self._patience, _LOOK_FIRST
+        if (left := self._deadline - self._loop.time()) <= 0:
+            return False
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(min(self._look, left)):
+                await self._changed.wait()
+        self._changed.clear()
+        self._look = min(2 * self._look, _LOOK_MOST)
+        return True
 
 
 class _Ending:

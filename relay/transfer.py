@@ -9,6 +9,7 @@ import contextlib
 import math
 import time
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from typing import Any, Protocol
 
 from relay.connection import Connection
@@ -182,7 +183,13 @@ class Upload(_Side):
                     # The other side reads its stream to the end, unless it has, or is not there any more.
                     is_last = outcome in (Outcome.COMPLETE, Outcome.NODE_LOST)
                     unread = (keys.acks, keys.chunks) if is_last else (keys.acks,)
-                    await self.work.settle(self.transfer, outcome, *unread, position=self._window.acknowledged)
+                    await self.work.settle(
+                        replace(self.transfer, uploader=self.work.node.id, downloader=self.peer),
+                        outcome,
+                        *unread,
+                        position=self._window.acknowledged,
+                        seconds=_now() - self._since,
+                    )
         if outcome is Outcome.COMPLETE:
             return self._window.written
         settings = self.work.settings

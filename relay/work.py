@@ -84,45 +84,60 @@ class Work:
         """Ends a transfer; where that was us, logs, counts and wakes the other side."""
         answer = await self.store.end(transfer, outcome, joiner=joiner, position=position, only_waiting=only_waiting)
         if isinstance(answer, Final):
-            was = answer.transfer
-            self.node.counts[outcome] += 1
-            ended = fields(
-                transfer=was.id,
-                outcome=outcome.value,
-                bytes=answer.delivered,
-                seconds=answer.seconds,
-                token=f"{was.token[:4]}…",
-                name=was.name,
-                uploader=was.uploader,
-                downloader=was.downloader or "-",
-            )
-            log.info("ended", extra=ended)
-            for node in {was.uploader, was.downloader}:
-                await self.node.send_wake(node, was.id)
+            self._account(answer, outcome)
+            for node in {answer.transfer.uploader, answer.transfer.downloader}:
+                await self.node.send_wake(node, transfer.id)
         return answer
 
+    def _account(self, final: Final, outcome: Outcome) -> None:
+        """One line in the log and one count for each transfer that ended."""
+        was = final.transfer
+        self.node.counts[outcome] += 1
+        ended = fields(
+            transfer=was.id,
+            outcome=outcome.value,
+            bytes=final.delivered,
+            seconds=final.seconds,
+            token=f"{was.token[:4]}…",
+            name=was.name,
+            uploader=was.uploader,
+            downloader=was.downloader or "-",
+        )
+        log.info("ended", extra=ended)
+
     async def settle(
-        self, transfer: Transfer, outcome: Outcome, *streams: str, joiner: str = "", position: int = 0
+        self,
+        transfer: Transfer,
+        outcome: Outcome,
+        *streams: str,
+        joiner: str = "",
+        position: int = 0,
+        seconds: float = 0,
     ) -> None:
         """Ends this side's transfer, whoever ended it first, and deletes the `streams` that only this side reads.
+
+        `position`: bytes handed over, and `seconds` since it began, as this side knows them.
 
         Runs to its end even if the caller is cancelled.  Waits for that, except where Redis is away: then the
         client need not wait, and what cannot be deleted expires.
         """
         note(outcome=outcome.value)
-        work = self.spawn(self._settle(transfer, outcome, streams, joiner=joiner, position=position))
+        final = Final(transfer, delivered=position, seconds=round(seconds))
+        work = self.spawn(self._settle(final, outcome, streams, joiner))
         if outcome is not Outcome.STORE_LOST:
             await asyncio.shield(work)
 
-    async def _settle(
-        self, transfer: Transfer, outcome: Outcome, streams: tuple[str, ...], *, joiner: str, position: int
-    ) -> None:
+    async def _settle(self, known: Final, outcome: Outcome, streams: tuple[str, ...], joiner: str) -> None:
+        transfer, answer = known.transfer, None
         try:
-            await self.end(transfer, outcome, joiner=joiner, position=position)
+            answer = await self.end(transfer, outcome, joiner=joiner, position=known.delivered)
             await self.store.forget(*streams)
         except StoreUnavailable:
             left = fields(transfer=transfer.id, outcome=outcome.value)
             log.warning("Redis is away, so a transfer's keys are left to expire", extra=left)
+        # Redis, which has lost it, lets nobody hear that they ended it: then the upload's side accounts for it.
+        if outcome is Outcome.STORE_LOST and not joiner and not isinstance(answer, Final):
+            self._account(known, outcome)
 
     def spawn(self, work: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
         """Runs `work` to its end, beyond the request that began it; `finish` waits for it."""

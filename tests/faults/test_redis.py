@@ -68,6 +68,10 @@ def test_three_seconds_of_silence(cluster: Faulty, start: Start, source: Path, s
 
 @pytest.mark.parametrize("idle", [False, True], ids=["flowing", "idle"])
 def test_restarted_empty(cluster: Faulty, start: Start, source: Path, idle: bool) -> None:
+    def lines() -> int:
+        return cluster.logs().count("outcome=store_lost bytes=")
+
+    before = lines()
     transfer = start() if idle else start(source=source, rate="4M")
     if idle:
         transfer.feed(b"a line\n")
@@ -79,6 +83,8 @@ def test_restarted_empty(cluster: Faulty, start: Start, source: Path, idle: bool
     wait_until(lambda: idle or transfer.upload.process.poll() is not None, "the uploader to be told", timeout=10)
     transfer.assert_broken(503)
     assert b"lost this transfer" in transfer.answered
+    wait_until(lambda: lines() > before, "a line about it")
+    assert lines() == before + 1
     for node in cluster.nodes:
         node.wait_ready()
 
