@@ -125,9 +125,9 @@ class Deployment:
         found: list[dict[str, dict[str, object]]] = json.loads(self.run("docker", "inspect", container))
         return found[0]
 
-    def nodes_answering(self, requests: int) -> set[str]:
+    def nodes_answering(self, requests: int, path: str = "/healthz") -> set[str]:
         """The nodes that answer so many requests on one connection; a failed request counts as the node ''."""
-        wanted = ["-o", os.devnull, f"{URL}/healthz"] * requests
+        wanted = ["-o", os.devnull, URL + path] * requests
         answers = curl("-w", "%{http_code} %header{relay-node}\n", *wanted).stdout.decode().splitlines()
         return {node if status == "200" else "" for status, _, node in (line.partition(" ") for line in answers)}
 

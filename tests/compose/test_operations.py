@@ -252,6 +252,8 @@ def test_nodes_come_back_by_themselves_after_a_restart_of_redis(cluster: Deploym
     cluster.compose("start", "redis")
     wait_until(lambda: curl("-f", "-X", "POST", f"{URL}/token").returncode == 0, "a token")
     print(f"{cluster.balancer}: tokens again {time.monotonic() - started:.1f} s after the start of Redis")
+    # nginx asks a node that has not reached Redis yet, too.
+    wait_until(lambda: len(nodes := cluster.nodes_answering(30, "/readyz")) == 3 and "" not in nodes, "all to be ready")
     # At once, on all nodes: none may take another for dead because Redis has not heard of it yet.
     with _load(cluster, tmp_path, workers=8) as load:
         wait_until(lambda: load.done >= 40, "new transfers")

@@ -42,8 +42,15 @@ class LinkedNode(NodeProcess):
         """Takes what it holds now for what it may hold when nobody is served."""
         self._at_rest = self.holds()
 
-    def is_at_rest(self) -> bool:
-        return self.holds() <= self._at_rest
+    def wait_at_rest(self) -> None:
+        """Waits until it holds no more descriptors and threads than at rest; fails with what it holds."""
+        try:
+            wait_until(lambda: self.holds() <= self._at_rest, "rest", timeout=10)
+        except AssertionError:
+            process, folder = psutil.Process(self.process.pid), Path(f"/proc/{self.process.pid}/fd")
+            links = [f"{link.name} {link.readlink()}" for link in folder.iterdir()]
+            held = [f"at rest {self._at_rest}, now {self.holds()}", *links, *map(str, process.net_connections("all"))]
+            raise AssertionError(f"{self.name} holds more than at rest:\n" + "\n".join(held)) from None
 
     def holds(self) -> tuple[int, int]:
         """Its descriptors, but for connections to Redis, which are kept for reuse; and its threads."""
@@ -193,7 +200,7 @@ def always(request: pytest.FixtureRequest) -> Iterator[None]:
         node.wait_ready()
     wait_until(cluster.is_idle, "the nodes to serve nobody", timeout=10)
     for node in cluster.nodes:
-        wait_until(node.is_at_rest, f"{node.name} to hold no more than at rest", timeout=10)
+        node.wait_at_rest()
     if cluster.may_linger:
         assert all(0 < cluster.ttl(key) <= 30 for key in cluster.left_over())
     else:
