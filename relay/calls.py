@@ -44,6 +44,10 @@ class Calls:
         """Clients for `settings.redis_url`; connects at the first command, not here."""
         return cls(settings, connect(settings))
 
+    async def drop_idle(self) -> None:
+        """Closes the connections that nobody uses just now: where one has broken, they are likely to have, too."""
+        await self._clients.drop_idle()
+
     async def aclose(self) -> None:
         await self._clients.aclose()
 

@@ -53,6 +53,15 @@ class Clients(NamedTuple):
     #: Clients that these two use: the sentinels'.
     others: Sequence[Client] = ()
 
+    async def drop_idle(self) -> None:
+        """Closes the connections that nobody uses just now.
+
+        One that Redis has closed is noticed when it is used again; those that are not would stay open until then.
+        """
+        for client in (self.commands, self.blocking):
+            if isinstance(client, Redis):
+                await client.connection_pool.disconnect(inuse_connections=False)
+
     async def aclose(self) -> None:
         for client in (self.commands, self.blocking, *self.others):
             await client.aclose()

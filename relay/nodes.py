@@ -225,6 +225,8 @@ class Node:
                     log.exception("a bug: the inbox was not read")
                 # Redis may come back empty, its clock behind our last ID: begin again.
                 after, missed = "0-0", True
+                with contextlib.suppress(Exception):
+                    await self._store.drop_idle()
                 await asyncio.sleep(0.2)
                 continue
             if missed:

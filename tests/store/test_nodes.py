@@ -3,13 +3,31 @@
 import asyncio
 import time
 
+import psutil
 import pytest
+import redis
 
 from relay.errors import StoreUnavailable
 from relay.settings import Settings
 from relay.store import Store
 from tests.store.conftest import client
 from tests.support.ports import free_port
+
+
+async def test_connections_that_broke_while_nobody_used_them_are_closed(store: Store, redis_url: str) -> None:
+    if not redis_url:
+        pytest.skip("fakeredis has no connections that could break")
+    await asyncio.gather(*(store.check(node="here") for _ in range(4)))
+    open_before = psutil.Process().num_fds()
+    with redis.Redis.from_url(redis_url) as other:
+        for connection in other.client_list():
+            if connection["name"] == "here":
+                other.client_kill_filter(_id=connection["id"])
+    await store.drop_idle()
+    async with asyncio.timeout(20):
+        while psutil.Process().num_fds() > open_before - 4:
+            await asyncio.sleep(0.01)
+    await store.check(node="here")
 
 
 async def test_a_beat_lists_all_with_their_ages(store: Store) -> None:
