@@ -1,11 +1,16 @@
 """Fixtures for all tests.  Those that need a real Redis say so when they are skipped."""
 
 import secrets
+import signal
 from collections.abc import Iterator
 
 import pytest
 
 from tests.support.redis import RedisServer, servers
+
+# A shell has what it runs in its background ignore Ctrl-C, and so would the curls that are to be interrupted.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
