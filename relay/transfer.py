@@ -184,7 +184,7 @@ class Upload(_Side):
                     is_last = outcome in (Outcome.COMPLETE, Outcome.NODE_LOST)
                     unread = (keys.acks, keys.chunks) if is_last else (keys.acks,)
                     await self.work.settle(
-                        replace(self.transfer, uploader=self.work.node.id, downloader=self.peer),
+                        replace(self.transfer, downloader=self.peer),
                         outcome,
                         *unread,
                         position=self._window.acknowledged,
@@ -226,6 +226,7 @@ class Upload(_Side):
             if isinstance(answer, Outcome):
                 return answer
             if not isinstance(answer, Holder):
+                self.transfer = replace(self.transfer, uploader=self.work.node.id)
                 self.work.node.used.add(self.transfer.token)
                 for node in answer:
                     await self.work.node.send_wake(node, self.transfer.keys.transfer)

@@ -135,8 +135,9 @@ class Work:
         except StoreUnavailable:
             left = fields(transfer=transfer.id, outcome=outcome.value)
             log.warning("Redis is away, so a transfer's keys are left to expire", extra=left)
-        # Redis, which has lost it, lets nobody hear that they ended it: then the upload's side accounts for it.
-        if outcome is Outcome.STORE_LOST and not joiner and not isinstance(answer, Final):
+        # Redis, which has lost it, lets nobody hear that they ended it: then the upload's side accounts for it, if
+        # it had the claim.
+        if outcome is Outcome.STORE_LOST and transfer.uploader and not joiner and not isinstance(answer, Final):
             self._account(known, outcome)
 
     def spawn(self, work: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":

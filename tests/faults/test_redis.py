@@ -114,6 +114,8 @@ def test_gone_for_good(faulty_redis: RedisServer, prefix: str) -> None:
                 cluster[0].link.cut()
                 assert download.finish()[0] == 18
                 assert upload.finish()[1].endswith(b"503")
+        wait_until(lambda: "outcome=store_lost bytes=" in cluster.logs(), "a line about the one that ran")
+        assert cluster.logs().count("outcome=store_lost bytes=") == 1, "those that were refused never were"
         assert "Traceback" not in cluster.logs()
 
 
