@@ -8,6 +8,7 @@ after the last entry, so `TOTAL-1` for a whole upload.
 
 import math
 from collections import deque
+from collections.abc import Iterator, Sequence
 
 #: Chunks of one write or read at most: what a side has in memory, and what one round trip to Redis brings.
 BATCH = 4
@@ -39,6 +40,14 @@ def trim_id(position: int) -> str:
 def offset_of(entry_id: bytes) -> int:
     """The byte offset in an entry's ID."""
     return int(entry_id.partition(b"-")[0])
+
+
+def ends(chunks: Sequence[bytes | memoryview], *, end: int) -> Iterator[int]:
+    """The byte offset of each chunk's end, where `end` is that of the last."""
+    offset = end - sum(map(len, chunks))
+    for chunk in chunks:
+        offset += len(chunk)
+        yield offset
 
 
 def follows(*, position: int, end: int, size: int) -> bool:

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from redis.exceptions import ExecAbortError, OutOfMemoryError
 
 from relay.calls import Calls, is_out_of_memory, is_refused_id, ms, result
-from relay.flow import chunk_id, end_id, offset_of, trim_id
+from relay.flow import chunk_id, end_id, ends, offset_of, trim_id
 from relay.keys import TransferKeys
 from relay.states import Outcome
 
@@ -74,10 +74,7 @@ class LocalStream:
         self._acknowledged = asyncio.Event()
 
     async def append(self, chunks: Sequence[bytes | memoryview], *, end: int) -> Ack:
-        start = end - sum(map(len, chunks))
-        for chunk in chunks:
-            start += len(chunk)
-            self._entries.append(Entry(start, chunk))
+        self._entries.extend(map(Entry, ends(chunks, end=end), chunks))
         self._arrived.set()
         return self._ack()
 
@@ -122,11 +119,8 @@ class RedisStream:
         self._patience = calls.settings.transfer_patience
 
     async def append(self, chunks: Sequence[bytes | memoryview], *, end: int) -> Ack | None:
-        entries, start = [], end - sum(map(len, chunks))
-        for chunk in chunks:
-            start += len(chunk)
-            entries.append((chunk_id(start), {"d": chunk}))
-        return await self._write(entries)
+        ids = map(chunk_id, ends(chunks, end=end))
+        return await self._write([(entry_id, {"d": chunk}) for entry_id, chunk in zip(ids, chunks, strict=True)])
 
     async def finish(self, *, total: int) -> Ack | None:
         return await self._write([(end_id(total), {"end": Outcome.COMPLETE.value})])
