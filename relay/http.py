@@ -24,6 +24,7 @@ from relay.headers import SAFE_HEADERS, cors_headers, is_media_type, is_prefetch
 from relay.logs import note
 from relay.names import content_disposition, encode_name, parse_name, parse_token
 from relay.openapi import document
+from relay.protocol import DRAIN_MOST, DRAIN_SECONDS
 from relay.rates import counted_as
 from relay.service import Relay
 from relay.states import Outcome
@@ -35,10 +36,6 @@ log = logging.getLogger("relay.http")
 
 #: What `?wait=` takes; float() would also take `1_0`, `nan`, `１` and blanks.
 _SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{0,9})?")
-#: Bytes of a body that are read and thrown away after an early answer, so that the client gets to read it.
-_DRAIN_MOST = 8 * 1024 * 1024
-#: Seconds that may take.
-_DRAIN_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,10 +173,10 @@ async def _answer_early(exchange: Exchange, answer: Response) -> None:
     await replace(exchange, send=send).answer(answer)
     read = 0
     with contextlib.suppress(ClientGone, TimeoutError):
-        async with asyncio.timeout(_DRAIN_SECONDS):
+        async with asyncio.timeout(DRAIN_SECONDS):
             async for piece in _body(exchange.receive):
                 read += len(piece)
-                if read > _DRAIN_MOST:
+                if read > DRAIN_MOST:
                     break
     await exchange.send({"type": "http.response.body", "body": b"", "more_body": False})
 
@@ -322,6 +319,7 @@ class ResponseSink:
         self.begun = False
         self._empty = False
         self._exchange = exchange
+        self._client = exchange.client  # once: it looks through the headers, and chunks are many
         self._name = name
 
     def check(self, transfer: Transfer) -> None:
@@ -340,7 +338,7 @@ class ResponseSink:
 
     async def finish(self, data: bytes | memoryview) -> None:
         """Completes the response, and finds out whether the client took all of it."""
-        client, patience = self._exchange.client, self._exchange.relay.settings.stall
+        client, patience = self._client, self._exchange.relay.settings.stall
         with Delivery(client) as delivery:
             if client.behind_proxy and not self._empty:  # its reset, which may come at the end, then loses nothing
                 await self.write(data[:-1])
@@ -356,14 +354,14 @@ class ResponseSink:
                 raise ClientGone
 
     def progress(self) -> int:
-        return self._exchange.client.progress()
+        return self._client.progress()
 
     async def _send(self, message: Message) -> None:
         # uvicorn's send() returns as if all were well when the client has gone (ASGI 2.3).
-        if self._exchange.client.is_lost:
+        if self._client.is_lost:
             raise ClientGone
         await self._exchange.send(message)
-        if self._exchange.client.is_lost:
+        if self._client.is_lost:
             raise ClientGone
 
 

@@ -25,9 +25,9 @@ _BODY_HEADERS = {b"content-length", b"transfer-encoding"}
 _HEAD_MOST = 64 * 1024
 #: Bytes read and thrown away after an answer that came before its request's end, so that the client gets to
 #: read it: closing with bytes unread makes the client's kernel throw the answer away.
-_DRAIN_MOST = 8 * 1024 * 1024
-#: Seconds that may take after a refusal.
-_DRAIN_SECONDS = 5.0
+DRAIN_MOST = 8 * 1024 * 1024
+#: Seconds that may take.
+DRAIN_SECONDS = 5.0
 #: Requests that may be sent before the first of them is answered.
 _PIPELINE_MOST = 16
 
@@ -71,7 +71,7 @@ class Protocol(HttpToolsProtocol):
         self._unset_keepalive_if_required()
         self._useless += len(data)
         if self._refused:
-            if self._useless > _DRAIN_MOST:
+            if self._useless > DRAIN_MOST:
                 self.transport.abort()
             return
         try:
@@ -83,7 +83,7 @@ class Protocol(HttpToolsProtocol):
             self._refuse(cause if isinstance(cause, Problem) else Problem(Error.NOT_HTTP))
             return
         if self._in_body and self.cycle.response_complete:
-            if self._useless > _DRAIN_MOST:
+            if self._useless > DRAIN_MOST:
                 self.transport.close()
         elif self._useless > _HEAD_MOST:
             self._refuse(Problem(Error.HEADER_TOO_LARGE, most=_HEAD_MOST))
@@ -174,7 +174,7 @@ class Protocol(HttpToolsProtocol):
         self._refused = True
         if self.transport.can_write_eof():
             self.transport.write_eof()
-        self._arm(_DRAIN_SECONDS, self.transport.abort)
+        self._arm(DRAIN_SECONDS, self.transport.abort)
 
     def _arm(self, seconds: float, callback: Callable[[], None]) -> None:
         self._disarm()

@@ -163,7 +163,7 @@ class Upload(_Side):
                 outcome = (
                     await self._claim(length=length, media_type=media_type)
                     or await self._wait(listener)
-                    or await self._send(listener, length)
+                    or await self._send(listener)
                 )
             except ClientGone:
                 outcome = Outcome.UPLOADER_GONE
@@ -281,10 +281,10 @@ class Upload(_Side):
             with contextlib.suppress(StoreUnavailable):  # without our word, who asked believes that it lives
                 await self.store.vouch(self.transfer)
 
-    async def _send(self, listener: Listener, length: int | None) -> Outcome:
+    async def _send(self, listener: Listener) -> Outcome:
         self._stream = stream = self.work.stream(self.transfer, self.peer)
         with self._held(self.work.node.uploads[State.STREAMING]), self.work.metrics.transfer_seconds.time():
-            return await first(self._receive(length), self._write(stream), self._keep(listener))
+            return await first(self._receive(), self._write(stream), self._keep(listener))
 
     async def _touch(self) -> Touched:
         touched = await self.store.touch(self.transfer, written=self._stream.written if self._stream else "")
@@ -297,7 +297,7 @@ class Upload(_Side):
     def _client_progress(self) -> int:
         return self._received
 
-    async def _receive(self, length: int | None) -> Outcome | None:
+    async def _receive(self) -> Outcome | None:
         """Body → buffer, as fast as the buffer empties."""
         self._owes_since = _now()
         async for piece in self._body:
@@ -313,7 +313,7 @@ class Upload(_Side):
                 await self._taken.wait()
             self._owes_since = _now()
         self._owes_since = None
-        if length is not None and self._received != length:
+        if self._length is not None and self._received != self._length:
             raise ClientGone  # whatever the server says, this is not all of it
         self._whole = True
         self._arrived.set()
