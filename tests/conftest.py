@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.redis import RedisServer, servers
+from tests.support.redis import RedisServer, newest, servers
 
 # A shell has what it runs in its background ignore Ctrl-C, and so would the curls that are to be interrupted.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -16,10 +16,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 @pytest.fixture(scope="session")
 def redis_server() -> Iterator[RedisServer]:
     """A real Redis, the newest on this machine, for the whole session."""
-    found = servers()
-    if not found:
-        pytest.skip("no redis-server on PATH: what needs a real Redis was not tested")
-    server = RedisServer(found[max(found)])
+    server = RedisServer(newest("what needs a real Redis was not tested"))
     yield server
     server.stop()
 

@@ -13,7 +13,7 @@ import pytest
 from tests.faults.transfers import Watched
 from tests.support.cluster import Cluster, Curl, NodeProcess, curl
 from tests.support.proxy import Proxy
-from tests.support.redis import RedisServer, servers
+from tests.support.redis import RedisServer, newest
 from tests.support.wait import wait_until
 
 #: Low, so that tests are short, but not so low that a busy machine crosses them by itself.
@@ -108,10 +108,7 @@ class Faulty(Cluster):
 @pytest.fixture(scope="session")
 def faulty_redis() -> Iterator[RedisServer]:
     """A Redis that these tests may stop, fill and roll back."""
-    found = servers()
-    if not found:
-        pytest.skip("no redis-server on PATH: failures of Redis were not tested")
-    server = RedisServer(found[max(found)])
+    server = RedisServer(newest("failures of Redis were not tested"))
     yield server
     server.stop()
 

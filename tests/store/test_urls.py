@@ -21,7 +21,7 @@ from relay.store import Final, Store
 from relay.streams import Entry
 from tests.support.certificate import make_certificate
 from tests.support.ports import free_port
-from tests.support.redis import RedisServer, servers
+from tests.support.redis import RedisServer, newest, servers
 from tests.support.wait import wait_until
 
 README = Path(__file__).parents[2] / "README.md"
@@ -40,10 +40,7 @@ def acl_user(prefix: str, *, cluster: bool = False) -> list[str]:
 
 @pytest.fixture
 def program() -> Path:
-    found = servers()
-    if not found:
-        pytest.skip("no redis-server on PATH: the forms of RELAY_REDIS_URL were not tested")
-    return found[max(found)]
+    return newest("the forms of RELAY_REDIS_URL were not tested")
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import time
 from importlib.util import find_spec
 from pathlib import Path
 
+import pytest
 import redis
 
 from tests.support.ports import free_port
@@ -27,6 +28,14 @@ def servers() -> dict[tuple[int, ...], Path]:
                 if match := re.search(r"v=(\d+)\.(\d+)\.(\d+)", said):
                     found[tuple(int(part) for part in match.groups())] = folder / name
     return found
+
+
+def newest(untested: str) -> Path:
+    """The newest Redis on this machine.  Skips the test where there is none, saying what was not tested."""
+    found = servers()
+    if not found:
+        pytest.skip(f"no redis-server on PATH: {untested}")
+    return found[max(found)]
 
 
 class RedisServer:
