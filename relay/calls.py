@@ -18,6 +18,7 @@ from relay.errors import Error, StoreUnavailable
 from relay.keys import Keys
 from relay.metrics import Metrics
 from relay.settings import Settings
+from relay.wire import Wires
 
 log = logging.getLogger("relay.store")
 
@@ -34,6 +35,7 @@ class Calls:
         self._clients = clients
         self.commands = clients.commands
         self.blocking = clients.blocking
+        self.wires = Wires(clients.blocking)
         self._turns = asyncio.Semaphore(settings.redis_connections)
         #: When Redis last answered anybody, in the event loop's seconds.
         self._answered = float("-inf")
@@ -46,9 +48,11 @@ class Calls:
 
     async def drop_idle(self) -> None:
         """Closes the connections that nobody uses just now: where one has broken, they are likely to have, too."""
+        self.wires.close_idle()
         await self._clients.drop_idle()
 
     async def aclose(self) -> None:
+        self.wires.close_idle()
         await self._clients.aclose()
 
     async def run(
@@ -151,7 +155,7 @@ def text(fields: Mapping[bytes, bytes]) -> dict[str, str]:
 
 
 def result(value: Any) -> Any:
-    """A pipeline's result, raised if it is an error."""
+    """A command's reply, raised if it is an error."""
     if isinstance(value, Exception):
         raise value
     return value

@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from relay.calls import ms, text
+from relay.flow import offset_of
 from relay.overview import NodeReport, Overview, Progress, TokenLife, by_urgency
 from relay.store import Store, Transfer
-from relay.streams import ack_of
 
 _TOKENS_TTL = 3600.0
 #: Tokens that one beat of one node asks about, and for how many seconds no other node is asked about them.
@@ -102,7 +102,7 @@ class Census:
                 uploader=transfer.uploader,
                 downloader=transfer.downloader,
                 length=transfer.length,
-                delivered=ack_of(ack[0]).position if ack else 0,
+                delivered=offset_of(ack[0][0]) if ack else 0,
                 rate=reported.get(transfer.id, 0.0),
                 seconds=max(0, round(now - (transfer.joined or transfer.created))),
             )

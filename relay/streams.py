@@ -12,11 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from redis.exceptions import ExecAbortError, OutOfMemoryError
-
 from relay.calls import Calls, is_out_of_memory, is_refused_id, ms, result
 from relay.flow import chunk_id, end_id, ends, offset_of, trim_id
 from relay.keys import TransferKeys
+from relay.resp import Bytes, Command
 from relay.states import Outcome
 
 
@@ -25,7 +24,7 @@ class Entry:
     """One stream entry: a chunk ending at byte offset `end`, or, with `outcome`, the end of the stream."""
 
     end: int
-    data: bytes | memoryview = b""
+    data: Bytes = b""
     outcome: Outcome | None = None
 
 
@@ -44,7 +43,7 @@ class Stream(Protocol):
     #: The ID of the last entry that Redis is known to have of it.
     written: str
 
-    async def append(self, chunks: Sequence[bytes | memoryview], *, end: int) -> Ack | None:
+    async def append(self, chunks: Sequence[Bytes], *, end: int) -> Ack | None:
         """Writes chunks, the last of which ends at byte offset `end`, and looks at the downloader's progress.
 
         None: the stream is gone, so the transfer is over.
@@ -73,7 +72,7 @@ class LocalStream:
         self._arrived = asyncio.Event()
         self._acknowledged = asyncio.Event()
 
-    async def append(self, chunks: Sequence[bytes | memoryview], *, end: int) -> Ack:
+    async def append(self, chunks: Sequence[Bytes], *, end: int) -> Ack:
         self._entries.extend(map(Entry, ends(chunks, end=end), chunks))
         self._arrived.set()
         return self._ack()
@@ -118,77 +117,82 @@ class RedisStream:
         self._keys = keys
         self._patience = calls.settings.transfer_patience
 
-    async def append(self, chunks: Sequence[bytes | memoryview], *, end: int) -> Ack | None:
-        ids = map(chunk_id, ends(chunks, end=end))
-        return await self._write([(entry_id, {"d": chunk}) for entry_id, chunk in zip(ids, chunks, strict=True)])
+    async def append(self, chunks: Sequence[Bytes], *, end: int) -> Ack | None:
+        offsets = ends(chunks, end=end)
+        return await self._write([("d", chunk, chunk_id(at)) for at, chunk in zip(offsets, chunks, strict=True)])
 
     async def finish(self, *, total: int) -> Ack | None:
-        return await self._write([(end_id(total), {"end": Outcome.COMPLETE.value})])
+        return await self._write([("end", Outcome.COMPLETE.value, end_id(total))])
 
-    async def _write(self, entries: Sequence[tuple[str, dict[Any, Any]]]) -> Ack | None:
-        async def write() -> list[Any]:
-            # All or nothing: of several chunks a later one must not get in where an earlier one did not, for want
-            # of memory.  A repeat would then take the gap for what it had written before.
-            pipe = self._calls.commands.pipeline(transaction=len(entries) > 1)
-            for entry_id, fields in entries:
-                pipe.xadd(self._keys.chunks, fields, id=entry_id, nomkstream=True)
-            pipe.xrevrange(self._keys.acks, count=1)
-            try:
-                *written, acks = await pipe.execute(raise_on_error=False)
-            except ExecAbortError as error:
-                raise OutOfMemoryError(str(error)) from error  # nothing else keeps these from being carried out
+    async def _write(self, entries: Sequence[tuple[str, str | Bytes, str]]) -> Ack | None:
+        """Appends entries, each a field, its value and the entry's ID."""
+        adds: list[Command] = [
+            ("XADD", self._keys.chunks, "NOMKSTREAM", entry_id, field, value) for field, value, entry_id in entries
+        ]
+        # All or nothing: of several chunks a later one must not get in where an earlier one did not, for want of
+        # memory.  A repeat would then take the gap for what it had written before.
+        if len(adds) > 1:
+            adds = [("MULTI",), *adds, ("EXEC",)]
+        look = ("XREVRANGE", self._keys.acks, "+", "-", "COUNT", 1)
+
+        async def write() -> tuple[list[Any], Any]:
+            *replies, acks = await self._calls.wires.call(self._keys.chunks, [*adds, look])
+            if len(adds) > 1:
+                *queued, done = replies
+                replies = done if isinstance(done, list) else [*queued, done]
             # An entry that is there already is a repeat of a write whose reply was lost; or an end marker stands
             # behind it, and then the acks say so too.
-            return [*(result(entry) for entry in written if not is_refused_id(entry)), result(acks)]
+            return [result(reply) for reply in replies if not is_refused_id(reply)], result(acks)
 
-        *written, acks = await self._calls.call(write, patience=self._patience)
-        self.written = entries[-1][0]
-        return None if None in written or not acks else ack_of(acks[0])
+        written, acks = await self._calls.repeat(write, patience=self._patience)
+        self.written = entries[-1][2]
+        return None if None in written or not acks else _ack(acks[0])
 
     async def acks(self, *, after: str, timeout: float) -> Ack | None:
+        wait = ("XREAD", "BLOCK", ms(timeout), "STREAMS", self._keys.acks, after)
+
         async def read() -> Any:
-            return await self._calls.blocking.xread({self._keys.acks: after}, block=ms(timeout))
+            return result((await self._calls.wires.call(self._keys.acks, [wait]))[0])
 
         reply = await self._calls.repeat(read, patience=self._patience, blocks=timeout)
-        return ack_of(reply[0][1][-1]) if reply else None
+        return _ack(reply[0][1][-1]) if reply else None
 
     async def read(self, *, position: int, acknowledge: bool, count: int, timeout: float) -> list[Entry]:
         """What is acknowledged is trimmed away, in the same round trip."""
+        at = chunk_id(position)
+        acknowledging: list[Command] = [
+            ("XTRIM", self._keys.chunks, "MINID", "=", trim_id(position)),
+            ("XADD", self._keys.acks, "NOMKSTREAM", "MAXLEN", "=", 1, at, "to", position),
+        ]
+        wait = ("XREAD", "COUNT", count, "BLOCK", ms(timeout), "STREAMS", self._keys.chunks, at)
+        commands = [*(acknowledging if acknowledge else ()), wait]
 
-        async def read() -> list[Any]:
-            pipe = self._calls.blocking.pipeline(transaction=False)
-            if acknowledge:
-                pipe.xtrim(self._keys.chunks, minid=trim_id(position), approximate=False)
-                pipe.xadd(
-                    self._keys.acks,
-                    {"to": position},
-                    id=chunk_id(position),
-                    maxlen=1,
-                    approximate=False,
-                    nomkstream=True,
-                )
-            pipe.xread({self._keys.chunks: chunk_id(position)}, count=count, block=ms(timeout))
-            *acknowledged, entries = await pipe.execute(raise_on_error=False)
+        async def read() -> Any:
+            *acknowledged, entries = await self._calls.wires.call(self._keys.chunks, commands)
             for done in acknowledged:
                 # A repeat, or an end marker stands there: the next entry, or touch(), will tell.  Without memory
                 # for it, it is said again with the next read: what is in Redis must be read to make room.
                 if not is_refused_id(done) and not is_out_of_memory(done):
                     result(done)
-            return list(result(entries) or [])
+            return result(entries)
 
         reply = await self._calls.repeat(read, patience=self._patience, blocks=timeout)
         return [_entry(entry) for entry in reply[0][1]] if reply else []
 
 
-def _entry(raw: tuple[bytes, dict[bytes, bytes]]) -> Entry:
-    entry_id, fields = raw
-    if (outcome := fields.get(b"end")) is not None:
-        return Entry(offset_of(entry_id), outcome=Outcome(outcome.decode()))
-    return Entry(offset_of(entry_id), fields[b"d"])
+#: An entry as Redis has it: its ID, and a list of fields, each followed by its value.
+Raw = tuple[bytes, list[Any]]
 
 
-def ack_of(raw: tuple[bytes, dict[bytes, bytes]]) -> Ack:
+def _entry(raw: Raw) -> Entry:
+    entry_id, (field, value) = raw
+    if field == b"end":
+        return Entry(offset_of(entry_id), outcome=Outcome(value.decode()))
+    return Entry(offset_of(entry_id), value)
+
+
+def _ack(raw: Raw) -> Ack:
     """From an entry of the acks."""
-    entry_id, fields = raw
-    outcome = fields.get(b"end")
-    return Ack(entry_id.decode(), offset_of(entry_id), Outcome(outcome.decode()) if outcome is not None else None)
+    entry_id, (field, value) = raw
+    outcome = Outcome(value.decode()) if field == b"end" else None
+    return Ack(entry_id.decode(), offset_of(entry_id), outcome)
