@@ -7,11 +7,11 @@ answers one that never learns anything: all still works, but departures are seen
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Protocol
 
 from starlette.types import Scope
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from relay.flow import Buffer
 from relay.tcp import Hangups, acknowledged, unacknowledged
 
 #: Where a scope's extensions have the `Connection`.
@@ -23,10 +23,21 @@ _PROXY_HEADERS = {b"via", b"forwarded", b"x-forwarded-for"}
 _AHEAD_MOST = 16 * 1024 * 1024
 
 
+class Served(Protocol):
+    """The server's side of a connection, as `protocol.Protocol` is."""
+
+    transport: Any
+    flow: Any
+    cycle: Any
+
+    def pour(self, buffer: Buffer, size: int, arrived: Callable[[], None]) -> None: ...
+    def pour_no_more(self) -> None: ...
+
+
 class Connection:
     """One client's connection."""
 
-    def __init__(self, protocol: HttpToolsProtocol | None = None, hangups: Hangups | None = None) -> None:
+    def __init__(self, protocol: "Served | None" = None, hangups: Hangups | None = None) -> None:
         self.is_lost = False
         self.error: Exception | None = None
         #: Whether what we talk to passes on what somebody else says, and so cannot answer for them.
@@ -131,6 +142,27 @@ class Connection:
     def _untaken(self) -> int:
         """Bytes of the body that have been read and not been taken."""
         return len(self._protocol.cycle.body) if self._protocol is not None and self._protocol.cycle is not None else 0
+
+    @contextlib.contextmanager
+    def pouring(self, buffer: Buffer, size: int, arrived: Callable[[], None]) -> Iterator[bool]:
+        """Within it, the rest of the request's body, `size` bytes, goes straight into the buffer; False: it cannot.
+
+        Calls `arrived` when some bytes have come, and when the connection is lost.  A buffer that is full pauses it,
+        until `pour_on`.
+        """
+        if self._protocol is None or self.is_lost:
+            yield False
+            return
+        self._protocol.pour(buffer, size, arrived)
+        try:
+            yield True
+        finally:
+            self._protocol.pour_no_more()
+
+    def pour_on(self) -> None:
+        """Says that the buffer has room again."""
+        if self._protocol is not None and not self.is_lost:
+            self._protocol.flow.resume_reading()
 
     def progress(self) -> int:
         """Bytes the client's machine has acknowledged since it connected; 0 where that cannot be asked."""

@@ -9,7 +9,9 @@ after the last entry, so `TOTAL-1` for a whole upload.
 import math
 from collections import deque
 from collections.abc import Iterator, Sequence
+from typing import ClassVar
 
+Bytes = bytes | memoryview
 #: Chunks of one write or read at most: what a side has in memory, and what one round trip to Redis brings.
 BATCH = 4
 #: Bytes of one stream entry at most.  An entry of exactly 262,144 bytes takes 25 % more of Redis's memory
@@ -18,6 +20,10 @@ CHUNK = 256 * 1024 - 512
 #: Bytes for which an entry counts beside its data.  One of a single byte takes 19 to 22 of Redis's memory, one of
 #: 256 takes 308 (measured like the above).
 _ENTRY = 64
+#: Bytes that are copied rather than to keep for them the block that they were received into; and bytes of room in a
+#: block which are too few for another read.
+_SMALL, _ROOM_LEAST = 16 * 1024, 64 * 1024
+_SPARE_MOST = 4
 #: Seconds over which a meter smooths.
 _SMOOTHING = 5.0
 
@@ -42,7 +48,7 @@ def offset_of(entry_id: bytes) -> int:
     return int(entry_id.partition(b"-")[0])
 
 
-def ends(chunks: Sequence[bytes | memoryview], *, end: int) -> Iterator[int]:
+def ends(chunks: Sequence[Bytes], *, end: int) -> Iterator[int]:
     """The byte offset of each chunk's end, where `end` is that of the last."""
     offset = end - sum(map(len, chunks))
     for chunk in chunks:
@@ -103,15 +109,24 @@ class Meter:
 
 
 class Buffer:
-    """Bytes that have arrived and not been written yet, first in, first out, without copying what fits.
+    """Bytes that have arrived and not been written yet, first in, first out, without copying what is large.
 
-    `full` says when the producer should pause: when there is enough for the next write.
+    They are added in pieces, or received into `room`, of which `fill` then has to be told.  `full` says when the
+    producer should pause: when there is enough for the next write.
     """
 
+    #: Blocks to receive into that nobody uses just now: many streams that trickle need one at a time.
+    _spare: ClassVar[list[bytearray]] = []
+
     def __init__(self, chunk: int = CHUNK) -> None:
+        #: Bytes that have ever arrived.
+        self.total = 0
         self._chunk = chunk
-        self._pieces: deque[bytes | memoryview] = deque()
+        self._pieces: deque[Bytes] = deque()
         self._size = 0
+        #: What is received into, and from where to where that is filled with what is not among the pieces yet.
+        self._block = bytearray()
+        self._start = self._end = 0
 
     def __len__(self) -> int:
         return self._size
@@ -120,14 +135,36 @@ class Buffer:
     def full(self) -> bool:
         return self._size >= BATCH * self._chunk
 
+    @property
+    def has_pieces(self) -> bool:
+        """Whether there is more than what has been received into a block that still has room."""
+        return bool(self._pieces)
+
     def add(self, piece: bytes) -> None:
         if piece:
+            self._cut()
             self._pieces.append(piece)
-            self._size += len(piece)
+            self._grow(len(piece))
 
-    def take(self) -> bytes | memoryview:
+    def room(self, most: int) -> memoryview:
+        """Where to receive the next bytes, of which there may be `most`; at least one fits."""
+        if not self._block:
+            is_spare = self._spare and len(self._spare[-1]) == self._chunk
+            self._block = self._spare.pop() if is_spare else bytearray(self._chunk)
+        return memoryview(self._block)[self._end : self._end + most]
+
+    def fill(self, size: int) -> None:
+        """Takes note that so many bytes were received into the room."""
+        self._end += size
+        self._grow(size)
+        if self._end == len(self._block):
+            self._cut()
+
+    def take(self) -> Bytes:
         """The next bytes, at most one chunk; what came in one piece leaves in one piece, uncopied."""
-        taken: list[bytes | memoryview] = []
+        if not self._pieces:
+            self._cut()
+        taken: list[Bytes] = []
         room = self._chunk
         while self._pieces and room:
             piece = self._pieces.popleft()
@@ -143,3 +180,24 @@ class Buffer:
         data = taken[0] if len(taken) == 1 else b"".join(taken)
         self._size -= len(data)
         return data
+
+    def _grow(self, size: int) -> None:
+        self._size += size
+        self.total += size
+
+    def _cut(self) -> None:
+        """Makes a piece of what has been received into the block."""
+        if self._end > self._start:
+            piece = memoryview(self._block)[self._start : self._end]
+            if self._end <= _SMALL:
+                self._pieces.append(bytes(piece))
+                if len(self._spare) < _SPARE_MOST:
+                    self._spare.append(self._block)
+                self._block = bytearray()
+            else:
+                self._pieces.append(piece)
+            self._start = self._end
+        if len(self._block) - self._end < _ROOM_LEAST:
+            self._block = bytearray()
+        if not self._block:
+            self._start = self._end = 0

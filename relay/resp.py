@@ -20,7 +20,8 @@ from redis.exceptions import (
     TryAgainError,
 )
 
-Bytes = bytes | memoryview
+from relay.flow import Bytes
+
 #: A command's name and its arguments.
 Command = Sequence[str | int | Bytes]
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from relay.calls import Calls, is_out_of_memory, is_refused_id, ms, result
-from relay.flow import chunk_id, end_id, ends, offset_of, trim_id
+from relay.flow import Bytes, chunk_id, end_id, ends, offset_of, trim_id
 from relay.keys import TransferKeys
-from relay.resp import Bytes, Command
+from relay.resp import Command
 from relay.states import Outcome
 
 

@@ -138,7 +138,6 @@ class Upload(_Side):
         self._buffer = Buffer(work.settings.chunk)
         self._arrived = asyncio.Event()
         self._taken = asyncio.Event()
-        self._received = 0
         self._whole = False
         self._window = Window(work.settings.window)
         #: There from when a downloader has joined.
@@ -295,29 +294,49 @@ class Upload(_Side):
         return not self._whole  # once all of it is with us, the transfer can complete without the uploader
 
     def _client_progress(self) -> int:
-        return self._received
+        return self._buffer.total
 
     async def _receive(self) -> Outcome | None:
         """Body → buffer, as fast as the buffer empties."""
         self._owes_since = _now()
         async for piece in self._body:
             self._owes_since = None
-            self._received += len(piece)
-            self.work.node.received += len(piece)
-            if 0 < self._most < self._received:
-                return Outcome.TOO_LARGE
             self._buffer.add(piece)
+            if 0 < self._most < self._buffer.total:
+                return Outcome.TOO_LARGE
             self._arrived.set()
-            while self._buffer.full:
-                self._taken.clear()
-                await self._taken.wait()
+            await self._until_taken()
+            if self._length is not None and self._buffer.total < self._length and await self._pour():
+                break
             self._owes_since = _now()
         self._owes_since = None
-        if self._length is not None and self._received != self._length:
+        if self._length is not None and self._buffer.total != self._length:
             raise ClientGone  # whatever the server says, this is not all of it
         self._whole = True
         self._arrived.set()
         return None
+
+    async def _pour(self) -> bool:
+        """The rest of a body of known length, straight from its socket; False where that cannot be."""
+        left, over = (self._length or 0) - self._buffer.total, asyncio.Event()
+
+        def arrived() -> None:
+            self._owes_since = None if self._buffer.full else _now()
+            self._arrived.set()
+            if self._buffer.total == self._length or self.client.is_lost:
+                over.set()
+
+        with self.client.pouring(self._buffer, left, arrived) as can_pour:
+            if can_pour:
+                self._owes_since = _now()
+                await over.wait()
+        return can_pour
+
+    async def _until_taken(self) -> None:
+        """Waits until the buffer has room."""
+        while self._buffer.full:
+            self._taken.clear()
+            await self._taken.wait()
 
     async def _write(self, stream: Stream) -> Outcome:
         """Buffer → stream, within the window; then the end, and its acknowledgement."""
@@ -342,10 +361,16 @@ class Upload(_Side):
     def _take(self) -> list[bytes | memoryview]:
         """What is to be written next: at least one chunk, and as many as there are and the window has room for."""
         chunks: list[bytes | memoryview] = []
-        while self._buffer and len(chunks) < BATCH and (self._window.is_open or not chunks):
+        while (
+            (self._buffer.has_pieces or (self._buffer and not chunks)) and len(chunks) < BATCH and self._window.is_open
+        ):
             chunks.append(self._buffer.take())
             self._window.write(len(chunks[-1]))
+        self.work.node.received += sum(map(len, chunks))
         self._taken.set()
+        if self._owes_since is None and not self._whole and not self._buffer.full:
+            self._owes_since = _now()
+            self.client.pour_on()
         return chunks
 
     async def _acknowledged(self, stream: Stream) -> Outcome | None:
