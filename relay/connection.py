@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from starlette.types import Scope
 
-from relay.flow import Buffer
+from relay.flow import Buffer, Bytes
 from relay.tcp import Hangups, acknowledged, unacknowledged
 
 #: Where a scope's extensions have the `Connection`.
@@ -32,6 +32,7 @@ class Served(Protocol):
 
     def pour(self, buffer: Buffer, size: int, arrived: Callable[[], None]) -> None: ...
     def pour_no_more(self) -> None: ...
+    async def write_body(self, data: Bytes) -> None: ...
 
 
 class Connection:
@@ -163,6 +164,13 @@ class Connection:
         """Says that the buffer has room again."""
         if self._protocol is not None and not self.is_lost:
             self._protocol.flow.resume_reading()
+
+    async def write(self, data: Bytes) -> bool:
+        """Hands over some of the body of a response that has begun; False: it has to go by the server's `send`."""
+        if self._protocol is None or not data:
+            return False
+        await self._protocol.write_body(data)
+        return True
 
     def progress(self) -> int:
         """Bytes the client's machine has acknowledged since it connected; 0 where that cannot be asked."""

@@ -334,7 +334,8 @@ class ResponseSink:
         self.begun = True
 
     async def write(self, data: bytes | memoryview) -> None:
-        await self._send({"type": "http.response.body", "body": data, "more_body": True})
+        if self._client.is_lost or not await self._client.write(data):
+            await self._send({"type": "http.response.body", "body": data, "more_body": True})
 
     async def finish(self, data: bytes | memoryview) -> None:
         """Completes the response, and finds out whether the client took all of it."""

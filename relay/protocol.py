@@ -11,7 +11,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from relay.connection import EXTENSION, Connection
 from relay.errors import Error, Problem
-from relay.flow import Buffer
+from relay.flow import Buffer, Bytes
 from relay.headers import SAFE_HEADERS
 from relay.settings import Settings
 from relay.tcp import Hangups, probe_when_silent
@@ -180,6 +180,19 @@ class Protocol(HttpToolsProtocol):
         if not pouring.left:
             self.body_is_complete()
         return rest
+
+    async def write_body(self, data: Bytes) -> None:
+        """Writes some of the response's body, as the server's `send` does, but without copying it; not its end."""
+        if self.flow.write_paused:
+            await self.flow.drain()
+        answered = next((cycle for cycle in self._cycles if not cycle.response_complete), self.cycle)
+        if self.transport.is_closing():
+            return
+        if answered.chunked_encoding:
+            self.transport.writelines((b"%x\r\n" % len(data), data, b"\r\n"))
+        else:
+            answered.expected_content_length -= len(data)
+            self.transport.write(data)
 
     # -- the end of one request, and the wait for the next --------------------------------------------------
 

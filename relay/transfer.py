@@ -135,7 +135,7 @@ class Upload(_Side):
         super().__init__(work, transfer, client)
         self._body = body
         self._length: int | None = None
-        self._buffer = Buffer(work.settings.chunk)
+        self._buffer = Buffer(work.settings.chunk, work.blocks)
         self._arrived = asyncio.Event()
         self._taken = asyncio.Event()
         self._whole = False

@@ -10,26 +10,29 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any, Self, cast
 
-from redis.asyncio import RedisCluster
+from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import OutOfMemoryError, ResponseError
 
 from relay.clients import PASSING, Client
-from relay.flow import BATCH, CHUNK
+from relay.flow import BATCH, CHUNK, Blocks
 from relay.resp import Command, IncompleteError, MovedElsewhereError, pack, parse
 
 #: Bytes of the block for replies: at first, and where they are more than that, so that a whole read's fit.
 _BLOCK_FIRST, _BLOCK = 8 * 1024, BATCH * (CHUNK + 64) + 8 * 1024
+#: Bytes that come after a string, at least where it is a chunk of several.
+_AFTER = 64
 _CLOSED = "Redis has closed the connection"
 
 
 class _Replies(asyncio.BufferedProtocol):
     """Puts replies together."""
 
-    def __init__(self) -> None:
+    def __init__(self, blocks: Blocks) -> None:
         self.is_lost = False
-        self._block = bytearray()
+        self._blocks = blocks
+        self._block = memoryview(b"")
         self._filled = self._parsed = self._need = 0
         self._replies: list[Any] = []
         self._count = 0
@@ -41,18 +44,23 @@ class _Replies(asyncio.BufferedProtocol):
         if self.is_lost:
             raise RedisConnectionError(_CLOSED)
         self._replies, self._count = [], count
-        self._block = bytearray()  # who has a slice of the last one may keep it
+        self._block = memoryview(b"")  # who has a slice of the last one may keep it
         self._filled = self._parsed = self._need = 0
         self._all = asyncio.get_running_loop().create_future()
         return self._all
 
     def get_buffer(self, sizehint: int) -> memoryview:
         if len(self._block) < max(self._need, self._filled + 1):
-            is_large = self._were_large or self._need > _BLOCK_FIRST
-            block = bytearray(max(self._need + 64, _BLOCK if is_large else _BLOCK_FIRST))
-            block[: self._filled] = memoryview(self._block)[: self._filled]
+            block = self._larger()
+            block[: self._filled] = self._block[: self._filled]
             self._block = block
-        return memoryview(self._block)[self._filled :]
+        return self._block[self._filled :]
+
+    def _larger(self) -> memoryview:
+        if self._need + _AFTER > _BLOCK:
+            return memoryview(bytearray(self._need + _AFTER))
+        is_large = self._were_large or self._need > _BLOCK_FIRST
+        return self._blocks.get() if is_large else memoryview(bytearray(_BLOCK_FIRST))
 
     def buffer_updated(self, nbytes: int) -> None:
         self._filled += nbytes
@@ -63,7 +71,7 @@ class _Replies(asyncio.BufferedProtocol):
             return
         try:
             while len(self._replies) < self._count:
-                reply, self._parsed = parse(self._block, self._parsed, self._filled)
+                reply, self._parsed = parse(cast(bytearray, self._block.obj), self._parsed, self._filled)
                 self._replies.append(reply)
         except IncompleteError as error:
             self._need = error.need
@@ -80,11 +88,11 @@ class _Replies(asyncio.BufferedProtocol):
 class Wire:
     """One connection; for one at a time."""
 
-    def __init__(self, connection: AbstractConnection) -> None:
+    def __init__(self, connection: AbstractConnection, blocks: Blocks) -> None:
         self._connection = connection
         #: Those to fakeredis, in tests, have no socket.
         self._transport: asyncio.Transport | None = getattr(connection._writer, "transport", None)
-        self._replies = _Replies()
+        self._replies = _Replies(blocks)
         if self._transport is not None:
             # Kept, or it would complain when it is collected; redis-py shall think that it has none.
             self._writer = connection._writer
@@ -94,10 +102,10 @@ class Wire:
             self._transport.resume_reading()
 
     @classmethod
-    async def connect(cls, connection: AbstractConnection) -> Self:
+    async def connect(cls, connection: AbstractConnection, blocks: Blocks) -> Self:
         """Raises what redis-py does."""
         await connection.connect()  # type: ignore[no-untyped-call]
-        return cls(connection)
+        return cls(connection, blocks)
 
     @property
     def is_lost(self) -> bool:
@@ -132,6 +140,8 @@ class Wires:
 
     def __init__(self, client: Client) -> None:
         self._client = client
+        self._is_cluster = isinstance(client, RedisCluster)  # once: it is slow to ask, these classes are protocols
+        self._blocks = Blocks(_BLOCK)
         #: Those that nobody uses just now, by the Redis they are to.
         self._idle: defaultdict[str, list[Wire]] = defaultdict(list)
 
@@ -142,7 +152,7 @@ class Wires:
         """
         try:
             place, make = await self._place(key)
-            wire = self._idle_at(place) or await Wire.connect(make())
+            wire = self._idle_at(place) or await Wire.connect(make(), self._blocks)
             try:
                 replies = await wire.call(commands)
             except BaseException:
@@ -177,14 +187,15 @@ class Wires:
 
     async def _place(self, key: str) -> tuple[str, Callable[[], AbstractConnection]]:
         """Where the key is, and what makes a connection to there."""
-        if isinstance(self._client, RedisCluster):
-            await self._client.initialize()
-            node = cast(Any, self._client.get_node_from_key(key))
+        if self._is_cluster:
+            cluster = cast(RedisCluster, self._client)
+            await cluster.initialize()
+            node = cast(Any, cluster.get_node_from_key(key))
             return node.name, lambda: node.connection_class(**node.connection_kwargs | {"protocol": 2})
-        pool = self._client.connection_pool
+        pool = cast(Redis, self._client).connection_pool
         return "", lambda: pool.connection_class(**pool.connection_kwargs | {"protocol": 2})
 
     async def _find_again(self, key: str) -> None:
         """Lets redis-py find out where in a Redis Cluster the key is by now, as it does with commands of its own."""
-        if isinstance(self._client, RedisCluster):
+        if self._is_cluster:
             await self._client.exists(key)

@@ -13,6 +13,7 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 from relay.errors import Error, Problem, StoreUnavailable
+from relay.flow import Blocks
 from relay.logs import fields, note
 from relay.nodes import Node
 from relay.settings import Settings
@@ -42,6 +43,8 @@ class Work:
         self.metrics = store.metrics
         self.node = node
         self.phase = Phase.SERVING
+        #: What uploads are received into.
+        self.blocks = Blocks(settings.chunk)
         self._local: WeakValueDictionary[str, LocalStream] = WeakValueDictionary()
         self._background: set[asyncio.Task[Any]] = set()
         self._sides = 0
