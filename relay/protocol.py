@@ -153,6 +153,8 @@ class Protocol(HttpToolsProtocol):
         """
         self._pouring = _Pouring(self, buffer, size, arrived)
         self._receive_by(self._pouring)
+        if buffer.full:
+            self.flow.pause_reading()
 
     def pour_no_more(self) -> None:
         """What is left of that body comes as any does."""

@@ -305,9 +305,10 @@ class Upload(_Side):
             if 0 < self._most < self._buffer.total:
                 return Outcome.TOO_LARGE
             self._arrived.set()
-            await self._until_taken()
+            # At once: what arrives while something is awaited comes by the parser.
             if self._length is not None and self._buffer.total < self._length and await self._pour():
                 break
+            await self._until_taken()
             self._owes_since = _now()
         self._owes_since = None
         if self._length is not None and self._buffer.total != self._length:
@@ -328,7 +329,7 @@ class Upload(_Side):
 
         with self.client.pouring(self._buffer, left, arrived) as can_pour:
             if can_pour:
-                self._owes_since = _now()
+                self._owes_since = None if self._buffer.full else _now()
                 await over.wait()
         return can_pour
 
