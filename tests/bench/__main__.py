@@ -7,81 +7,164 @@ clients share with the servers.
 import argparse
 import contextlib
 import os
+import resource
+import shutil
+import signal
+import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from subprocess import SubprocessError
 
-from tests.bench import measures, report
-from tests.bench.measures import GIB, Figures
-from tests.bench.targets import Target, piping_server, relay
+import httpx
+import psutil
+import redis
 
-Measure = Callable[[Target], Figures]
+from tests.bench import plots, report, small, streams, waiting
+from tests.bench.figures import GIB, MIB, Figures
+from tests.bench.targets import BrokenError, Kind, Target, kinds
 
-#: Measures whose figures are steady, and which take long.
-_ONCE = {"waiting uploads", "memory over a long stream"}
+#: What a broken target or client makes of a run; anything else is a bug of this harness.
+_BROKEN = (BrokenError, AssertionError, OSError, SubprocessError, httpx.HTTPError, psutil.Error, redis.RedisError)
+
+
+@dataclass(frozen=True)
+class Measure:
+    name: str
+    run: Callable[[Target], Figures]
+    #: Alone and once, on a target that has just been started, since it is about memory.  Else in rounds, alternating.
+    afresh: bool = False
 
 
 def main() -> None:
+    options = _options()
+    _prepare()
+    try:
+        with _sources() as folder, kinds() as all_kinds:
+            about = report.machine()
+            results = _measure(_measures(folder, quick=options.quick), all_kinds, options)
+    except BrokenError as error:
+        sys.exit(f"tests.bench: {error}")
+    except KeyboardInterrupt:
+        sys.exit("tests.bench: interrupted")
+    if not results:
+        sys.exit(f"tests.bench: no measure has {' or '.join(options.only)} in its name")
+    print("\n" + report.write(about, results, options.out, quick=options.quick))
+    plots.draw(results, options.out, options.plots)
+    if options.readme:
+        options.readme.write_text(report.into_readme(options.readme.read_text(), about, results))
+
+
+def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a minute: small volumes, one round; shows that it works")
     parser.add_argument("--rounds", type=int, default=5, help="rounds, each target once in each [%(default)s]")
     parser.add_argument("--out", type=Path, default=Path("bench-results"), help="folder for results [%(default)s]")
-    parser.add_argument("--only", help="measures whose name contains this")
+    parser.add_argument("--only", action="append", help="measures whose name contains this; may be given again")
+    parser.add_argument("--readme", type=Path, help="a README whose summary is to be that of this run")
+    parser.add_argument("--plots", choices=("svg", "png"), default="svg", help="their format [%(default)s]")
     options = parser.parse_args()
-    rounds = 1 if options.quick else options.rounds
-    with contextlib.ExitStack() as stack, tempfile.TemporaryDirectory() as folder:
-        targets = [
-            stack.enter_context(relay("relay, two nodes", nodes=2)),
-            stack.enter_context(relay("relay, one node", nodes=1)),
-            stack.enter_context(relay("relay, embedded", nodes=1, embedded=True)),
-        ]
-        if peer := stack.enter_context(piping_server()):
-            targets.append(peer)
-        else:
-            print("no npm here: piping-server is not measured, so there are no ratios")
-        results = {
-            name: _alternate(name, measure, targets, rounds if name not in _ONCE else 1)
-            for name, measure in _measures(Path(folder), quick=options.quick).items()
-            if not options.only or options.only in name
-        }
-    print(report.write(results, options.out))
+    if options.quick and options.readme:
+        parser.error("the figures of a quick run say nothing, so they are not for a README")
+    if options.rounds < 1:
+        parser.error("at least one round")
+    return options
 
 
-def _measures(folder: Path, *, quick: bool) -> dict[str, Measure]:
-    total = GIB // 16 if quick else GIB
+def _prepare() -> None:
+    """Ends in order whatever ends it, and may open as many files as there are clients."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("tests.bench: terminated"))
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has its background jobs ignore it
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    if not shutil.which("curl"):
+        sys.exit("tests.bench: no curl on PATH")
+
+
+@contextlib.contextmanager
+def _sources() -> Iterator[Path]:
+    """A folder for files of zeros.  In memory if possible: there a hole is read without making pages for it first."""
+    shared = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(
+        prefix="relay-bench-", dir=shared if os.access(shared, os.W_OK) else None
+    ) as folder:
+        yield Path(folder)
+
+
+def _measures(folder: Path, *, quick: bool) -> list[Measure]:
+    """All of them; the volume of many streams at once is twice that of one."""
+    total = 64 * MIB if quick else GIB
 
     def source(size: int) -> Path:
-        path = folder / f"source-{size}"
+        path = folder / str(size)
         path.touch()
-        os.truncate(path, size)  # sparse: its bytes cost no disk
+        os.truncate(path, size)
         return path
 
-    def streams(count: int, volume: int) -> Measure:
-        return partial(measures.streams, source=source(volume // count), count=count)
+    def at_once(count: int, volume: int) -> Callable[[Target], Figures]:
+        return partial(streams.streams, source=source(volume // count), count=count)
 
-    return {
-        "one stream": streams(1, total),
-        **{f"{count} streams at once": streams(count, 2 * total) for count in (10, 50, 200)},
-        "small transfers": partial(measures.small, count=200 if quick else 3000),
-        "first byte": partial(measures.first_byte, count=30 if quick else 300),
-        "waiting uploads": partial(measures.waiting, count=500 if quick else 10_000),
-        "memory over a long stream": partial(measures.memory, source=source(total if quick else 10 * GIB)),
-        "start": measures.start,
-    }
+    return [
+        Measure("one stream", at_once(1, total)),
+        *(Measure(f"{count} streams", at_once(count, 2 * total)) for count in (10, 50, 200)),
+        Measure("small transfers", partial(small.small, count=200 if quick else 3000)),
+        Measure("first byte", partial(small.first_byte, count=20 if quick else 300)),
+        Measure("start", waiting.start),
+        Measure(
+            "waiting uploads",
+            partial(waiting.waiting, count=300 if quick else 10_000, seconds=1 if quick else 30),
+            afresh=True,
+        ),
+        Measure("streams held", partial(streams.held, source=source(64 * MIB), count=5 if quick else 50), afresh=True),
+        Measure("long stream", partial(streams.long_stream, source=source(total if quick else 10 * GIB)), afresh=True),
+    ]
 
 
-def _alternate(name: str, measure: Measure, targets: list[Target], rounds: int) -> dict[str, list[Figures]]:
-    """Every target once in each round, in turns forwards and backwards."""
+def _measure(
+    measures: Sequence[Measure], all_kinds: Sequence[Kind], options: argparse.Namespace
+) -> dict[str, dict[str, list[Figures]]]:
+    wanted = [measure for measure in measures if not options.only or any(part in measure.name for part in options.only)]
+    results: dict[str, dict[str, list[Figures]]] = {}
+    rounds, warm = (1, False) if options.quick else (options.rounds, True)
+    with contextlib.ExitStack() as stack:
+        in_rounds = [measure for measure in wanted if not measure.afresh]
+        targets = [stack.enter_context(kind.running()) for kind in all_kinds if in_rounds]
+        for measure in in_rounds:
+            results[measure.name] = _alternate(measure, targets, rounds, warm=warm)
+    for measure in wanted:
+        if measure.afresh:
+            results[measure.name] = {kind.name: [_afresh(measure, kind)] for kind in all_kinds}
+    return results
+
+
+def _alternate(measure: Measure, targets: Sequence[Target], rounds: int, *, warm: bool) -> dict[str, list[Figures]]:
+    """Every target once in each round, in turns forwards and backwards, after a run of each that does not count."""
     runs: dict[str, list[Figures]] = {target.name: [] for target in targets}
+    for target in targets if warm else ():
+        _run(measure, target, "to warm up")
     for number in range(rounds):
         for target in targets if number % 2 == 0 else reversed(targets):
-            figures = measure(target)
-            print(
-                f"{name}, {target.name}:", ", ".join(f"{key} {value:.4g}" for key, value in figures.items()), flush=True
-            )
-            runs[target.name].append(figures)
+            runs[target.name].append(_run(measure, target, f"round {number + 1}"))
     return runs
+
+
+def _afresh(measure: Measure, kind: Kind) -> Figures:
+    """On a target that has had a few transfers, so that it has all in memory that it needs for one."""
+    with kind.running() as target:
+        small.small(target, 10)
+        return _run(measure, target, "by itself")
+
+
+def _run(measure: Measure, target: Target, when: str) -> Figures:
+    try:
+        figures = measure.run(target)
+    except _BROKEN as error:
+        raise BrokenError(f"{measure.name}, {target.name}: {str(error) or type(error).__name__}") from error
+    said = ", ".join(f"{key} {value:.4g}" for key, value in figures.items())
+    print(f"{measure.name}, {target.name}, {when}: {said}", flush=True)
+    return figures
 
 
 if __name__ == "__main__":

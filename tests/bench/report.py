@@ -1,95 +1,105 @@
-"""What the figures of many runs come to: medians, ratios of pairs, a table, plots and JSON."""
+"""What the figures of many runs come to: medians, ratios of what ran side by side, tables and JSON."""
 
 import json
 import platform
-import statistics
+import re
+import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
+import psutil
 
-from tests.bench.measures import Figures
+from tests.bench.figures import GIB, Figures
+from tests.bench.goals import GOALS, Results, Runs, median, number, ratio
+from tests.bench.targets import PEER, PEER_PACKAGE
+from tests.support.redis import servers
 
-mpl.use("svg")
-from matplotlib import pyplot
-
-#: Runs of one measure, by target, in the order of the rounds: what stands at the same place was run side by side.
-Runs = Mapping[str, Sequence[Figures]]
-#: What relay is compared with.
-PEER = "piping-server"
+#: Figures that are no better for being small or large beside the peer's, and so have no ratio.
+_WITHOUT_RATIO = ("fairness", "uploads", "client", "Redis", "half")
+_HOW = f"The median of all rounds, and in brackets that of the rounds' ratios to {PEER}:"
+#: Between these lines the README has the summary of one run.
+_README = re.compile(r"(?<=<!-- bench -->\n).*?(?=<!-- /bench -->)", re.DOTALL)
 
 
 def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
-    model = [
-        line.partition(":")[2].strip()
-        for line in Path("/proc/cpuinfo").read_text().splitlines()
-        if "model name" in line
-    ]
+    """What the figures were measured on, with which programs, and how busy it was before with other things."""
+    cpus = re.findall(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
     return {
-        "cpu": model[0] if model else platform.processor(),
-        "cores": len(model),
-        "kernel": platform.release(),
-        "python": platform.python_version(),
+        "busy before, % of all cores": psutil.cpu_percent(interval=2),
+        "cpu": cpus[0] if cpus else platform.processor(),
+        "cores": psutil.cpu_count(),
+        "memory GiB": round(psutil.virtual_memory().total / GIB),
+        "Linux": platform.release(),
+        "Python": platform.python_version(),
+        "Redis": ".".join(map(str, max(servers(), default=()))),
+        "Node.js": _version("node").removeprefix("v"),
+        "curl": _version("curl").split()[1],
     }
 
 
-def median(runs: Sequence[Figures], figure: str) -> float:
-    return statistics.median(run[figure] for run in runs)
+def _version(program: str) -> str:
+    try:
+        return subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout.strip()
+    except FileNotFoundError:
+        return "- -"
 
 
-def ratio(runs: Runs, target: str, figure: str) -> float | None:
-    """The median over all rounds of this target's figure over the peer's of the same round."""
-    if PEER not in runs or target == PEER:
-        return None
-    pairs = [(ours[figure], theirs[figure]) for ours, theirs in zip(runs[target], runs[PEER], strict=True)]
-    return statistics.median(ours / theirs for ours, theirs in pairs) if all(theirs for _, theirs in pairs) else None
+def headline(about: Mapping[str, Any]) -> str:
+    """The machine in one sentence."""
+    return (
+        f"{about['cpu']}, {about['cores']} cores with the clients on them too, {about['memory GiB']} GiB, Linux "
+        f"{about['Linux']}, Python {about['Python']}, Redis {about['Redis']}, Node.js {about['Node.js']}, "
+        f"curl {about['curl']}; {PEER_PACKAGE}; other programs had {about['busy before, % of all cores']:.0f} % of "
+        "the cores when it began."
+    )
 
 
-def table(results: Mapping[str, Runs]) -> str:
-    """All measures as Markdown: the median of each figure, and in brackets the ratio to the peer."""
-    lines = []
+def summary(results: Results) -> str:
+    """Each goal beside what was measured, as Markdown."""
+    lines = ["| measure | to reach | measured | |", "|---|---|---|---|"]
+    for goal in GOALS:
+        if (value := goal.value(results)) is not None:
+            lines.append(f"| {goal.measure} | {goal.to_reach} | {goal.measured(value)} | {goal.verdict(value)} |")
+    return "\n".join(lines)
+
+
+def table(results: Results) -> str:
+    """All figures as Markdown: the median of all rounds, and in brackets the ratio to the peer."""
+    targets = list(dict.fromkeys(target for runs in results.values() for target in runs))
+    lines = [f"| | {' | '.join(targets)} |", "|---" * (len(targets) + 1) + "|"]
     for measure, runs in results.items():
-        figures = [figure for figure in next(iter(runs.values()))[0] if figure != "seconds"]
-        lines += ["", f"**{measure}**", "", f"| | {' | '.join(figures)} |", "|---" * (len(figures) + 1) + "|"]
-        for target, of_target in runs.items():
-            cells = [_cell(median(of_target, figure), ratio(runs, target, figure)) for figure in figures]
-            lines.append(f"| {target} | {' | '.join(cells)} |")
-    return "\n".join(lines[1:])
+        for figure in [figure for figure in next(iter(runs.values()))[0] if figure != "seconds"]:
+            cells = [_cell(runs, target, figure) if target in runs else "" for target in targets]
+            lines.append(f"| {measure}: {figure} | {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
-def _cell(value: float, against_peer: float | None) -> str:
-    digits = f"{value:,.0f}" if value >= 100 else f"{value:.2f}"
-    return digits if against_peer is None else f"{digits} ({against_peer:.2f} ×)"
+def _cell(runs: Runs, target: str, figure: str) -> str:
+    value = number(median(runs[target], figure))
+    against = None if any(word in figure for word in _WITHOUT_RATIO) else ratio(runs, target, figure)
+    return value if against is None else f"{value} ({against:.2f} ×)"
 
 
-def plot(results: Mapping[str, Runs], figure: str, path: Path) -> None:
-    """Each run of each target as a point, the medians as bars."""
-    shown = {measure: runs for measure, runs in results.items() if figure in next(iter(runs.values()))[0]}
-    if not shown:
-        return
-    chart, axes = pyplot.subplots(1, len(shown), figsize=(3.2 * len(shown), 3.6), squeeze=False, layout="constrained")
-    for axis, (measure, runs) in zip(axes[0], shown.items(), strict=True):
-        for place, (target, of_target) in enumerate(runs.items()):
-            values = [run[figure] for run in of_target]
-            axis.bar(place, statistics.median(values), color="#999999" if target == PEER else "#2f6fb2", width=0.7)
-            axis.plot([place] * len(values), values, ".", color="black", markersize=4)
-        axis.set_xticks(range(len(runs)), [target.replace(", ", "\n") for target in runs], rotation=60, fontsize=8)
-        axis.set_title(measure, fontsize=9)
-        axis.set_ylabel(figure)
-    chart.savefig(path)
-    pyplot.close(chart)
-
-
-def write(results: Mapping[str, Runs], folder: Path) -> str:
-    """Writes table, plots and JSON into the folder; answers the table."""
+def write(
+    about: Mapping[str, Any],
+    results: Mapping[str, Mapping[str, Sequence[Figures]]],
+    folder: Path,
+    *,
+    quick: bool = False,
+) -> str:
+    """Writes tables and JSON into the folder; answers the tables."""
     folder.mkdir(parents=True, exist_ok=True)
-    about = machine()
-    head = f"{about['cpu']}, {about['cores']} cores, Linux {about['kernel']}, Python {about['python']}"
-    text = f"{head}\n\n{table(results)}\n"
+    parts = [headline(about), summary(results), _HOW, table(results)]
+    text = "\n\n".join(["A quick run: it shows that all works. Its figures say nothing."] * quick + parts) + "\n"
     (folder / "bench.md").write_text(text)
     (folder / "bench.json").write_text(json.dumps({"machine": about, "results": results}, indent=1) + "\n")
-    plot(results, "MB/s", folder / "throughput.svg")
-    plot(results, "CPU s/GiB", folder / "cpu.svg")
     return text
+
+
+def into_readme(readme: str, about: Mapping[str, Any], results: Results) -> str:
+    """The README with this run's summary in its place."""
+    if not _README.search(readme):
+        raise ValueError("no lines <!-- bench --> and <!-- /bench --> in it")
+    text = f"{summary(results)}\n\n{headline(about)}\n"
+    return _README.sub(lambda _: text, readme)

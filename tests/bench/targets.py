@@ -1,25 +1,41 @@
-"""What is measured: relay in three shapes, and piping-server, each as real processes on this machine."""
+"""What is measured: relay in three shapes, and piping-server, each as real processes on this machine.
+
+Each runs as it comes, with no setting changed, its log included.
+"""
 
 import contextlib
+import http.client
+import itertools
 import shutil
 import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import psutil
+from redis import Redis
 
 from tests.support.cluster import NodeProcess
 from tests.support.ports import free_port
 from tests.support.redis import RedisServer, servers
 from tests.support.wait import wait_until
 
-#: The peer, pinned so that figures of different days are of the same program.
-PIPING_SERVER = "piping-server@1.12.9"
+#: What relay is compared with.
+PEER = "piping-server"
+#: Pinned, so that figures of different days are of the same program.
+PEER_PACKAGE = "piping-server@1.12.9"
+
+_numbers = itertools.count()
+
+
+class BrokenError(Exception):
+    """A target or a client did not do its part, so there is no figure: the run ends with this line."""
 
 
 @dataclass
@@ -30,19 +46,19 @@ class Target:
     #: Where uploads and downloads go: the same place, or two nodes of one cluster.
     upload_base: str
     download_base: str
-    #: Every process that does the service's work, Redis among them.
-    pids: list[int]
-    #: Those of them that hold clients.
-    node_pids: list[int] = field(default_factory=list)
-    redis: RedisServer | None = None
-    #: Starts one process like the target's and ends it; answers the seconds from its start to its first answer.
-    start: Callable[[], float] = lambda: 0.0
-    _prefix: str = ""
+    #: The processes that hold clients.
+    nodes: list[psutil.Process]
+    #: Seconds from the start of one more process like these to its readiness; it is ended then.
+    start: Callable[[], float]
+    #: Its Redis, and how to ask it.
+    redis: psutil.Process | None = None
+    ask: Redis | None = None
+    _prefix: str = field(default="", init=False)
 
     def begin(self) -> None:
-        """Before each run: a fresh space of names, so that no token runs out."""
-        self._prefix = ""
-        if self.name.startswith("relay"):
+        """Before each run: a fresh space of names; of relay a new token, so that none runs out."""
+        self._prefix = f"/bench-{next(_numbers)}"
+        if self.name != PEER:
             self._prefix = "/" + httpx.post(self.upload_base + "/token").raise_for_status().text.strip()
 
     def upload_url(self, name: str) -> str:
@@ -52,102 +68,140 @@ class Target:
         return f"{self.download_base}{self._prefix}/{name}"
 
     def cpu_seconds(self) -> float:
-        """User and system time that its processes have used so far."""
-        times = [psutil.Process(pid).cpu_times() for pid in self.pids]
+        """User and system time that all its processes have used so far, Redis among them."""
+        times = [process.cpu_times() for process in [*self.nodes, *([self.redis] if self.redis else [])]]
         return sum(time.user + time.system for time in times)
 
     def rss(self) -> int:
-        """Resident memory in bytes of the processes that hold clients."""
-        return sum(int(psutil.Process(pid).memory_info().rss) for pid in self.node_pids)
+        """Resident memory of its nodes, in bytes."""
+        return sum(int(process.memory_info().rss) for process in self.nodes)
 
     def redis_connections(self) -> int:
-        """Connections that the nodes have to Redis."""
-        if self.redis is None:
-            return 0
-        with self.redis.client() as client:
-            return sum(bool(connection["name"]) for connection in client.client_list())
+        """Connections that the nodes have to Redis; they give theirs a name."""
+        return sum(bool(connection["name"]) for connection in self.ask.client_list()) if self.ask else 0
 
     def redis_bytes(self) -> int:
         """Memory that Redis uses, in bytes."""
-        if self.redis is None:
+        if self.ask is None:
             return 0
-        with self.redis.client() as client:
-            memory: Any = client.info("memory")
-            return int(memory["used_memory"])
+        memory: Any = self.ask.info("memory")
+        return int(memory["used_memory"])
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A target that can be started, afresh each time."""
+
+    name: str
+    running: Callable[[], contextlib.AbstractContextManager[Target]]
 
 
 @contextlib.contextmanager
-def relay(name: str, *, nodes: int, embedded: bool = False) -> Iterator[Target]:
-    """`nodes` nodes over a Redis of their own, or one on the embedded store."""
-    found = servers()
-    server = None if embedded else RedisServer(found[max(found)])
+def kinds() -> Iterator[list[Kind]]:
+    """All that can be measured on this machine; says so where the peer cannot."""
+    shapes = [
+        Kind("relay, two nodes", partial(_relay, "relay, two nodes", nodes=2)),
+        Kind("relay, one node", partial(_relay, "relay, one node", nodes=1)),
+        Kind("relay, embedded", partial(_relay, "relay, embedded", nodes=1, embedded=True)),
+    ]
+    with tempfile.TemporaryDirectory(prefix="relay-bench-") as folder:
+        if problem := _install(folder):
+            print(f"{PEER} is not measured, so there are no ratios: {problem}", flush=True)
+            yield shapes
+        else:
+            yield [*shapes, Kind(PEER, partial(_piping_server, Path(folder, "node_modules/.bin/piping-server")))]
 
-    def node(number: int) -> NodeProcess:
-        return NodeProcess(f"bench-{number}", server.url if server else "", {"log_level": "warning"})
 
-    def start() -> float:
-        began = time.perf_counter()
-        one = node(nodes)
-        try:
-            one.wait_ready()
-            return time.perf_counter() - began
-        finally:
-            one.stop()
-
-    running = [node(number) for number in range(nodes)]
+def _install(folder: str) -> str:
+    """Installs the peer there; answers what was in the way, if anything was."""
+    if not shutil.which("npm"):
+        return "no npm on PATH"
+    command = ["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix", folder, PEER_PACKAGE]
     try:
+        subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
+    except subprocess.CalledProcessError as error:
+        said: str = error.stderr.strip()
+        return f"npm install failed: {said.splitlines()[0] if said else 'not a word'}"
+    except subprocess.TimeoutExpired:
+        return "npm install took more than 120 s"
+    return ""
+
+
+@contextlib.contextmanager
+def _relay(name: str, *, nodes: int, embedded: bool = False) -> Iterator[Target]:
+    """`nodes` nodes over a Redis of their own, or one on the embedded store."""
+    with contextlib.ExitStack() as stack:
+        server = None if embedded else stack.enter_context(_redis())
+
+        @contextlib.contextmanager
+        def node(number: int) -> Iterator[NodeProcess]:
+            one = NodeProcess(f"bench-{number}", server.url if server else "")
+            try:
+                yield one
+            finally:
+                one.stop()
+
+        def start() -> float:
+            began = time.perf_counter()
+            with node(nodes) as one:
+                wait_until(lambda: _answers(one.url + "/readyz"), "a node to be ready")
+                return time.perf_counter() - began
+
+        running = [stack.enter_context(node(number)) for number in range(nodes)]
         for one in running:
             one.wait_ready()
-        pids = [one.process.pid for one in running]
         yield Target(
             name,
             running[0].url,
             running[-1].url,
-            [*pids, *([server.process.pid] if server else [])],
-            node_pids=pids,
-            redis=server,
-            start=start,
+            [psutil.Process(one.process.pid) for one in running],
+            start,
+            redis=psutil.Process(server.process.pid) if server else None,
+            ask=stack.enter_context(server.client()) if server else None,
         )
-    finally:
-        for one in running:
-            one.stop()
-        if server:
-            server.stop()
 
 
 @contextlib.contextmanager
-def piping_server() -> Iterator[Target | None]:
-    """piping-server in one process, installed into a temporary folder; None where there is no npm."""
-    if not shutil.which("npm"):
-        yield None
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        quiet = ["--no-audit", "--no-fund", "--silent"]
-        subprocess.run(["npm", "install", *quiet, "--prefix", folder, PIPING_SERVER], check=True)
-        program = str(Path(folder, "node_modules/.bin/piping-server"))
+def _redis() -> Iterator[RedisServer]:
+    """The newest on this machine."""
+    if not (found := servers()):
+        raise BrokenError("no redis-server on PATH")
+    server = RedisServer(found[max(found)])
+    try:
+        yield server
+    finally:
+        server.stop()
 
-        @contextlib.contextmanager
-        def running() -> Iterator[tuple[str, int]]:
-            port = free_port()
-            command = [program, "--http-port", str(port)]
-            with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-                base = f"http://127.0.0.1:{port}"
-                try:
-                    wait_until(lambda: _answers(base + "/version"), "piping-server to answer")
-                    yield base, process.pid
-                finally:
-                    process.terminate()
 
-        def start() -> float:
-            began = time.perf_counter()
-            with running():
-                return time.perf_counter() - began
+@contextlib.contextmanager
+def _piping_server(program: Path) -> Iterator[Target]:
+    """The peer, in one process."""
 
-        with running() as (base, pid):
-            yield Target("piping-server", base, base, [pid], node_pids=[pid], start=start)
+    @contextlib.contextmanager
+    def running() -> Iterator[tuple[str, int]]:
+        port = free_port()
+        base = f"http://127.0.0.1:{port}"
+        command: list[str | Path] = [program, "--host", "127.0.0.1", "--http-port", str(port)]
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+            try:
+                wait_until(lambda: _answers(base + "/version"), f"{PEER} to answer")
+                yield base, process.pid
+            finally:
+                process.kill()
+
+    def start() -> float:
+        began = time.perf_counter()
+        with running():
+            return time.perf_counter() - began
+
+    with running() as (base, pid):
+        yield Target(PEER, base, base, [psutil.Process(pid)], start)
 
 
 def _answers(url: str) -> bool:
-    with contextlib.suppress(httpx.TransportError):
-        return httpx.get(url).is_success
+    """Whether it answers 200; asked so that asking costs next to nothing."""
+    parts = urlsplit(url)
+    with contextlib.suppress(OSError), contextlib.closing(http.client.HTTPConnection(parts.netloc, timeout=5)) as asked:
+        asked.request("GET", parts.path)
+        return asked.getresponse().status == http.HTTPStatus.OK
     return False

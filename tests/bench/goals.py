@@ -1,0 +1,142 @@
+"""What is to be reached, and what the runs come to beside it."""
+
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from tests.bench.figures import Figures
+from tests.bench.targets import PEER
+
+#: Runs of one measure, by target, in the order of the rounds: what stands at the same place ran side by side.
+Runs = Mapping[str, Sequence[Figures]]
+#: Runs by measure.
+Results = Mapping[str, Runs]
+#: What a goal is about: a number, or None where it was not measured.
+Value = Callable[[Results], float | None]
+
+TWO, ONE, EMBEDDED = "relay, two nodes", "relay, one node", "relay, embedded"
+#: Measures of many streams at once.
+MANY = ("10 streams", "50 streams", "200 streams")
+
+
+def number(value: float) -> str:
+    """Three digits or more, so that it can be read at a glance."""
+    for least, digits in ((99.95, 0), (9.995, 1)):
+        if abs(value) >= least:
+            return f"{value:,.{digits}f}"
+    return f"{value:.2f}"
+
+
+def median(runs: Sequence[Figures], figure: str) -> float:
+    return statistics.median(run[figure] for run in runs)
+
+
+def paired(ours: Sequence[Figures], theirs: Sequence[Figures], figure: str) -> float | None:
+    """The median over all rounds of our figure over theirs of the same round; None where theirs is 0."""
+    pairs = [(mine[figure], other[figure]) for mine, other in zip(ours, theirs, strict=True)]
+    return statistics.median(mine / other for mine, other in pairs) if all(other for _, other in pairs) else None
+
+
+def ratio(runs: Runs, target: str, figure: str) -> float | None:
+    """How the target's figure compares with the peer's; None where there is nothing to compare."""
+    if PEER not in runs or target == PEER:
+        return None
+    return paired(runs[target], runs[PEER], figure)
+
+
+@dataclass(frozen=True)
+class Goal:
+    """One line of the summary.  Without a `limit` the figure is stated, and nothing is claimed."""
+
+    measure: str
+    unit: str
+    value: Value
+    limit: float | None = None
+    #: Whether the limit is the least that will do, or the most.
+    at_least: bool = False
+
+    @property
+    def to_reach(self) -> str:
+        return "" if self.limit is None else f"{'≥' if self.at_least else '≤'} {self.limit:g} {self.unit}".rstrip()
+
+    def measured(self, value: float) -> str:
+        return f"{number(value)} {self.unit}".rstrip()
+
+    def verdict(self, value: float) -> str:
+        """`reached` or `not reached`, or nothing for what is only stated."""
+        if self.limit is None:
+            return ""
+        return "reached" if (value >= self.limit if self.at_least else value <= self.limit) else "**not reached**"
+
+
+def _median(measure: str, target: str, figure: str) -> Value:
+    def value(results: Results) -> float | None:
+        return median(results[measure][target], figure) if measure in results else None
+
+    return value
+
+
+def _ratio(measure: str, target: str, figure: str) -> Value:
+    def value(results: Results) -> float | None:
+        return ratio(results[measure], target, figure) if measure in results else None
+
+    return value
+
+
+def _scaling(results: Results) -> float | None:
+    """Total throughput at 200 streams over that at 10."""
+    few, many = results.get("10 streams"), results.get("200 streams")
+    return paired(many[TWO], few[TWO], "MB/s") if few and many else None
+
+
+def _fairness(results: Results) -> float | None:
+    """The least of those at 10, 50 and 200 streams."""
+    of_counts = [median(results[measure][TWO], "fairness") for measure in MANY if measure in results]
+    return min(of_counts, default=None)
+
+
+def _growth(results: Results) -> float | None:
+    """By how many MiB nodes and Redis together grow from the first half of the long stream to the second."""
+    if not (runs := results.get("long stream")):
+        return None
+    halves = [
+        sum(median(runs[TWO], f"{what} MiB, {half} half") for what in ("node", "Redis")) for half in ("first", "second")
+    ]
+    return halves[1] - halves[0]
+
+
+GOALS = (
+    Goal(f"one stream, two nodes: MB/s, beside {PEER}", "×", _ratio("one stream", TWO, "MB/s"), 0.7, at_least=True),
+    Goal("the same: CPU of both nodes and Redis", "s/GiB", _median("one stream", TWO, "CPU s/GiB"), 3.0),
+    Goal(
+        "one stream, both clients on one node, Redis: MB/s", "×", _ratio("one stream", ONE, "MB/s"), 0.75, at_least=True
+    ),
+    Goal("one stream, embedded store: MB/s", "×", _ratio("one stream", EMBEDDED, "MB/s"), 0.75, at_least=True),
+    Goal(
+        "1 KiB transfers, 32 at a time, two nodes: pairs/s",
+        "×",
+        _ratio("small transfers", TWO, "pairs/s"),
+        0.5,
+        at_least=True,
+    ),
+    Goal("the same: latency until both are done, p99", "ms", _median("small transfers", TWO, "p99 ms")),
+    Goal("first byte after the downloader connects, two nodes, p50", "ms", _median("first byte", TWO, "p50 ms"), 5),
+    Goal("the same, p99", "ms", _median("first byte", TWO, "p99 ms"), 20),
+    Goal("200 streams at once, two nodes: MB/s, beside those of 10", "×", _scaling, 0.8, at_least=True),
+    Goal("10, 50 and 200 at once: fairness (slowest over fastest), the least", "", _fairness, 0.5, at_least=True),
+    Goal(
+        "an upload that waits, two nodes: memory of the node", "KiB", _median("waiting uploads", TWO, "node KiB each")
+    ),
+    Goal("the same: memory of Redis", "KiB", _median("waiting uploads", TWO, "Redis KiB each")),
+    Goal("all of them: connections to Redis", "", _median("waiting uploads", TWO, "Redis connections")),
+    Goal("the same: CPU", "% of a core", _median("waiting uploads", TWO, "waiting, % of a core")),
+    Goal(
+        "a stream that nobody reads, two nodes: memory of Redis",
+        "MiB",
+        _median("streams held", TWO, "Redis MiB each"),
+        2.25,
+    ),
+    Goal("the same: memory of the nodes", "MiB", _median("streams held", TWO, "node MiB each")),
+    Goal("10 GiB in one stream, two nodes: memory, second half less first", "MiB", _growth, 1),
+    Goal("a node's start, from its first import to ready", "s", _median("start", TWO, "s to ready"), 1),
+)
