@@ -191,4 +191,5 @@ def ack_of(raw: tuple[bytes, dict[bytes, bytes]]) -> Ack:
     """From an entry of the acks."""
     entry_id, fields = raw
     outcome = fields.get(b"end")
-    return Ack(entry_id.decode(), offset_of(entry_id), Outcome(outcome.decode()) if outcome is not None else None)
+    position = int(fields.get(b"to", 0))
+    return Ack(entry_id.decode(), position, Outcome(outcome.decode()) if outcome is not None else None)
