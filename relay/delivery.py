@@ -45,6 +45,14 @@ class Delivery:
             asyncio.get_running_loop().remove_reader(self._socket.fileno())
             self._socket.close()
 
+    @property
+    def behind(self) -> int:
+        """Bytes that were sent and the client's machine has not acknowledged yet; 0 where that cannot be asked."""
+        transport = self._connection.transport
+        if self._socket is None or transport is None:
+            return 0
+        return int(transport.get_write_buffer_size()) + unacknowledged(self._socket)
+
     async def acknowledged(self, *, patience: float) -> bool:
         """Whether the client's machine has acknowledged all that was sent so far.
 

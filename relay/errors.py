@@ -69,6 +69,9 @@ class Error(Enum):
         "Already downloading",
         "Somebody is downloading this upload already; one upload serves one download.",
     )
+    TOO_LATE = Spec(
+        409, "Too late", "The downloader has been handed the last bytes, so this transfer cannot be cancelled any more."
+    )
     CANCELLED = Spec(410, "Cancelled", "The transfer was cancelled by DELETE: upload again if that was not you.")
     TOO_LARGE = Spec(413, "Too large", "An upload may have at most {most} bytes here: split the file.")
     HEADER_TOO_LARGE = Spec(

@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import math
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, replace
@@ -34,6 +35,9 @@ from relay.work import Phase
 
 log = logging.getLogger("relay.http")
 
+#: Bytes that a client may not have acknowledged yet when the last step of its download is taken, which nobody can
+#: cancel: so few that a client which has stopped reading is not in that step for minutes.
+_NEAR = 64 * 1024
 #: What `?wait=` takes; float() would also take `1_0`, `nan`, `１` and blanks.
 _SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{0,9})?")
 
@@ -317,7 +321,6 @@ class ResponseSink:
 
     def __init__(self, exchange: Exchange, name: str) -> None:
         self.begun = False
-        self._empty = False
         self._exchange = exchange
         self._client = exchange.client  # once: it looks through the headers, and chunks are many
         self._name = name
@@ -327,7 +330,6 @@ class ResponseSink:
             raise Problem(Error.HTTP_1_0)
 
     async def begin(self, transfer: Transfer) -> None:
-        self._empty = transfer.length == 0  # its headers are all there is to send
         headers = self._exchange.common_headers() | _download_headers(transfer) | {"connection": "close"}
         raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
         await self._send({"type": "http.response.start", "status": 200, "headers": raw})
@@ -337,15 +339,24 @@ class ResponseSink:
         if self._client.is_lost or not await self._client.write(data):
             await self._send({"type": "http.response.body", "body": data, "more_body": True})
 
+    async def approach(self, data: bytes | memoryview) -> bytes | memoryview:
+        """Hands over all but the last byte to a client that is behind, and waits until it has them.
+
+        To a proxy always: its reset, which may come at the end, then loses nothing.
+        """
+        client = self._client
+        with Delivery(client) as delivery:
+            if not client.behind_proxy and delivery.behind + len(data) <= _NEAR:
+                return data
+            await self.write(data[:-1])
+            if not await delivery.acknowledged(patience=math.inf):  # a stall is for the download to notice
+                raise ClientGone
+        return data[-1:]
+
     async def finish(self, data: bytes | memoryview) -> None:
         """Completes the response, and finds out whether the client took all of it."""
         client, patience = self._client, self._exchange.relay.settings.stall
         with Delivery(client) as delivery:
-            if client.behind_proxy and not self._empty:  # its reset, which may come at the end, then loses nothing
-                await self.write(data[:-1])
-                if not await delivery.acknowledged(patience=patience):
-                    raise ClientGone
-                data = data[-1:]
             if client.is_tls:
                 # Our end of TLS is data, which the kernel of a client that has closed answers with a reset, as if it
                 # had left bytes unread: so let it close first.

@@ -33,7 +33,8 @@ KEYS = (
         "the upload's wait and a minute; 20 s, renewed, while it streams",
         "the claim on the name and the state of its one live transfer: `id`, `state`, `uploader` and `downloader` "
         "(nodes), `joiner` (the download's id), `length` and `type` as the uploader gave them, `created`, `joined` "
-        "(Unix seconds), `vouched` (milliseconds) when its waiting client was last found alive",
+        "(Unix seconds), `vouched` (milliseconds) when its waiting client was last found alive, `unread` where the "
+        "uploader's side has gone while it was finishing",
     ),
     KeySpec(
         "relay:chunks:{T}:NAME:ID",
@@ -47,7 +48,7 @@ KEYS = (
         "stream",
         "20 s, renewed",
         "the downloader's progress, one entry long: `0-1` joined, then `OFFSET-0`; at the end one more with `end` = "
-        "the outcome",
+        "the outcome and `to` = the bytes delivered",
     ),
     KeySpec(
         "relay:node:NODE",

@@ -163,7 +163,7 @@ _OPERATIONS = (
         204,
         "It is ended.",
         None,
-        (*_NAME, Error.NO_UPLOAD),
+        (*_NAME, Error.NO_UPLOAD, Error.TOO_LATE),
     ),
     *(
         _Operation(

@@ -131,13 +131,19 @@ class Relay(Work):
     async def cancel(self, *, token: str, name: str) -> bool:
         """Ends the live transfer of a name, for both sides; False where there is none.
 
-        Raises Problem(UNKNOWN_TOKEN).
+        Raises Problem(UNKNOWN_TOKEN), or Problem(TOO_LATE) where the downloader has been handed the last bytes.
         """
         transfer = await self.store.look(token=token, name=name, use=False)
-        return transfer is not None and isinstance(await self.end(transfer, Outcome.CANCELLED), Final)
+        answer = await self.end(transfer, Outcome.CANCELLED) if transfer is not None else Answer.GONE
+        if answer is Answer.KEPT:
+            raise Problem(Error.TOO_LATE)
+        return isinstance(answer, Final)
 
     async def revoke(self, *, token: str) -> None:
-        """Deletes a token and ends its transfers.  Raises Problem(UNKNOWN_TOKEN)."""
+        """Deletes a token and ends its transfers, but for those whose downloaders have been handed the last bytes.
+
+        Raises Problem(UNKNOWN_TOKEN).
+        """
         transfers = await self.store.revoke(token=token)
         if transfers is None:
             raise Problem(Error.UNKNOWN_TOKEN)
@@ -163,7 +169,7 @@ class Relay(Work):
     async def _find(self, *, token: str, name: str, use: bool) -> Transfer | None:
         """The upload that waits under a name.  One whose node is dead is cleared away."""
         transfer = await self.store.look(token=token, name=name, use=use)
-        if transfer is None or await self.node.is_alive(transfer.uploader):
+        if transfer is None or await self.node.is_alive(transfer.decider):
             return transfer
         await self.end(transfer, Outcome.NODE_LOST)
         return None

@@ -23,6 +23,8 @@ from relay.streams import RedisStream
 
 #: Outcomes that come from outside, so that even an upload that still waits has to be left word of them.
 _TOLD = {Outcome.CANCELLED, Outcome.REVOKED, Outcome.NODE_LOST}
+#: Outcomes that are found, not wished for: that there is no download any more, or that Redis has lost some of it.
+_FOUND = {Outcome.NODE_LOST, Outcome.STORE_LOST}
 #: Seconds a stream's keys stay after its end, for the other side to read how it ended.
 LINGER = 30.0
 #: Seconds between a streaming side's looks at how its transfer stands, each of which renews its keys.
@@ -55,6 +57,11 @@ class Transfer:
     created: int = 0
     joined: int = 0
 
+    @property
+    def decider(self) -> str:
+        """The node that will end it, if nobody else does: where that is dead, somebody else has to."""
+        return self.downloader if self.state is State.FINISHING else self.uploader
+
     @classmethod
     def load(cls, keys: Keys, token: str, name: str, fields: Mapping[str, str]) -> Self:
         """From its hash."""
@@ -86,7 +93,8 @@ class Holder:
 
 @dataclass(frozen=True, slots=True)
 class Touched:
-    """How a transfer ended, if it has, else its state, and its downloader's node; and after how many bytes."""
+    """How a transfer ended, FREE being its state then, or has to end; its downloader's node, and how many bytes
+    that has acknowledged."""
 
     outcome: Outcome | None
     state: State = State.FREE
@@ -213,6 +221,16 @@ class Store(Calls):
         arguments: list[str | int] = [transfer.id, joiner, node, ms(_JOINED_TTL), self._lease]
         return Answer((await self.run("join", transfer.keys.all(), arguments)).decode())
 
+    async def finish(self, transfer: Transfer, *, joiner: str) -> Answer:
+        """Asks for a download whether it may hand over the last bytes: FINISHING, or GONE.
+
+        From then on it decides how the transfer ends: of others `end` listens only to those who have found its
+        node dead, or lost.
+        """
+        arguments: list[str | int] = [transfer.id, joiner, self._lease]
+        patience = self.settings.transfer_patience
+        return Answer((await self.run("finish", [transfer.keys.transfer], arguments, patience=patience)).decode())
+
     async def touch(self, transfer: Transfer, *, written: str = "", joiner: str = "", position: int = 0) -> Touched:
         """Says whether the transfer lives, as this side knows it, and renews what this side keeps alive.
 
@@ -228,10 +246,10 @@ class Store(Calls):
         match [part.decode() for part in answer]:
             case ["live", state, downloader, acked]:
                 return Touched(None, State(state), downloader, position=offset_of(acked.encode()))
-            case ["ended", outcome, entry_id]:
-                return Touched(Outcome(outcome), position=offset_of(entry_id.encode()))
-            case ["revoked"]:
-                return Touched(Outcome.REVOKED)
+            case ["ended", outcome, delivered]:
+                return Touched(Outcome(outcome), position=int(delivered))
+            case ["revoked", state]:
+                return Touched(Outcome.REVOKED, State(state))
             case _:
                 return Touched(Outcome.STORE_LOST)
 
@@ -243,12 +261,18 @@ class Store(Calls):
         joiner: str = "",
         position: int = 0,
         only_waiting: bool = False,
+        mine: Sequence[str] = (),
     ) -> "Final | Answer":
         """Ends the transfer, if it is still this one (or, with `joiner`, still that download of it).
 
         `position`: bytes handed to the downloader, where the caller knows; else the last acknowledgement's.
-        Exactly one caller hears `Final`.  The others hear GONE, or KEPT where `only_waiting` and it streams.
+        `mine`: which of `chunks` and `acks` only the caller reads, and reads no more: they are deleted.
+        Exactly one caller hears `Final`.  The others hear GONE, or KEPT where it is finishing, or `only_waiting`
+        and it streams.
         """
+        within = {State.WAITING} if only_waiting else {State.WAITING, State.STREAMING}
+        if joiner or outcome in _FOUND:
+            within = {*State}
         answer = await self.run(
             "end",
             transfer.keys.all(),
@@ -258,8 +282,9 @@ class Store(Calls):
                 outcome,
                 ms(LINGER),
                 position,
-                State.WAITING if only_waiting else "",
+                " ".join(sorted(within)),
                 int(outcome in _TOLD),
+                " ".join(mine),
             ],
             patience=self.settings.transfer_patience,
         )

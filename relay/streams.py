@@ -180,12 +180,12 @@ class RedisStream:
         return [_entry(entry) for entry in reply[0][1]] if reply else []
 
 
-#: An entry as Redis has it: its ID, and a list of fields, each followed by its value.
+#: An entry as Redis has it: its ID, and its fields, each followed by its value.
 Raw = tuple[bytes, list[Any]]
 
 
 def _entry(raw: Raw) -> Entry:
-    entry_id, (field, value) = raw
+    entry_id, (field, value, *_) = raw
     if field == b"end":
         return Entry(offset_of(entry_id), outcome=Outcome(value.decode()))
     return Entry(offset_of(entry_id), value)
@@ -193,6 +193,7 @@ def _entry(raw: Raw) -> Entry:
 
 def _ack(raw: Raw) -> Ack:
     """From an entry of the acks."""
-    entry_id, (field, value) = raw
-    outcome = Outcome(value.decode()) if field == b"end" else None
-    return Ack(entry_id.decode(), offset_of(entry_id), outcome)
+    entry_id, flat = raw
+    fields = dict(zip(flat[::2], flat[1::2], strict=True))
+    outcome = Outcome(fields[b"end"].decode()) if b"end" in fields else None
+    return Ack(entry_id.decode(), int(fields.get(b"to", 0)), outcome)

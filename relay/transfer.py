@@ -18,7 +18,7 @@ from relay.flow import BATCH, Buffer, Meter, Window, follows
 from relay.nodes import Listener
 from relay.overview import Progress
 from relay.settings import Settings
-from relay.states import Outcome, State
+from relay.states import Answer, Outcome, State
 from relay.store import TOUCH, Final, Holder, Touched, Transfer
 from relay.streams import Ack, Entry, Stream
 from relay.tasks import first
@@ -54,6 +54,12 @@ class Sink(Protocol):
 
     async def write(self, data: bytes | memoryview) -> None:
         """Hands over some bytes; returns when there is room for more.  Raises ClientGone."""
+
+    async def approach(self, data: bytes | memoryview) -> bytes | memoryview:
+        """Hands over so much of the last bytes that the rest will not take long; answers what is left for `finish`.
+
+        Raises ClientGone.
+        """
 
     async def finish(self, data: bytes | memoryview) -> None:
         """Hands over the last bytes and completes the response; returns when the client has all of it.
@@ -105,6 +111,10 @@ class _Side:
         """Looks how the transfer stands, and renews this side's part of it."""
         raise NotImplementedError
 
+    async def _end(self, outcome: Outcome) -> Outcome | None:
+        """Ends the transfer, if that can be.  Answers how it has ended; None where it goes on."""
+        raise NotImplementedError
+
     async def _keep(self, listener: Listener) -> Outcome:
         """Keeps the transfer alive until something ends it from outside."""
         stall, most = self.work.settings.stall, self.work.settings.max_duration or math.inf
@@ -113,19 +123,25 @@ class _Side:
             woken = await listener.wait(self._patience(min(TOUCH, stall, most)))
             if self.client.is_lost and self._client_matters():
                 raise ClientGone
-            if self.work.phase >= Phase.CUT:
-                return Outcome.DRAINED
-            if not await self.work.node.is_alive(self.peer):
-                return Outcome.NODE_LOST
-            if (outcome := (await self._touch()).outcome) is not None:
-                return outcome
-            if _now() - begun >= most:
-                return Outcome.TOO_LONG
+            outcome = None
             if self._owes_since is None or self._client_progress() != progress:
                 progress, since = self._client_progress(), _now()
             elif _now() - max(since, self._owes_since) >= stall:
-                return Outcome.STALLED
+                outcome = Outcome.STALLED
+            if _now() - begun >= most:
+                outcome = Outcome.TOO_LONG
+            if not await self.work.node.is_alive(self.peer):
+                outcome = Outcome.NODE_LOST
+            if self.work.phase >= Phase.CUT:
+                outcome = Outcome.DRAINED
+            if (outcome and (ended := await self._end(outcome))) or (ended := await self._ended()):
+                return ended
             await self._answer(woken=woken)
+
+    async def _ended(self) -> Outcome | None:
+        """How the transfer ended, or has to end, by what Redis says; None where it goes on."""
+        now = await self._touch()
+        return now.outcome if now.outcome is None or now.state is State.FREE else await self._end(now.outcome)
 
 
 class Upload(_Side):
@@ -178,14 +194,13 @@ class Upload(_Side):
                 raise
             finally:
                 if outcome is not None:
-                    keys = self.transfer.keys
                     # The other side reads its stream to the end, unless it has, or is not there any more.
                     is_last = outcome in (Outcome.COMPLETE, Outcome.NODE_LOST)
-                    unread = (keys.acks, keys.chunks) if is_last else (keys.acks,)
+                    mine = ("acks", "chunks") if is_last else ("acks",)
                     await self.work.settle(
                         replace(self.transfer, downloader=self.peer),
                         outcome,
-                        *unread,
+                        *mine,
                         position=self._window.acknowledged,
                         seconds=_now() - self._since,
                     )
@@ -232,7 +247,7 @@ class Upload(_Side):
                 return None
             asked = answer.now if asked is None else asked
             holder = answer.transfer
-            if not await self.work.node.is_alive(holder.uploader):
+            if not await self.work.node.is_alive(holder.decider):
                 await self.work.end(holder, Outcome.NODE_LOST)
             elif answer.vouched >= asked or _now() > deadline:
                 raise Problem(Error.NAME_IN_USE)
@@ -289,6 +304,13 @@ class Upload(_Side):
         touched = await self.store.touch(self.transfer, written=self._stream.written if self._stream else "")
         self._window.acknowledge(touched.position)
         return touched
+
+    async def _end(self, outcome: Outcome) -> Outcome | None:
+        """Not while the download hands over the last bytes: how it ends then is for that side to say."""
+        answer = await self.work.end(self.transfer, outcome)
+        if answer is Answer.KEPT:
+            return None
+        return outcome if isinstance(answer, Final) else (await self._touch()).outcome
 
     def _client_matters(self) -> bool:
         return not self._whole  # once all of it is with us, the transfer can complete without the uploader
@@ -398,6 +420,8 @@ class Download(_Side):
         self._sink = sink
         self._stream = work.stream(transfer, self.peer)
         self._position = 0
+        #: What this side has decided, of two things that cannot both be: how it ends, or that it hands over the rest.
+        self._decided: Outcome | None = None
         self._finishing = self._finished = False
 
     async def run(self) -> Outcome:
@@ -420,15 +444,20 @@ class Download(_Side):
             except StoreUnavailable:
                 outcome = Outcome.STORE_LOST
             finally:
-                keys = self.transfer.keys
-                unread = (keys.chunks, keys.acks) if outcome is Outcome.NODE_LOST else (keys.chunks,)
-                await self.work.settle(self.transfer, outcome, *unread, joiner=self._joiner, position=self._position)
+                mine = ("chunks", "acks") if outcome is Outcome.NODE_LOST else ("chunks",)
+                await self.work.settle(self.transfer, outcome, *mine, joiner=self._joiner, position=self._position)
         if not self._sink.begun and outcome is not Outcome.UPLOADER_GONE:
             raise problem_for_downloader(outcome, seconds=_time_limit(self.work.settings, outcome))
         return outcome
 
     async def _touch(self) -> Touched:
         return await self.store.touch(self.transfer, joiner=self._joiner, position=self._position)
+
+    async def _end(self, outcome: Outcome) -> Outcome | None:
+        """Not once the last bytes are on their way, which cannot be taken back."""
+        if not self._finishing:
+            self._decided = outcome
+        return self._decided
 
     def _client_matters(self) -> bool:
         return not self._finishing  # the response's end closes the connection, and the sink watches it
@@ -453,14 +482,33 @@ class Download(_Side):
                 if not follows(position=self._position, end=entry.end, size=len(entry.data)) or not self._fits(entry):
                     return Outcome.STORE_LOST
                 # A client that has Content-Length bytes may close at once, so those end the download too.
-                self._finishing = entry.outcome is not None or entry.end == self.transfer.length
+                if entry.outcome is not None or entry.end == self.transfer.length:
+                    return await self._finish(entry)
                 await self._begin()
                 await self._hand_over(entry.data)
                 self._position = entry.end
                 self.work.node.delivered += len(entry.data)
-                if self._finishing:
-                    self._finished = True
-                    return Outcome.COMPLETE
+
+    async def _finish(self, entry: Entry) -> Outcome:
+        """Hands over the last bytes, unless the transfer is over: then they must not arrive."""
+        data = entry.data
+        if self.transfer.length != 0:  # else its headers are all that there is to hand over
+            await self._begin()
+            self._owes_since = _now()
+            data = await self._sink.approach(data)
+            self._owes_since = None
+        answer = await self.store.finish(self.transfer, joiner=self._joiner)
+        if self._decided is not None:
+            return self._decided
+        if answer is not Answer.FINISHING:
+            return (await self._touch()).outcome or Outcome.STORE_LOST
+        self._finishing = True
+        await self._begin()
+        await self._sink.finish(data)  # which watches the client's progress by itself
+        self._position = entry.end
+        self.work.node.delivered += len(entry.data)
+        self._finished = True
+        return Outcome.COMPLETE
 
     def _fits(self, entry: Entry) -> bool:
         """Whether the stream keeps to the length that was declared: no more than that, and no end before it."""
@@ -474,9 +522,6 @@ class Download(_Side):
             await self._sink.begin(self.transfer)
 
     async def _hand_over(self, data: bytes | memoryview) -> None:
-        if self._finishing:
-            await self._sink.finish(data)  # which watches the client's progress by itself
-            return
         self._owes_since = _now()
         await self._sink.write(data)
         self._owes_since = None

@@ -7,7 +7,7 @@ cancelled: the claim is given up, the other side finds the outcome in its stream
 import asyncio
 import contextlib
 import logging
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Iterator, Sequence
 from enum import IntEnum
 from typing import Any
 from weakref import WeakValueDictionary
@@ -83,9 +83,12 @@ class Work:
         joiner: str = "",
         position: int = 0,
         only_waiting: bool = False,
+        mine: Sequence[str] = (),
     ) -> Final | Answer:
         """Ends a transfer; where that was us, logs, counts and wakes the other side."""
-        answer = await self.store.end(transfer, outcome, joiner=joiner, position=position, only_waiting=only_waiting)
+        answer = await self.store.end(
+            transfer, outcome, joiner=joiner, position=position, only_waiting=only_waiting, mine=mine
+        )
         if isinstance(answer, Final):
             self._account(answer, outcome)
             for node in {answer.transfer.uploader, answer.transfer.downloader}:
@@ -112,12 +115,13 @@ class Work:
         self,
         transfer: Transfer,
         outcome: Outcome,
-        *streams: str,
+        *mine: str,
         joiner: str = "",
         position: int = 0,
         seconds: float = 0,
     ) -> None:
-        """Ends this side's transfer, whoever ended it first, and deletes the `streams` that only this side reads.
+        """Ends this side's transfer, whoever ended it first, and deletes the streams that are `mine` (see
+        `Store.end`).
 
         `position`: bytes handed over, and `seconds` since it began, as this side knows them.
 
@@ -126,15 +130,14 @@ class Work:
         """
         note(outcome=outcome.value)
         final = Final(transfer, delivered=position, seconds=round(seconds))
-        work = self.spawn(self._settle(final, outcome, streams, joiner))
+        work = self.spawn(self._settle(final, outcome, mine, joiner))
         if outcome is not Outcome.STORE_LOST:
             await asyncio.shield(work)
 
-    async def _settle(self, known: Final, outcome: Outcome, streams: tuple[str, ...], joiner: str) -> None:
+    async def _settle(self, known: Final, outcome: Outcome, mine: Sequence[str], joiner: str) -> None:
         transfer, answer = known.transfer, None
         try:
-            answer = await self.end(transfer, outcome, joiner=joiner, position=known.delivered)
-            await self.store.forget(*streams)
+            answer = await self.end(transfer, outcome, joiner=joiner, position=known.delivered, mine=mine)
         except StoreUnavailable:
             left = fields(transfer=transfer.id, outcome=outcome.value)
             log.warning("Redis is away, so a transfer's keys are left to expire", extra=left)

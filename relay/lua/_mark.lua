@@ -1,11 +1,12 @@
 -- Shared by the verbs that end a stream; put before them when they are loaded.
--- Appends the end marker to a stream, after its last entry and at `position` or beyond (Redis refuses lower
--- IDs), so that a blocked reader wakes: one blocked on a key that is deleted does not.
+-- Appends the end marker to a stream, with the bytes `delivered`, so that a blocked reader wakes: one blocked on a
+-- key that is deleted does not.  It stands after the stream's last entry and at offset `beyond` at least: Redis
+-- refuses lower IDs, so nothing that comes late to a stream of one entry takes its place.
 -- The stream stays for `linger` ms, for its reader.  Where Redis is out of memory it is deleted instead.
-local function mark(stream, outcome, position, linger)
+local function mark(stream, outcome, delivered, beyond, linger)
   local offset, sequence = string.match(last_id(stream), '^(%d+)-(%d+)$')
-  if tonumber(position) > tonumber(offset) then offset, sequence = position, 0 end
-  local added = redis.pcall('XADD', stream, offset .. '-' .. (sequence + 1), 'end', outcome)
+  if tonumber(beyond) > tonumber(offset) then offset, sequence = beyond, 0 end
+  local added = redis.pcall('XADD', stream, offset .. '-' .. (sequence + 1), 'end', outcome, 'to', delivered)
   if type(added) == 'table' and added.err then
     redis.call('DEL', stream)
   else

@@ -1,6 +1,6 @@
 -- Says whether a transfer lives, as the side that asks knows it, and renews what this side has to keep alive.
--- Answers: live, STATE, DOWNLOADER, ID of the last acknowledgement · ended, OUTCOME, ID of the end marker ·
--- revoked (the token is gone) · lost
+-- Answers: live, STATE, DOWNLOADER, ID of the last acknowledgement · ended, OUTCOME, DELIVERED
+--   · revoked, STATE (it lives, but its token is gone) · lost
 -- Lost is also a transfer that Redis has, but not as this side knows it: Redis was rolled back, or one stream
 -- has expired.  An upload that streams says `written`, the ID of its last entry, a download its `joiner`.  Each
 -- renews its own stream, so that one which is gone without a word is missed when that expires.
@@ -25,12 +25,12 @@ if now[1] ~= id then
   -- the chunks is the uploader's word: it does not end a download.
   local last = redis.call('XREVRANGE', joiner ~= '' and chunks or acks, '+', '-', 'COUNT', 1)[1]
   if last and last[2][1] == 'end' and (joiner == '' or last[2][2] ~= 'complete') then
-    return {'ended', last[2][2], last[1]}
+    return {'ended', last[2][2], last[2][4]}
   end
   return {'lost'}
 end
-if redis.call('EXISTS', token) == 0 then return {'revoked'} end
-if now[2] == 'streaming' then
+if redis.call('EXISTS', token) == 0 and now[2] ~= 'finishing' then return {'revoked', now[2]} end
+if now[2] ~= 'waiting' then
   if redis.call('EXISTS', chunks, acks) < 2 then return {'lost'} end
 elseif written ~= '' or joiner ~= '' then
   return {'lost'}

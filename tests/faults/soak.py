@@ -56,8 +56,8 @@ class Pair:
     path: str
     content: bytes
     begun: float
-    #: Whether the download's node failed meanwhile, or the transfer was deleted: perhaps when all of it had been
-    #: handed over and was on its way, so that it arrives, but too late for the uploader to be told so.
+    #: Whether the download's node failed meanwhile: perhaps when all of it had been handed over and was on its way,
+    #: so that it arrives, but nobody is left to tell the uploader so.
     is_unknowable: bool = False
     up: Told = field(default_factory=Told)
     down: Told = field(default_factory=Told)
@@ -183,8 +183,6 @@ class Soak:
 
     async def _delete(self, path: str) -> None:
         """Of a transfer, or of a token with all of its."""
-        for pair in self.live:
-            pair.is_unknowable |= pair.path.startswith(path)
         async with httpx.AsyncClient(timeout=20) as client:
             with contextlib.suppress(httpx.TransportError):
                 await client.delete(self.dice.choice(self.cluster.nodes).url + path)

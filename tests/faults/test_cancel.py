@@ -1,12 +1,16 @@
-"""A side that is cancelled, at whatever it waits for: its server goes down, or a library gives it up."""
+"""A side that is cancelled, at whatever it waits for: its server goes down, or a library gives it up.  And a
+transfer that others end at that moment: both sides must hear the same.
+"""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 import fakeredis
 import pytest
 
+from relay.errors import Error, Problem
 from relay.names import new_token
 from relay.service import Relay
 from relay.settings import Settings
@@ -90,14 +94,14 @@ async def cancel(pair: Pair, side: str, first: str, at: int) -> bool:
     async with asyncio.timeout(30):
         await asyncio.wait([victim.task])
         await pair.settled()
-        if victim.was_cancelled:
+        if victim.was_met:
             await pair.send_away(token, up, down)
         await asyncio.wait([each.task for each in sides.values()])
         await pair.settled()
     ends = tuple(await asyncio.gather(sides["upload"].task, sides["download"].task, return_exceptions=True))
 
     assert down.got == WHOLE[: len(down.got)]
-    if not victim.was_cancelled:
+    if not victim.was_met:
         assert ends == (len(WHOLE), Outcome.COMPLETE)
     if ends[0] == len(WHOLE):
         assert down.is_complete
@@ -110,4 +114,45 @@ async def cancel(pair: Pair, side: str, first: str, at: int) -> bool:
     assert pair.up.is_idle()
     assert pair.down.is_idle()
     assert not {task for task in asyncio.all_tasks() - before if not is_of_fakeredis(task)}
-    return victim.was_cancelled
+    return victim.was_met
+
+
+@pytest.mark.parametrize("whole_token", [False, True], ids=["the name", "the token"])
+@pytest.mark.parametrize("side", ["upload", "download"])
+async def test_deleted_at_any_step(pair: Pair, side: str, whole_token: bool) -> None:
+    """Of a download and its upload both are whole, or neither; and whoever deletes a transfer hears which."""
+    at, was_met = 0, True
+    while was_met:
+        at += 1
+        was_met = await delete(pair, side, at, whole_token=whole_token)
+    assert at > STEPS
+
+
+async def delete(pair: Pair, side: str, at: int, *, whole_token: bool) -> bool:
+    """Deletes the transfer or its token at that step of a side.  False where that ended before it came so far."""
+    token, up, down, deleted = new_token(), Uploader(PIECES), Downloader(), None
+    await pair.up.store.mint(token=token)
+
+    async def now() -> None:
+        nonlocal deleted
+        with contextlib.suppress(Problem):
+            if whole_token:
+                await pair.up.revoke(token=token)
+            else:
+                deleted = False
+                deleted = await pair.down.cancel(token=token, name="x")
+
+    work = {"upload": pair.upload(token, up), "download": pair.download(token, down)}
+    sides = {name: Victim(work[name], at=at if name == side else NEVER, meanwhile=now) for name in work}
+    async with asyncio.timeout(30):
+        await asyncio.wait([sides["upload"].task])
+        if not down.begun:
+            down.leave()  # it waits for another upload
+        await asyncio.wait([sides["download"].task])
+        await pair.settled()
+    told, _ = await asyncio.gather(*(each.task for each in sides.values()), return_exceptions=True)
+
+    assert down.is_complete is (told == len(WHOLE)), (at, told, down.got)
+    if deleted is not None:
+        assert deleted is (isinstance(told, Problem) and told.error is Error.CANCELLED), (at, told)
+    return sides[side].was_met

@@ -4,15 +4,17 @@ import pytest
 
 from relay.names import new_id
 from relay.states import MOVES, Answer, Event, Move, Outcome, State
-from relay.store import Final, Holder, Store, Transfer
+from relay.store import Final, Holder, Store, Touched, Transfer
 from tests.store.conftest import client
 
 
 async def bring_to(store: Store, transfer: Transfer, state: State) -> None:
     if state is not State.FREE:
         await store.claim(transfer, node="up", length=None, media_type="", use=False)
-    if state is State.STREAMING:
-        assert await store.join(transfer, joiner=new_id(), node="down") is Answer.JOINED
+    if state in (State.STREAMING, State.FINISHING):
+        assert await store.join(transfer, joiner="me", node="down") is Answer.JOINED
+    if state is State.FINISHING:
+        assert await store.finish(transfer, joiner="me") is Answer.FINISHING
 
 
 async def ask(store: Store, transfer: Transfer, event: Event) -> Answer:
@@ -23,10 +25,14 @@ async def ask(store: Store, transfer: Transfer, event: Event) -> Answer:
             return Answer.BUSY if isinstance(answer, Holder) else Answer.CLAIMED
         case Event.JOIN:
             return await store.join(transfer, joiner=new_id(), node="down2")
+        case Event.FINISH:
+            return await store.finish(transfer, joiner="me")
         case Event.GIVE_UP:
             final = await store.end(transfer, Outcome.NO_DOWNLOADER, only_waiting=True)
         case Event.END:
             final = await store.end(transfer, Outcome.CANCELLED)
+        case Event.CLOSE:
+            final = await store.end(transfer, Outcome.NODE_LOST)
     return Answer.ENDED if isinstance(final, Final) else final
 
 
@@ -115,6 +121,42 @@ async def test_a_joiner_ends_only_its_own_download(store: Store, transfer: Trans
     await store.join(transfer, joiner="me", node="down")
     assert await store.end(transfer, Outcome.DOWNLOADER_GONE, joiner="you") is Answer.GONE
     assert isinstance(await store.end(transfer, Outcome.DOWNLOADER_GONE, joiner="me"), Final)
+
+
+async def test_only_the_download_itself_finishes_and_ends_then(store: Store, transfer: Transfer) -> None:
+    await bring_to(store, transfer, State.STREAMING)
+    assert await store.finish(transfer, joiner="you") is Answer.GONE
+    assert await state_of(store, transfer) is State.STREAMING
+    await store.finish(transfer, joiner="me")
+    assert await store.end(transfer, Outcome.DOWNLOADER_GONE, joiner="you") is Answer.GONE
+    assert isinstance(await store.end(transfer, Outcome.DOWNLOADER_GONE, joiner="me"), Final)
+
+
+async def test_what_finishes_does_so_without_its_token(store: Store, transfer: Transfer) -> None:
+    await bring_to(store, transfer, State.FINISHING)
+    await store.revoke(token=transfer.token)
+    for side in ({"written": "0-0"}, {"joiner": "me"}):
+        assert await store.touch(transfer, **side) == Touched(None, State.FINISHING, "down")  # type: ignore[arg-type]
+    assert isinstance(await store.end(transfer, Outcome.COMPLETE, joiner="me"), Final)
+    await store.forget(transfer.keys.chunks, transfer.keys.acks)
+
+
+async def test_an_upload_that_goes_meanwhile_is_left_no_word(store: Store, transfer: Transfer) -> None:
+    await bring_to(store, transfer, State.FINISHING)
+    assert await store.end(transfer, Outcome.DRAINED, mine=["acks"]) is Answer.KEPT
+    assert await store.touch(transfer, joiner="me") == Touched(None, State.FINISHING, "down")
+    await store.end(transfer, Outcome.COMPLETE, joiner="me", mine=["chunks"])
+    assert not await client(store).exists(*transfer.keys.all()[1:])
+
+
+@pytest.mark.parametrize("state", State)
+async def test_an_end_deletes_what_the_caller_alone_reads(store: Store, transfer: Transfer, state: State) -> None:
+    """Also where another has ended it, who left word there."""
+    await bring_to(store, transfer, state)
+    for _ in range(2):
+        await store.end(transfer, Outcome.NODE_LOST, mine=["chunks", "acks"])
+        assert not await client(store).exists(transfer.keys.chunks)
+    assert not await client(store).exists(transfer.keys.acks)
 
 
 async def test_one_of_many_hears_that_it_ended(store: Store, transfer: Transfer) -> None:

@@ -139,6 +139,17 @@ async def test_the_writer_learns_how_many_bytes_the_reader_took(store: Store, st
     assert (ack.position, ack.outcome) == (200, Outcome.DOWNLOADER_GONE)
 
 
+async def test_a_late_acknowledgement_does_not_drive_out_the_end(store: Store, streaming: Transfer) -> None:
+    """It was under way when another ended the transfer."""
+    await store.stream(streaming).append([b"x" * 300], end=300)
+    await store.end(streaming, Outcome.CANCELLED)
+    await read(store, streaming, 300, acknowledge=True)
+    assert await store.touch(streaming, written="300-0") == Touched(Outcome.CANCELLED)
+    ack = await store.stream(streaming).acks(after="0-1", timeout=0.05)
+    assert ack is not None
+    assert (ack.position, ack.outcome) == (0, Outcome.CANCELLED)
+
+
 async def test_writing_to_what_is_over_makes_no_key(store: Store, streaming: Transfer) -> None:
     await store.end(streaming, Outcome.CANCELLED)
     await store.forget(streaming.keys.chunks, streaming.keys.acks)
@@ -205,7 +216,7 @@ async def test_touch_finds_what_a_rollback_lost(store: Store, transfer: Transfer
 
 async def test_touch_tells_revoked_from_lost(store: Store, streaming: Transfer) -> None:
     await client(store).delete(streaming.keys.token)  # as an operator would
-    assert await store.touch(streaming, written="0-0") == Touched(Outcome.REVOKED)
+    assert await store.touch(streaming, written="0-0") == Touched(Outcome.REVOKED, State.STREAMING)
     await client(store).delete(*streaming.keys.all())  # as a restart would
     assert await store.touch(streaming, written="0-0") == Touched(Outcome.STORE_LOST)
 

@@ -141,6 +141,10 @@ class Downloader:
             raise ClientGone
         self.got += data
 
+    async def approach(self, data: bytes | memoryview) -> bytes | memoryview:
+        await self.takes.wait()
+        return data
+
     async def finish(self, data: bytes | memoryview) -> None:
         await self.write(data)
         self.is_complete = True

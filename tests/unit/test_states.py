@@ -19,7 +19,7 @@ def test_every_answer_is_given() -> None:
     assert {move.answer for move in MOVES.values()} == set(Answer)
 
 
-@pytest.mark.parametrize("event", [Event.END])
+@pytest.mark.parametrize("event", [Event.CLOSE])
 def test_the_end_frees_the_name_from_every_state(event: Event) -> None:
     assert all(MOVES[state, event].state is State.FREE for state in State)
 

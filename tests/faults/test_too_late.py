@@ -1,0 +1,70 @@
+"""A DELETE, of a transfer or of its token, that comes when the last bytes are on their way.
+
+Either both sides hear of it, or it is too late and neither does.
+"""
+
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.faults.conftest import Faulty
+from tests.support.cluster import Curl
+from tests.support.crowd import read_until, request
+from tests.support.wait import wait_until
+
+KIB = 1024
+
+
+@pytest.fixture
+def download(cluster: Faulty, token: str) -> Iterator[socket.socket]:
+    """A downloader that reads when the test does, and has room for little else."""
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 * KIB)
+        client.settimeout(20)
+        client.connect(("127.0.0.1", cluster[1].port))
+        client.sendall(request("GET", f"/{token}/x?wait=60"))
+        yield client
+
+
+@pytest.fixture(params=["the name", "the token"])
+def url(request: pytest.FixtureRequest, cluster: Faulty, token: str) -> str:
+    """What is deleted."""
+    return cluster.url(0, token, "x" if request.param == "the name" else "")
+
+
+@pytest.mark.parametrize("is_chunked", [False, True])
+def test_everything_has_arrived(
+    cluster: Faulty, token: str, download: socket.socket, url: str, is_chunked: bool
+) -> None:
+    """The client has it all, and has not closed yet: its node waits for that a while."""
+    with Curl("-T", "-" if is_chunked else __file__, cluster.url(0, token, "x"), pipe=is_chunked) as upload:
+        if is_chunked:
+            upload.write_all(b"end")
+        read_until(download, b"0\r\n\r\n" if is_chunked else Path(__file__).read_bytes()[-20:])
+        assert httpx.delete(url).status_code == (409 if url.endswith("/x") else 204)
+        assert upload.process.poll() is None
+        download.close()
+        assert upload.finish()[0:2] == (
+            0,
+            f"delivered {3 if is_chunked else Path(__file__).stat().st_size} bytes\n".encode(),
+        )
+
+
+def test_a_client_that_is_behind_can_be_cancelled(
+    cluster: Faulty, token: str, download: socket.socket, url: str, tmp_path: Path
+) -> None:
+    """All of it has been read from Redis, but not by the client, which has stopped."""
+    source = tmp_path / "source"
+    source.write_bytes(bytes(200 * KIB))
+    with Curl("-T", source, "-w", "%{http_code}", cluster.url(0, token, "x")) as upload:
+        read_until(download, b"\r\n\r\n")
+        wait_until(lambda: cluster.redis.xinfo_stream(next(cluster.keys("chunks")))["length"], "the chunk")  # type: ignore[union-attr]
+        assert httpx.delete(url).status_code == 204
+        assert upload.finish()[1].endswith(b"410" if url.endswith("/x") else b"401")
+    got = b""
+    while piece := download.recv(64 * KIB):
+        got += piece
+    assert len(got) < source.stat().st_size
