@@ -6,23 +6,27 @@ compare ids, and stream entries carry their offsets as IDs.  No redis exception 
 
 import asyncio
 import contextlib
+import hashlib
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from importlib.resources import files
 from typing import Any, Self, TypeVar
 
-from redis.exceptions import OutOfMemoryError, RedisError, ResponseError
+from redis.exceptions import NoScriptError, OutOfMemoryError, RedisError, ResponseError
 
 from relay.clients import COMMAND_TIMEOUT, PASSING, Clients, connect
 from relay.errors import Error, StoreUnavailable
 from relay.keys import Keys
 from relay.metrics import Metrics
+from relay.resp import Command
 from relay.settings import Settings
 from relay.wire import Wires
 
 log = logging.getLogger("relay.store")
 
 T = TypeVar("T")
+#: Sends commands about a key: `Wires.share` or `Wires.call`.
+Send = Callable[[str, Sequence[Command]], Awaitable[list[Any]]]
 
 
 class Calls:
@@ -34,12 +38,11 @@ class Calls:
         self.metrics = Metrics()
         self._clients = clients
         self.commands = clients.commands
-        self.blocking = clients.blocking
-        self.wires = Wires(clients.blocking)
-        self._turns = asyncio.Semaphore(settings.redis_connections)
+        self.wires = Wires(clients.commands)
+        self._turns = asyncio.Semaphore(settings.redis_commands)
         #: When Redis last answered anybody, in the event loop's seconds.
         self._answered = float("-inf")
-        self._scripts = {name: clients.commands.register_script(source) for name, source in _sources().items()}
+        self._scripts = {verb: _Script(source) for verb, source in _sources().items()}
 
     @classmethod
     def connect(cls, settings: Settings) -> Self:
@@ -58,12 +61,28 @@ class Calls:
     async def run(
         self, verb: str, keys: Sequence[str], arguments: Sequence[str | int], *, patience: float | None = None
     ) -> Any:
-        """Runs the script of a verb on one of the shared connections.  Raises StoreUnavailable."""
-        script = self._scripts[verb]
-        return await self.call(lambda: script(keys=keys, args=arguments), patience=patience)
+        """Runs the script of a verb, over the shared connection.  Raises StoreUnavailable."""
+        return await self.call(lambda: self.evaluate(verb, keys, arguments, self.wires.share), patience=patience)
+
+    async def ask(self, *commands: Command, patience: float | None = None) -> list[Any]:
+        """Sends commands about one key, over the shared connection.  Raises StoreUnavailable."""
+        key = str(commands[0][1])
+
+        async def ask() -> list[Any]:
+            return [result(reply) for reply in await self.wires.share(key, commands)]
+
+        return await self.call(ask, patience=patience)
+
+    async def evaluate(self, verb: str, keys: Sequence[str], arguments: Sequence[str | int], send: Send) -> Any:
+        """Runs the script of a verb once.  Raises what redis-py does."""
+        script, about = self._scripts[verb], (len(keys), *keys, *arguments)
+        (reply,) = await send(keys[0], [("EVALSHA", script.sha, *about)])
+        if isinstance(reply, NoScriptError):
+            (reply,) = await send(keys[0], [("EVAL", script.source, *about)])
+        return result(reply)
 
     async def call(self, command: Callable[[], Awaitable[T]], *, patience: float | None = None) -> T:
-        """Runs a command on one of the shared connections.  Raises StoreUnavailable."""
+        """Runs a command when it is its turn.  Raises StoreUnavailable."""
         patience = self.settings.redis_patience if patience is None else patience
         since = await self._turn(patience)
         try:
@@ -72,7 +91,7 @@ class Calls:
             self._turns.release()
 
     async def _turn(self, patience: float) -> float:
-        """Waits for one of the shared connections, for as long as Redis answers those before us.
+        """Waits until one of the commands under way is over, for as long as Redis answers those before us.
 
         A crowd that gave up sooner would begin again together, and get nowhere: of 10,000 uploaders that left
         at once, half kept their names for minutes.  Answers since when `patience` counts, in the event loop's
@@ -80,6 +99,9 @@ class Calls:
         """
         loop = asyncio.get_running_loop()
         begun = loop.time()
+        if not self._turns.locked():
+            await self._turns.acquire()
+            return begun
         while (left := max(begun, self._answered) + patience - loop.time()) > 0:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(left):
@@ -114,6 +136,8 @@ class Calls:
                 return answer
             except (*PASSING, RedisError) as error:
                 self.metrics.redis_errors.labels(type(error).__name__).inc()
+                if isinstance(error, TimeoutError):
+                    self.wires.drop_silent(sent)
                 full = is_out_of_memory(error) or (full and isinstance(error, TimeoutError))
                 if not full and not isinstance(error, PASSING):
                     # Ours or the operator's to mend (no permission, wrong type, a bug), so it is said in the log.
@@ -123,6 +147,14 @@ class Calls:
                     raise StoreUnavailable(Error.STORE_FULL if full else Error.STORE_DOWN) from error
             await asyncio.sleep(pause)
             pause = min(2 * pause, 0.5)
+
+
+class _Script:
+    """A Lua script, and how Redis calls it when it has it."""
+
+    def __init__(self, source: str) -> None:
+        self.source = source
+        self.sha = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
 
 
 def _sources() -> dict[str, str]:

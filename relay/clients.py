@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 import fakeredis
-from redis.asyncio import BlockingConnectionPool, ConnectionPool, Redis, RedisCluster, Sentinel
+from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster, Sentinel
 from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -39,18 +39,17 @@ PASSING = (
     OutOfMemoryError,
 )
 
-#: Connections of a client: as many as there are readers.
+#: Connections of a client whose pool raises at once, and does not wait, when all are in use.
 _UNBOUNDED = 2**31
 #: Seconds a single command may take before its connection is given up and the command repeated on another.
 COMMAND_TIMEOUT = 2.0
 
 
 class Clients(NamedTuple):
-    """`commands` for commands, `blocking` for reads that block: that one has a connection for each reader."""
+    """`commands` for what is asked rarely, and to make the connections of `wire`."""
 
     commands: Client
-    blocking: Client
-    #: Clients that these two use: the sentinels'.
+    #: Clients that this one uses: the sentinels'.
     others: Sequence[Client] = ()
 
     async def drop_idle(self) -> None:
@@ -58,12 +57,11 @@ class Clients(NamedTuple):
 
         One that Redis has closed is noticed when it is used again; those that are not would stay open until then.
         """
-        for client in (self.commands, self.blocking):
-            if isinstance(client, Redis):
-                await client.connection_pool.disconnect(inuse_connections=False)
+        if isinstance(self.commands, Redis):
+            await self.commands.connection_pool.disconnect(inuse_connections=False)
 
     async def aclose(self) -> None:
-        for client in (self.commands, self.blocking, *self.others):
+        for client in (self.commands, *self.others):
             await client.aclose()
 
 
@@ -77,14 +75,12 @@ def connect(settings: Settings) -> Clients:
     url = urlsplit(settings.redis_url)
     scheme, _, form = url.scheme.partition("+")
     if not scheme:
-        server = fakeredis.FakeServer()
-        return Clients(fakeredis.FakeAsyncRedis(server=server), fakeredis.FakeAsyncRedis(server=server))
+        return Clients(fakeredis.FakeAsyncRedis(server=fakeredis.FakeServer()))
     options: dict[str, Any] = {
         "socket_timeout": None,
         "socket_connect_timeout": COMMAND_TIMEOUT,
         "maint_notifications_config": MaintNotificationsConfig(enabled=False),
         "client_name": settings.node,
-        "socket_read_size": 1024 * 1024,  # at 64 KiB a read of four chunks took seventeen rounds of the event loop
     }
     if scheme != "unix":
         options["socket_keepalive"] = True
@@ -94,20 +90,15 @@ def connect(settings: Settings) -> Clients:
     if form == "sentinel":
         return _sentinel(options | _from_url(url), url)
     commands = BlockingConnectionPool.from_url(
-        settings.redis_url, max_connections=settings.redis_connections, timeout=COMMAND_TIMEOUT, **options
+        settings.redis_url, max_connections=settings.redis_commands, timeout=COMMAND_TIMEOUT, **options
     )
-    # Unless told otherwise a pool has 100 connections, and raises at once when they are in use.
-    blocking = ConnectionPool.from_url(settings.redis_url, max_connections=_UNBOUNDED, **options)
-    return Clients(Redis.from_pool(commands), Redis.from_pool(blocking))
+    return Clients(Redis.from_pool(commands))
 
 
 def _cluster(settings: Settings, options: dict[str, Any]) -> Clients:
     hosts = options.pop("hosts")
     nodes = [ClusterNode(host, port) for host, port in hosts]
-    return Clients(
-        RedisCluster(startup_nodes=nodes, max_connections=settings.redis_connections, **options),
-        RedisCluster(startup_nodes=nodes, max_connections=_UNBOUNDED, **options),
-    )
+    return Clients(RedisCluster(startup_nodes=nodes, max_connections=_UNBOUNDED, **options))
 
 
 def _sentinel(options: dict[str, Any], url: SplitResult) -> Clients:
@@ -117,7 +108,7 @@ def _sentinel(options: dict[str, Any], url: SplitResult) -> Clients:
     options["max_connections"] = _UNBOUNDED
     sentinel: Any = Sentinel(hosts, sentinel_kwargs=watch, db=int(database or 0), **options)  # type: ignore[no-untyped-call]
     service = service or "mymaster"
-    return Clients(sentinel.master_for(service), sentinel.master_for(service), sentinel.sentinels)
+    return Clients(sentinel.master_for(service), sentinel.sentinels)
 
 
 def _from_url(url: SplitResult) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from redis.exceptions import (
     ClusterDownError,
     MasterDownError,
     NoPermissionError,
+    NoScriptError,
     OutOfMemoryError,
     ReadOnlyError,
     RedisError,
@@ -26,7 +27,7 @@ from relay.flow import Bytes
 Command = Sequence[str | int | Bytes]
 
 #: Strings up to so many bytes are copied, so that they do not keep the block alive that they came in.
-_SMALL = 4096
+_SMALL = 16 * 1024
 
 
 class MovedElsewhereError(TryAgainError):
@@ -40,6 +41,7 @@ _ERRORS: dict[bytes, type[RedisError]] = {
     b"MASTERDOWN": MasterDownError,
     b"MOVED": MovedElsewhereError,
     b"NOPERM": NoPermissionError,
+    b"NOSCRIPT": NoScriptError,
     b"OOM": OutOfMemoryError,
     b"READONLY": ReadOnlyError,
     b"TRYAGAIN": TryAgainError,

@@ -130,11 +130,11 @@ class Settings(BaseSettings):
     transfer_patience: Seconds = Field(
         10, description="seconds a running transfer keeps trying Redis before it ends as store_lost"
     )
-    redis_connections: int = Field(
+    redis_commands: int = Field(
         64,
         ge=1,
         le=10_000,
-        description="most Redis connections for commands; each streaming side may hold one more",
+        description="most commands to Redis under way at a time; they share a connection, streams have their own",
     )
     drain_delay: float = Field(
         5,

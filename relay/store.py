@@ -11,7 +11,7 @@ from typing import Any, Self
 from limits import RateLimitItem
 from limits.aio.strategies import SlidingWindowCounterRateLimiter
 
-from relay.calls import Calls, ms, text
+from relay.calls import Calls, ms, result
 from relay.clients import Clients
 from relay.errors import Error, Problem
 from relay.flow import offset_of
@@ -127,19 +127,14 @@ class Store(Calls):
 
     async def token(self, *, token: str) -> tuple[float, dict[str, str]] | None:
         """The seconds the token has left and its fields; None where it is gone.  Does not use it."""
-
-        async def ask() -> list[Any]:
-            pipe = self.commands.pipeline(transaction=False)
-            pipe.pttl(self.keys.token(token))
-            pipe.hgetall(self.keys.token(token))
-            return await pipe.execute()
-
-        left, fields = await self.call(ask)
-        return (left / 1000, text(fields)) if left >= 0 else None
+        key = self.keys.token(token)
+        left, fields = await self.ask(("PTTL", key), ("HGETALL", key))
+        return (left / 1000, _pairs(fields)) if left >= 0 else None
 
     async def carried(self, *, token: str) -> int:
         """Bytes that the transfers of a token which have ended have delivered; 0 where there is no token."""
-        return int(await self.call(lambda: self.commands.hget(self.keys.token(token), "bytes")) or 0)
+        (delivered,) = await self.ask(("HGET", self.keys.token(token), "bytes"))
+        return int(delivered or 0)
 
     async def revoke(self, *, token: str) -> list[tuple[str, str]] | None:
         """Deletes the token; answers the names and ids of its transfers, or None where it was gone already."""
@@ -295,7 +290,7 @@ class Store(Calls):
 
     async def forget(self, *streams: str) -> None:
         """Deletes streams that nobody will read any more."""
-        await self.call(lambda: self.commands.unlink(*streams), patience=self.settings.transfer_patience)
+        await self.ask(("UNLINK", *streams), patience=self.settings.transfer_patience)
 
     # -- rates -------------------------------------------------------------------------------------------
 
@@ -324,23 +319,23 @@ class Store(Calls):
         On a connection of its own: a node must not seem dead because its clients are many.
         """
         settings, patience = self.settings, self.settings.redis_patience
-        beat, roll = self._scripts["beat"], self._scripts["roll"]
+        send = self.wires.call
         sign: list[str | int] = [ms(3 * settings.heartbeat), *(part for pair in facts.items() for part in pair)]
         call: list[str | int] = [node, ms(10 * settings.node_death), ms(_NODES_TTL)]
-        await self.repeat(lambda: beat([self.keys.node(node)], sign, self.blocking), patience=patience)
-        ages = await self.repeat(lambda: roll([self.keys.nodes], call, self.blocking), patience=patience)
+        await self.repeat(lambda: self.evaluate("beat", [self.keys.node(node)], sign, send), patience=patience)
+        ages = await self.repeat(lambda: self.evaluate("roll", [self.keys.nodes], call, send), patience=patience)
         return {
             other.decode(errors="replace"): int(age) / 1000 for other, age in zip(ages[::2], ages[1::2], strict=True)
         }
 
     async def is_beating(self, *, node: str) -> bool:
         """Whether a node has beaten lately, asked of Redis: for one that is not on our list yet."""
-        return bool(await self.call(lambda: self.commands.exists(self.keys.node(node))))
+        return (await self.ask(("EXISTS", self.keys.node(node)))) == [1]
 
     async def sign_off(self, *, node: str) -> None:
         """Takes a node that ends off the list, and its inbox away."""
 
-        await self.call(lambda: self.commands.zrem(self.keys.nodes, node))
+        await self.ask(("ZREM", self.keys.nodes, node))
         for key in (self.keys.node(node), self.keys.inbox(node), self.keys.uploads(node)):  # in slots of their own
             await self.forget(key)
 
@@ -354,17 +349,18 @@ class Store(Calls):
         Answers the last ID seen and what the wake-ups are about.  Raises StoreUnavailable at once.
         """
 
-        async def read() -> list[Any]:
-            pipe = self.blocking.pipeline(transaction=False)
-            pipe.xtrim(self.keys.inbox(node), minid=after, approximate=False)
-            pipe.xread({self.keys.inbox(node): after}, count=1000, block=ms(timeout))
-            return list((await pipe.execute())[1])
+        key = self.keys.inbox(node)
+        trim = ("XTRIM", key, "MINID", "=", after)
+        wait = ("XREAD", "COUNT", 1000, "BLOCK", ms(timeout), "STREAMS", key, after)
+
+        async def read() -> Any:
+            return result((await self.wires.call(key, [trim, wait]))[1])
 
         reply = await self.repeat(read, patience=0, blocks=timeout)
         if not reply:
             return after, []
         entries = reply[0][1]
-        return entries[-1][0].decode(), [fields.get(b"about", b"").decode(errors="replace") for _, fields in entries]
+        return entries[-1][0].decode(), [about.decode(errors="replace") for _, (_, about) in entries]
 
     async def check(self, *, node: str) -> None:
         """Raises StoreUnavailable unless Redis answers a write."""

@@ -1,13 +1,15 @@
-"""Connections to Redis for the bytes of transfers.
+"""Connections to Redis: commands go out as they come, one behind the other, and replies come back in that order.
 
-redis-py makes them, as it makes all others: it knows about TLS, users, Sentinel and Cluster.  Then the socket is ours:
-what arrives goes from the kernel into the block of which the reply's strings are slices, and nothing is copied after
-that.  With redis-py's reader and hiredis it was copied four times, and took twice the processor's time.
+redis-py makes them, for it knows about TLS, users, Sentinel and Cluster.  Then the socket is ours: what arrives goes
+from the kernel into the block of which the replies' strings are slices, and nothing is copied after that.  With
+redis-py's reader and hiredis the bytes of a transfer were copied four times; and its connection pool, which lends a
+connection for one command at a time, was most of what a small transfer cost.
 """
 
 import asyncio
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Self, cast
 
 from redis.asyncio import Redis, RedisCluster
@@ -16,83 +18,113 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import OutOfMemoryError, ResponseError
 
 from relay.clients import PASSING, Client
-from relay.flow import BATCH, CHUNK, Blocks
+from relay.flow import BATCH, CHUNK, Blocks, Bytes
 from relay.resp import Command, IncompleteError, MovedElsewhereError, pack, parse
 
-#: Bytes of the block for replies: at first, and where they are more than that, so that a whole read's fit.
-_BLOCK_FIRST, _BLOCK = 8 * 1024, BATCH * (CHUNK + 64) + 8 * 1024
+#: Bytes of the block for replies: where they are small, and where a whole read's have to fit.
+_BLOCK_SMALL, _BLOCK = 8 * 1024, BATCH * (CHUNK + 64) + 8 * 1024
 #: Bytes that come after a string, at least where it is a chunk of several.
 _AFTER = 64
+_NONE = memoryview(b"")
 _CLOSED = "Redis has closed the connection"
 
 
+@dataclass(slots=True)
+class _Expected:
+    """The replies to the commands of one call."""
+
+    count: int
+    all: "asyncio.Future[list[Any]]"
+    replies: list[Any] = field(default_factory=list)
+
+
 class _Replies(asyncio.BufferedProtocol):
-    """Puts replies together."""
+    """Puts replies together, for who expects them in the order in which they asked."""
 
     def __init__(self, blocks: Blocks) -> None:
         self.is_lost = False
+        #: When it has heard from Redis last, in the event loop's seconds.
+        self.heard = asyncio.get_running_loop().time()
         self._blocks = blocks
-        self._block = memoryview(b"")
+        #: What is received into, filled up to offset `_filled`; the next reply begins at `_parsed`, and cannot be
+        #: whole before the block is filled up to `_need`.
+        self._block = _NONE
         self._filled = self._parsed = self._need = 0
-        self._replies: list[Any] = []
-        self._count = 0
-        self._all: asyncio.Future[list[Any]] | None = None
+        self._expected: deque[_Expected] = deque()
         self._were_large = False
 
-    def next(self, count: int) -> "asyncio.Future[list[Any]]":
+    def expect(self, count: int) -> "asyncio.Future[list[Any]]":
         """So many replies, when they have come.  Raises redis's ConnectionError, as the future may."""
         if self.is_lost:
             raise RedisConnectionError(_CLOSED)
-        self._replies, self._count = [], count
-        self._block = memoryview(b"")  # who has a slice of the last one may keep it
-        self._filled = self._parsed = self._need = 0
-        self._all = asyncio.get_running_loop().create_future()
-        return self._all
+        expected = _Expected(count, asyncio.get_running_loop().create_future())
+        self._expected.append(expected)
+        return expected.all
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        if len(self._block) < max(self._need, self._filled + 1):
-            block = self._larger()
-            block[: self._filled] = self._block[: self._filled]
-            self._block = block
+        if max(self._need, self._filled + 1) > len(self._block):
+            self._renew()
         return self._block[self._filled :]
 
-    def _larger(self) -> memoryview:
-        if self._need + _AFTER > _BLOCK:
-            return memoryview(bytearray(self._need + _AFTER))
-        is_large = self._were_large or self._need > _BLOCK_FIRST
-        return self._blocks.get() if is_large else memoryview(bytearray(_BLOCK_FIRST))
+    def _renew(self) -> None:
+        """Takes a block with room for the reply that is incomplete.  Who has a slice of the last one may keep it."""
+        begun = self._block[self._parsed : self._filled]
+        need = max(self._need - self._parsed, len(begun) + 1)
+        if need + _AFTER > _BLOCK:
+            block = memoryview(bytearray(need + _AFTER))
+        elif need > _BLOCK_SMALL or self._were_large:
+            block = self._blocks.get()
+        else:
+            block = memoryview(bytearray(_BLOCK_SMALL))
+        block[: len(begun)] = begun
+        self._block, self._need = block, need
+        self._parsed, self._filled = 0, len(begun)
 
     def buffer_updated(self, nbytes: int) -> None:
         self._filled += nbytes
-        if self._all is None or self._all.done():
-            self.is_lost = True  # it says something that nobody asked for: it is about to close
-            return
+        self.heard = asyncio.get_running_loop().time()
         if self._filled < self._need:
             return
         try:
-            while len(self._replies) < self._count:
-                reply, self._parsed = parse(cast(bytearray, self._block.obj), self._parsed, self._filled)
-                self._replies.append(reply)
+            while self._parsed < self._filled:
+                self._take_reply()
         except IncompleteError as error:
             self._need = error.need
         else:
-            self._were_large = self._filled > _BLOCK_FIRST
-            self._all.set_result(self._replies)
+            self._were_large = self._filled > _BLOCK_SMALL
+            self._block = _NONE
+            self._filled = self._parsed = self._need = 0
+
+    def _take_reply(self) -> None:
+        reply, self._parsed = parse(cast(bytearray, self._block.obj), self._parsed, self._filled)
+        if not self._expected:
+            self.is_lost = True  # it says something that nobody asked for: it is about to close
+            return
+        expected = self._expected[0]
+        expected.replies.append(reply)
+        if len(expected.replies) == expected.count:
+            self._expected.popleft()
+            if not expected.all.done():
+                expected.all.set_result(expected.replies)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.is_lost = True
-        if self._all is not None and not self._all.done():
-            self._all.set_exception(RedisConnectionError(_CLOSED))
+        while self._expected:
+            expected = self._expected.popleft()
+            if not expected.all.done():
+                expected.all.set_exception(RedisConnectionError(_CLOSED))
 
 
 class Wire:
-    """One connection; for one at a time."""
+    """One connection."""
 
     def __init__(self, connection: AbstractConnection, blocks: Blocks) -> None:
         self._connection = connection
-        #: Those to fakeredis, in tests, have no socket.
+        #: Those to fakeredis have no socket.
         self._transport: asyncio.Transport | None = getattr(connection._writer, "transport", None)
         self._replies = _Replies(blocks)
+        self._pieces: list[Bytes] = []
+        self._turn = asyncio.Lock()
         if self._transport is not None:
             # Kept, or it would complain when it is collected; redis-py shall think that it has none.
             self._writer = connection._writer
@@ -111,70 +143,122 @@ class Wire:
     def is_lost(self) -> bool:
         return self._replies.is_lost
 
+    @property
+    def heard(self) -> float:
+        """When Redis has last said something over it, in the event loop's seconds."""
+        return self._replies.heard
+
     async def call(self, commands: Sequence[Command]) -> list[Any]:
         """Sends commands and waits for their replies; those that are errors are not raised.
 
-        Raises redis's ConnectionError.  After any exception it cannot be used again.
+        Who gives up waiting leaves the connection as good as it was, but for those behind it: Redis answers in order.
+        Raises redis's ConnectionError.
         """
-        pieces = pack(commands)
         if self._transport is None:
-            await self._connection.send_packed_command([b"".join(pieces)])
-            return [await self._reply_of_fake() for _ in commands]
-        replies = self._replies.next(len(commands))
-        self._transport.writelines(pieces)
+            return await self._call_fake(commands)
+        replies = self._replies.expect(len(commands))
+        if not self._pieces:  # what else is called in this round of the event loop goes out with it
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._pieces += pack(commands)
         return await replies
 
-    async def _reply_of_fake(self) -> Any:
+    def _flush(self) -> None:
+        pieces, self._pieces = self._pieces, []
+        if self._transport is not None and not self.is_lost:
+            self._transport.writelines(pieces)
+
+    async def _call_fake(self, commands: Sequence[Command]) -> list[Any]:
+        async with self._turn:
+            if self.is_lost:
+                raise RedisConnectionError(_CLOSED)
+            try:
+                await self._connection.send_packed_command([b"".join(pack(commands))])
+                return [await self._fake_reply() for _ in commands]
+            except BaseException:
+                self.close()  # the reply may be yet to come
+                raise
+
+    async def _fake_reply(self) -> Any:
         try:
             return await self._connection.read_response()
         except ResponseError as error:
             return error
 
     def close(self) -> None:
+        self._replies.is_lost = True
         if self._transport is not None:
             self._transport.abort()
 
 
 class Wires:
-    """The connections of one client; as many as are used at the same time."""
+    """The connections of one client: one that all calls share, and as many more as are used alone at the same time."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
         self._is_cluster = isinstance(client, RedisCluster)  # once: it is slow to ask, these classes are protocols
         self._blocks = Blocks(_BLOCK)
-        #: Those that nobody uses just now, by the Redis they are to.
+        #: By the Redis that they are to: the shared one, and those that nobody uses just now.
+        self._shared: dict[str, Wire] = {}
         self._idle: defaultdict[str, list[Wire]] = defaultdict(list)
+        self._connecting = asyncio.Lock()
 
-    async def call(self, key: str, commands: Sequence[Command]) -> list[Any]:
-        """Sends commands about one key and waits for their replies; those that are errors are not raised.
+    async def share(self, key: str, commands: Sequence[Command]) -> list[Any]:
+        """Sends commands about one key which do not block, and waits for their replies; errors are not raised.
 
         Raises what redis-py does when it connects, and its ConnectionError.
         """
-        try:
-            place, make = await self._place(key)
-            wire = self._idle_at(place) or await Wire.connect(make(), self._blocks)
-            try:
-                replies = await wire.call(commands)
-            except BaseException:
-                wire.close()  # the reply may be yet to come
-                raise
-        except (RedisConnectionError, OSError):
-            await self._find_again(key)
-            raise
-        passing = [reply for reply in replies if isinstance(reply, PASSING) and not isinstance(reply, OutOfMemoryError)]
-        if passing:  # a master that is none any more, for instance
-            wire.close()
-        else:
-            self._idle[place].append(wire)
-        if any(isinstance(reply, MovedElsewhereError) for reply in passing):
-            await self._find_again(key)
+        place, make = await self._place(key)
+        wire = self._shared.get(place)
+        if wire is None or wire.is_lost:
+            wire = await self._connect_shared(key, place, make)
+        replies = await wire.call(commands)
+        await self._check(key, wire, replies)
         return replies
 
+    async def _connect_shared(self, key: str, place: str, make: Callable[[], AbstractConnection]) -> Wire:
+        async with self._connecting:
+            wire = self._shared.get(place)
+            if wire is None or wire.is_lost:
+                wire = self._shared[place] = await self._connect(key, make)
+            return wire
+
+    def drop_silent(self, since: float) -> None:
+        """Closes a shared connection over which nothing has come since then, in the event loop's seconds."""
+        for wire in self._shared.values():
+            if wire.heard < since:
+                wire.close()
+
+    async def call(self, key: str, commands: Sequence[Command]) -> list[Any]:
+        """Sends commands about one key, by a connection that nobody else uses meanwhile, and waits for their replies.
+
+        So they may block, or be large.  Those that are errors are not raised.  Raises as `share` does.
+        """
+        place, make = await self._place(key)
+        wire = self._idle_at(place) or await self._connect(key, make)
+        try:
+            replies = await wire.call(commands)
+        except BaseException:
+            wire.close()  # the reply may be yet to come
+            raise
+        await self._check(key, wire, replies)
+        if not wire.is_lost:
+            self._idle[place].append(wire)
+        return replies
+
+    async def _check(self, key: str, wire: Wire, replies: Sequence[Any]) -> None:
+        """Closes a connection whose errors may pass with it, as where a master is none any more."""
+        errors = [reply for reply in replies if isinstance(reply, Exception)]
+        if any(isinstance(error, PASSING) and not isinstance(error, OutOfMemoryError) for error in errors):
+            wire.close()
+        if any(isinstance(error, MovedElsewhereError) for error in errors):
+            await self._find_again(key)
+
     def close_idle(self) -> None:
-        """Closes the connections that nobody uses just now."""
-        for wires in self._idle.values():
+        """Closes the connections that nobody uses just now, and the shared one."""
+        for wires in (self._shared.values(), *self._idle.values()):
             for wire in wires:
                 wire.close()
+        self._shared.clear()
         self._idle.clear()
 
     def _idle_at(self, place: str) -> Wire | None:
@@ -184,6 +268,13 @@ class Wires:
                 return wire
             wire.close()
         return None
+
+    async def _connect(self, key: str, make: Callable[[], AbstractConnection]) -> Wire:
+        try:
+            return await Wire.connect(make(), self._blocks)
+        except (RedisConnectionError, OSError):
+            await self._find_again(key)
+            raise
 
     async def _place(self, key: str) -> tuple[str, Callable[[], AbstractConnection]]:
         """Where the key is, and what makes a connection to there."""

@@ -42,7 +42,7 @@ CONNECTIONS, OWN = 64, 4
 def crowded(redis_server: RedisServer) -> Iterator[Cluster]:
     need_descriptors(2 * UPLOADS)
     prefix = f"many-{secrets.token_hex(4)}"
-    settings = {"prefix": prefix, "redis_connections": CONNECTIONS, **SMALL}
+    settings = {"prefix": prefix, "redis_commands": CONNECTIONS, **SMALL}
     cluster = Cluster([NodeProcess(prefix, redis_server.url, settings)], redis_server.client(), prefix)
     assert cluster[0].id  # asked while it has time to answer
     yield cluster
@@ -206,9 +206,7 @@ def test_streams_whose_downloaders_are_slow(crowded: Cluster) -> None:
 
 async def test_a_crowd_that_ends_at_once_is_served_to_the_last(redis_server: RedisServer, prefix: str) -> None:
     """However long that takes, as long as Redis answers: giving up would leave names taken for minutes."""
-    store = Store.connect(
-        Settings(redis_url=redis_server.url, prefix=prefix, redis_connections=1, transfer_patience=0.5)
-    )
+    store = Store.connect(Settings(redis_url=redis_server.url, prefix=prefix, redis_commands=1, transfer_patience=0.5))
     token = new_id()
     await store.mint(token=token)
     claims = [store.transfer(token=token, name=f"{index}", transfer_id=new_id()) for index in range(4000)]
@@ -222,7 +220,7 @@ async def test_a_crowd_that_ends_at_once_is_served_to_the_last(redis_server: Red
 async def test_a_crowd_gives_up_together_when_redis_is_away(prefix: str) -> None:
     """Not one after the other: 200 patiences in a row would be 100 s."""
     server = RedisServer(newest("a crowd without Redis was not tested"))
-    store = Store.connect(Settings(redis_url=server.url, prefix=prefix, redis_connections=1, redis_patience=0.5))
+    store = Store.connect(Settings(redis_url=server.url, prefix=prefix, redis_commands=1, redis_patience=0.5))
     await store.mint(token="here")
     server.process.send_signal(signal.SIGSTOP)
     try:

@@ -21,7 +21,7 @@ def connect(settings: Settings, server: fakeredis.FakeServer) -> Store:
     """A store on `settings.redis_url`, or else on this embedded server, which others may use too."""
     if settings.redis_url:
         return Store.connect(settings)
-    return Store(settings, Clients(fakeredis.FakeAsyncRedis(server=server), fakeredis.FakeAsyncRedis(server=server)))
+    return Store(settings, Clients(fakeredis.FakeAsyncRedis(server=server)))
 
 
 @contextlib.asynccontextmanager
