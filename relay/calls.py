@@ -165,8 +165,7 @@ def _sources() -> dict[str, str]:
     }
     shared = {
         "claim": ["_use", "_room"],
-        "look": ["_use"],
-        "want": ["_room"],
+        "look": ["_use", "_room"],
         "end": ["_last", "_mark"],
         "touch": ["_last"],
     }

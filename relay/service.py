@@ -104,25 +104,24 @@ class Relay(Work):
             ):
                 deadline, use = time.monotonic() + wait, True
                 while True:
-                    transfer = await self._find(token=token, name=name, use=use)
+                    may_wait = time.monotonic() < deadline
+                    wanted = wanted or may_wait
+                    transfer = await self._find(token=token, name=name, use=use, may_wait=may_wait)
                     self.node.used.add(token)
                     use = False
                     if transfer is not None:
                         sink.check(transfer)
-                    if transfer is not None and await self._join(transfer, joiner := new_id()):
-                        note(transfer=transfer.id)
-                        outcome = await Download(self, transfer, joiner, sink, client).run()
-                        if sink.begun or outcome is not Outcome.UPLOADER_GONE:
-                            return outcome
-                    elif time.monotonic() >= deadline:
-                        raise Problem(Error.NO_UPLOAD)
-                    elif not wanted:
-                        # Said first, then looked again: an upload that claims in between wakes us, or is found.
-                        wanted = True
-                        await self.store.want(token=token, name=name, node=self.node.id, wanted=True)
-                    else:
+                        if await self._join(transfer, joiner := new_id()):
+                            wanted = False  # which Redis has forgotten by itself
+                            note(transfer=transfer.id)
+                            outcome = await Download(self, transfer, joiner, sink, client).run()
+                            if sink.begun or outcome is not Outcome.UPLOADER_GONE:
+                                return outcome
+                    elif may_wait:
                         with client.watched():  # who waits may have sent more requests, and is not read then
                             await listener.wait(min(RECHECK, deadline - time.monotonic()))
+                    else:
+                        raise Problem(Error.NO_UPLOAD)
                     self._still_waiting(client)
         finally:
             if wanted and not self.node.listens(topic):
@@ -166,13 +165,18 @@ class Relay(Work):
             most = min(most or left, left)
         return most
 
-    async def _find(self, *, token: str, name: str, use: bool) -> Transfer | None:
-        """The upload that waits under a name.  One whose node is dead is cleared away."""
-        transfer = await self.store.look(token=token, name=name, use=use)
-        if transfer is None or await self.node.is_alive(transfer.decider):
-            return transfer
-        await self.end(transfer, Outcome.NODE_LOST)
-        return None
+    async def _find(self, *, token: str, name: str, use: bool, may_wait: bool) -> Transfer | None:
+        """The upload that waits under a name; one whose node is dead is cleared away.
+
+        Where there is none and a download `may_wait`, the next claim of the name wakes us.
+        """
+        waits_on = self.node.id if may_wait else ""
+        while True:
+            transfer = await self.store.look(token=token, name=name, use=use, waits_on=waits_on)
+            if transfer is None or await self.node.is_alive(transfer.decider):
+                return transfer
+            await self.end(transfer, Outcome.NODE_LOST)
+            use = False
 
     async def _join(self, transfer: Transfer, joiner: str) -> bool:
         """Joins; False where the upload was over.  Raises Problem(TAKEN).
@@ -198,7 +202,7 @@ class Relay(Work):
 
     async def _unwant(self, token: str, name: str) -> None:
         with contextlib.suppress(StoreUnavailable):
-            await self.store.want(token=token, name=name, node=self.node.id, wanted=False)
+            await self.store.unwant(token=token, name=name, node=self.node.id)
 
     def _still_waiting(self, client: Connection) -> None:
         if client.is_lost:

@@ -194,26 +194,25 @@ class Store(Calls):
         """Says that the uploader of a transfer that waits was found alive just now."""
         await self.run("vouch", [transfer.keys.transfer], [transfer.id])
 
-    async def look(self, *, token: str, name: str, use: bool) -> Transfer | None:
+    async def look(self, *, token: str, name: str, use: bool, waits_on: str = "") -> Transfer | None:
         """The live transfer of a name, or None.  `use` counts as a use of the token.
 
-        Raises Problem(UNKNOWN_TOKEN).
+        Where there is none, its claim will wake the node `waits_on`, where a download waits for it.
+        Raises Problem(UNKNOWN_TOKEN), or Problem(CROWDED).
         """
         keys = [self.keys.token(token), self.keys.transfer(token, name)]
-        answer = await self.run("look", keys, self._use(counts=use))
+        answer = await self.run("look", keys, [*self._use(counts=use), name, waits_on, self._fields_most])
         _need_token(answer)
+        _need_room(answer[0])
         return Transfer.load(self.keys, token, name, _pairs(answer[1])) if answer[0] == b"found" else None
 
-    async def want(self, *, token: str, name: str, node: str, wanted: bool) -> None:
-        """Says, or unsays, that a download waits on `node` for this name: its claim then wakes the node.
-
-        Raises Problem(CROWDED).
-        """
-        _need_room(await self.run("want", [self.keys.token(token)], [name, node, int(wanted), self._fields_most]))
+    async def unwant(self, *, token: str, name: str, node: str) -> None:
+        """Says that no download waits on `node` for this name any more."""
+        await self.run("unwant", [self.keys.token(token)], [name, node])
 
     async def join(self, transfer: Transfer, *, joiner: str, node: str) -> Answer:
         """Joins a download, named by its id `joiner`: JOINED, TAKEN or ABSENT."""
-        arguments: list[str | int] = [transfer.id, joiner, node, ms(_JOINED_TTL), self._lease]
+        arguments: list[str | int] = [transfer.id, transfer.name, joiner, node, ms(_JOINED_TTL), self._lease]
         return Answer((await self.run("join", transfer.keys.all(), arguments)).decode())
 
     async def finish(self, transfer: Transfer, *, joiner: str) -> Answer:

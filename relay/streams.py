@@ -43,14 +43,11 @@ class Stream(Protocol):
     #: The ID of the last entry that Redis is known to have of it.
     written: str
 
-    async def append(self, chunks: Sequence[Bytes], *, end: int) -> Ack | None:
+    async def append(self, chunks: Sequence[Bytes], *, end: int, whole: bool = False) -> Ack | None:
         """Writes chunks, the last of which ends at byte offset `end`, and looks at the downloader's progress.
 
-        None: the stream is gone, so the transfer is over.
+        `whole`: then the last entry, for that is all of the upload.  None: the stream is gone, so the transfer is over.
         """
-
-    async def finish(self, *, total: int) -> Ack | None:
-        """Writes the last entry of a whole upload of `total` bytes.  None: the stream is gone."""
 
     async def acks(self, *, after: str, timeout: float) -> Ack | None:
         """Waits up to `timeout` seconds for progress beyond the entry with ID `after`, or for the end."""
@@ -72,13 +69,10 @@ class LocalStream:
         self._arrived = asyncio.Event()
         self._acknowledged = asyncio.Event()
 
-    async def append(self, chunks: Sequence[Bytes], *, end: int) -> Ack:
+    async def append(self, chunks: Sequence[Bytes], *, end: int, whole: bool = False) -> Ack:
         self._entries.extend(map(Entry, ends(chunks, end=end), chunks))
-        self._arrived.set()
-        return self._ack()
-
-    async def finish(self, *, total: int) -> Ack:
-        self._entries.append(Entry(total, outcome=Outcome.COMPLETE))
+        if whole:
+            self._entries.append(Entry(end, outcome=Outcome.COMPLETE))
         self._arrived.set()
         return self._ack()
 
@@ -117,18 +111,11 @@ class RedisStream:
         self._keys = keys
         self._patience = calls.settings.transfer_patience
 
-    async def append(self, chunks: Sequence[Bytes], *, end: int) -> Ack | None:
-        offsets = ends(chunks, end=end)
-        return await self._write([("d", chunk, chunk_id(at)) for at, chunk in zip(offsets, chunks, strict=True)])
-
-    async def finish(self, *, total: int) -> Ack | None:
-        return await self._write([("end", Outcome.COMPLETE.value, end_id(total))])
-
-    async def _write(self, entries: Sequence[tuple[str, str | Bytes, str]]) -> Ack | None:
-        """Appends entries, each a field, its value and the entry's ID."""
-        adds: list[Command] = [
-            ("XADD", self._keys.chunks, "NOMKSTREAM", entry_id, field, value) for field, value, entry_id in entries
-        ]
+    async def append(self, chunks: Sequence[Bytes], *, end: int, whole: bool = False) -> Ack | None:
+        adds = [self._add(chunk_id(at), "d", chunk) for at, chunk in zip(ends(chunks, end=end), chunks, strict=True)]
+        if whole:
+            adds.append(self._add(end_id(end), "end", Outcome.COMPLETE.value))
+        last = end_id(end) if whole else chunk_id(end)
         # All or nothing: of several chunks a later one must not get in where an earlier one did not, for want of
         # memory.  A repeat would then take the gap for what it had written before.
         if len(adds) > 1:
@@ -145,8 +132,11 @@ class RedisStream:
             return [result(reply) for reply in replies if not is_refused_id(reply)], result(acks)
 
         written, acks = await self._calls.repeat(write, patience=self._patience)
-        self.written = entries[-1][2]
+        self.written = last
         return None if None in written or not acks else _ack(acks[0])
+
+    def _add(self, entry_id: str, field: str, value: str | Bytes) -> Command:
+        return "XADD", self._keys.chunks, "NOMKSTREAM", entry_id, field, value
 
     async def acks(self, *, after: str, timeout: float) -> Ack | None:
         wait = ("XREAD", "BLOCK", ms(timeout), "STREAMS", self._keys.acks, after)

@@ -94,6 +94,17 @@ class _Side:
         finally:
             del sides[self]
 
+    @contextlib.contextmanager
+    def _telling(self, listener: Listener) -> Iterator[None]:
+        """Within it, the listener is woken when the client leaves, as long as that matters."""
+
+        def left() -> None:
+            if self._client_matters():
+                listener.set()
+
+        with self.client.telling(left):
+            yield
+
     def _client_matters(self) -> bool:
         return True
 
@@ -171,7 +182,7 @@ class Upload(_Side):
         self._length = length
         with (
             self.work.node.listening(self.transfer.id) as listener,
-            self.client.telling(listener.set),
+            self._telling(listener),
             self.client.watched(),
         ):
             try:
@@ -367,22 +378,16 @@ class Upload(_Side):
             while not self._buffer and not self._whole:
                 self._arrived.clear()
                 await self._arrived.wait()
-            if not self._buffer:
-                break
             chunks = self._take()
-            if outcome := await self._acked(await stream.append(chunks, end=self._window.written)):
+            whole = self._whole and not self._buffer
+            if outcome := await self._acked(await stream.append(chunks, end=self._window.written, whole=whole)):
                 return outcome
-            while not self._window.is_open:
+            while whole or not self._window.is_open:
                 if outcome := await self._acknowledged(stream):
                     return outcome
-        if outcome := await self._acked(await stream.finish(total=self._window.written)):
-            return outcome
-        while True:
-            if outcome := await self._acknowledged(stream):
-                return outcome
 
     def _take(self) -> list[bytes | memoryview]:
-        """What is to be written next: at least one chunk, and as many as there are and the window has room for."""
+        """What is to be written next: of the chunks that there are, as many as the window has room for."""
         chunks: list[bytes | memoryview] = []
         while (
             (self._buffer.has_pieces or (self._buffer and not chunks)) and len(chunks) < BATCH and self._window.is_open
@@ -429,7 +434,7 @@ class Download(_Side):
         outcome = Outcome.DOWNLOADER_GONE
         with (
             self.work.node.listening(self.transfer.id) as listener,
-            self.client.telling(listener.set),
+            self._telling(listener),
             self._held(self.work.node.downloads),
         ):
             try:

@@ -92,7 +92,9 @@ class Work:
         if isinstance(answer, Final):
             self._account(answer, outcome)
             for node in {answer.transfer.uploader, answer.transfer.downloader}:
-                await self.node.send_wake(node, transfer.id)
+                # An upload that is complete waits for its last acknowledgement, and finds the end there.
+                if node == self.node.id or outcome is not Outcome.COMPLETE:
+                    await self.node.send_wake(node, transfer.id)
         return answer
 
     def _account(self, final: Final, outcome: Outcome) -> None:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from relay.errors import Problem
 from relay.names import new_id
 from relay.states import MOVES, Answer, Event, Move, Outcome, State
 from relay.store import Final, Holder, Store, Touched, Transfer
@@ -176,16 +177,48 @@ async def test_an_end_leaves_no_claim_and_no_field(store: Store, transfer: Trans
     assert await raw.hget(transfer.keys.token, "transfer:file.bin") is None
 
 
-async def test_want_keeps_one_entry_a_node(store: Store, transfer: Transfer) -> None:
-    for node, wanted in [("a", True), ("b", True), ("a", True), ("c", True), ("b", False)]:
-        await store.want(token=transfer.token, name=transfer.name, node=node, wanted=wanted)
-    assert await store.claim(transfer, node="up", length=None, media_type="", use=False) == ["a", "c"]
-    for node in ("a", "c"):
-        await store.want(token=transfer.token, name=transfer.name, node=node, wanted=False)
-    assert await client(store).hget(transfer.keys.token, "wanted:file.bin") is None
+async def wish(store: Store, transfer: Transfer, node: str) -> Transfer | None:
+    return await store.look(token=transfer.token, name=transfer.name, use=False, waits_on=node)
 
 
-async def test_want_makes_no_token(store: Store, transfer: Transfer) -> None:
+async def unwant(store: Store, transfer: Transfer, node: str) -> None:
+    await store.unwant(token=transfer.token, name=transfer.name, node=node)
+
+
+async def wanted(store: Store, transfer: Transfer) -> bytes | None:
+    answer: bytes | None = await client(store).hget(transfer.keys.token, "wanted:file.bin")
+    return answer
+
+
+async def test_a_claim_hears_once_of_each_node_where_a_download_waits(store: Store, transfer: Transfer) -> None:
+    for node in ("a", "node-b", "a", "b", "c", "b"):
+        assert await wish(store, transfer, node) is None
+    await unwant(store, transfer, "b")
+    for _ in range(2):  # the reply was lost, say
+        claimed = await store.claim(transfer, node="up", length=None, media_type="", use=False)
+        assert claimed == ["a", "node-b", "c"]
+    for node in ("a", "c", "node-b"):
+        await unwant(store, transfer, node)
+    assert await wanted(store, transfer) is None
+
+
+async def test_a_join_forgets_who_waited(store: Store, transfer: Transfer) -> None:
+    await wish(store, transfer, "a")
+    await store.claim(transfer, node="up", length=None, media_type="", use=False)
+    assert await wanted(store, transfer) == b"a"
+    await store.join(transfer, joiner="me", node="a")
+    assert await wanted(store, transfer) is None
+
+
+async def test_who_finds_an_upload_does_not_wait_for_one(store: Store, transfer: Transfer) -> None:
+    await store.claim(transfer, node="up", length=None, media_type="", use=False)
+    assert await wish(store, transfer, "a") is not None
+    assert await wanted(store, transfer) is None
+
+
+async def test_a_wish_makes_no_token(store: Store, transfer: Transfer) -> None:
     await store.revoke(token=transfer.token)
-    await store.want(token=transfer.token, name=transfer.name, node="a", wanted=True)
+    with pytest.raises(Problem):
+        await wish(store, transfer, "a")
+    await unwant(store, transfer, "a")
     assert not await client(store).exists(transfer.keys.token)

@@ -28,7 +28,7 @@ async def read(store: Store, transfer: Transfer, position: int, *, acknowledge: 
 async def test_chunks_are_read_back_in_order_from_any_offset(store: Store, streaming: Transfer) -> None:
     assert await store.stream(streaming).append([b"abc"], end=3) == Ack("0-1", 0)
     await store.stream(streaming).append([memoryview(b"de")], end=5)
-    await store.stream(streaming).finish(total=5)
+    await store.stream(streaming).append([], end=5, whole=True)
     assert await read(store, streaming, 0) == [Entry(3, b"abc"), Entry(5, b"de"), Entry(5, outcome=Outcome.COMPLETE)]
     assert await read(store, streaming, 3) == [Entry(5, b"de"), Entry(5, outcome=Outcome.COMPLETE)]
 
@@ -82,7 +82,7 @@ async def test_redis_learns_of_bytes_that_do_not_come_through_it(store: Store, s
 
 
 async def test_an_empty_upload_is_one_marker(store: Store, streaming: Transfer) -> None:
-    await store.stream(streaming).finish(total=0)
+    await store.stream(streaming).append([], end=0, whole=True)
     assert await read(store, streaming, 0) == [Entry(0, outcome=Outcome.COMPLETE)]
 
 
@@ -154,7 +154,7 @@ async def test_writing_to_what_is_over_makes_no_key(store: Store, streaming: Tra
     await store.end(streaming, Outcome.CANCELLED)
     await store.forget(streaming.keys.chunks, streaming.keys.acks)
     assert await store.stream(streaming).append([b"x"], end=1) is None
-    assert await store.stream(streaming).finish(total=1) is None
+    assert await store.stream(streaming).append([], end=1, whole=True) is None
     await read(store, streaming, 1, acknowledge=True)
     assert not await client(store).exists(*streaming.keys.all()[1:])
 
@@ -209,7 +209,7 @@ async def test_touch_finds_what_a_rollback_lost(store: Store, transfer: Transfer
     for written, is_there in [("9-0", True), ("12-0", True), ("12-1", False), ("13-0", False), ("100-0", False)]:
         outcome = (await store.touch(transfer, written=written)).outcome
         assert outcome is (None if is_there else Outcome.STORE_LOST), written
-    await store.stream(transfer).finish(total=12)
+    await store.stream(transfer).append([], end=12, whole=True)
     await read(store, transfer, 12, acknowledge=True)
     assert await store.touch(transfer, written="12-1") == Touched(None, State.STREAMING, "down", position=12)
 
@@ -229,7 +229,7 @@ async def test_a_download_finds_the_word_though_the_uploader_is_done(store: Stor
 
 
 async def test_the_end_of_the_upload_is_not_the_end_of_the_download(store: Store, streaming: Transfer) -> None:
-    await store.stream(streaming).finish(total=0)
+    await store.stream(streaming).append([], end=0, whole=True)
     await client(store).delete(streaming.keys.transfer, streaming.keys.acks)
     assert (await store.touch(streaming, joiner="me")).outcome is Outcome.STORE_LOST
 

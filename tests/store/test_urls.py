@@ -145,7 +145,7 @@ async def one_transfer(store: Store) -> None:
     await store.stream(transfer).append([b"abc"], end=3)
     assert await reading == [Entry(3, b"abc")]
     assert await store.stream(transfer).read(position=3, acknowledge=True, count=4, timeout=0.01) == []
-    ack = await store.stream(transfer).finish(total=3)
+    ack = await store.stream(transfer).append([], end=3, whole=True)
     assert ack is not None
     assert ack.position == 3
     assert isinstance(await store.end(transfer, Outcome.COMPLETE, joiner="me", position=3), Final)

@@ -14,7 +14,7 @@ async def test_chunks_come_in_order_and_then_the_end() -> None:
     stream = LocalStream()
     assert await stream.append([b"abc", memoryview(b"de")], end=5) == Ack("0-0", 0)
     await stream.append([b"f"], end=6)
-    await stream.finish(total=6)
+    await stream.append([], end=6, whole=True)
     assert await read(stream, 0, count=2) == [Entry(3, b"abc"), Entry(5, b"de")]
     assert await read(stream, 5) == [Entry(6, b"f"), Entry(6, outcome=Outcome.COMPLETE)]
     assert await read(stream, 6) == []
