@@ -29,6 +29,9 @@ from tests.bench.targets import BrokenError, Kind, Target, kinds
 #: What a broken target or client makes of a run; anything else is a bug of this harness.
 _BROKEN = (BrokenError, AssertionError, OSError, SubprocessError, httpx.HTTPError, psutil.Error, redis.RedisError)
 
+#: The signals that were to end it.  Looked at before each run: an exit may be lost where exceptions are, in `__del__`.
+_ended_by: list[str] = []
+
 
 @dataclass(frozen=True)
 class Measure:
@@ -49,8 +52,6 @@ def main() -> None:
             results = _measure(_measures(folder, quick=options.quick), all_kinds, options)
     except BrokenError as error:
         sys.exit(f"tests.bench: {error}")
-    except KeyboardInterrupt:
-        sys.exit("tests.bench: interrupted")
     if not results:
         sys.exit(f"tests.bench: no measure has {' or '.join(options.only)} in its name")
     print("\n" + report.write(about, results, options.out, quick=options.quick))
@@ -77,12 +78,17 @@ def _options() -> argparse.Namespace:
 
 def _prepare() -> None:
     """Ends in order whatever ends it, and may open as many files as there are clients."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("tests.bench: terminated"))
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has its background jobs ignore it
+    for number in (signal.SIGINT, signal.SIGTERM):  # the first too: a shell has its background jobs ignore it
+        signal.signal(number, _end)
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     if not shutil.which("curl"):
         sys.exit("tests.bench: no curl on PATH")
+
+
+def _end(number: int, _: object) -> None:
+    _ended_by.append(signal.Signals(number).name)
+    sys.exit(f"tests.bench: ended by {_ended_by[0]}")
 
 
 @contextlib.contextmanager
@@ -161,6 +167,8 @@ def _afresh(measure: Measure, kind: Kind) -> Figures:
 
 
 def _run(measure: Measure, target: Target, when: str) -> Figures:
+    if _ended_by:
+        sys.exit(f"tests.bench: ended by {_ended_by[0]}")
     try:
         figures = measure.run(target)
     except _BROKEN as error:
