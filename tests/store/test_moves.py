@@ -155,8 +155,7 @@ async def test_an_end_deletes_what_the_caller_alone_reads(store: Store, transfer
     await bring_to(store, transfer, state)
     for _ in range(2):
         await store.end(transfer, Outcome.NODE_LOST, mine=["chunks", "acks"])
-        assert not await client(store).exists(transfer.keys.chunks)
-    assert not await client(store).exists(transfer.keys.acks)
+        assert not await client(store).exists(transfer.keys.chunks, transfer.keys.acks)
 
 
 async def test_one_of_many_hears_that_it_ended(store: Store, transfer: Transfer) -> None:
