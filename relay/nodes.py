@@ -11,7 +11,7 @@ import secrets
 import socket
 import time
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Iterator, Mapping, Set
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Set
 from typing import Protocol
 
 from relay import __version__
@@ -105,6 +105,8 @@ class Node:
         self.used: set[str] = set()
         #: Bytes from uploaders, and to downloaders, since the start.
         self.received = self.delivered = 0
+        #: Called with the token, the name and the id of an upload that somebody asked for and that is not here.
+        self.disown: Callable[[str, str, str], None] = lambda token, name, transfer_id: None
         self._settings = settings
         self._store = store
         self._started = int(time.time())
@@ -136,9 +138,14 @@ class Node:
         return topic in self._listeners
 
     def wake(self, topic: str) -> None:
-        """Wakes the listeners of this node."""
+        """Wakes the listeners of this node.
+
+        Where nobody listens to an upload's `Transfer.question`, the upload is not here, and is disowned.
+        """
         for listener in self._listeners.get(topic, ()):
             listener.set()
+        if " " in topic and not self.listens(topic):
+            self.disown(*topic.split(" "))
 
     def wake_all(self) -> None:
         """Wakes everybody here: the nodes alive have changed, wake-ups may have been lost, or we drain."""

@@ -16,6 +16,7 @@ from relay.clients import Clients
 from relay.errors import Error, Problem
 from relay.flow import offset_of
 from relay.keys import Keys, TransferKeys
+from relay.names import new_id
 from relay.rates import Counters, Rate
 from relay.settings import Settings
 from relay.states import Answer, Outcome, State
@@ -56,6 +57,11 @@ class Transfer:
     type: str = ""
     created: int = 0
     joined: int = 0
+
+    @property
+    def question(self) -> str:
+        """What wakes the upload's side, or has its node say that there is none."""
+        return f"{self.token} {self.name} {self.id}"
 
     @property
     def decider(self) -> str:
@@ -143,7 +149,8 @@ class Store(Calls):
 
     async def revoke(self, *, token: str) -> list[tuple[str, str]] | None:
         """Deletes the token; answers the names and ids of its transfers, or None where it was gone already."""
-        answer = await self.run("revoke", [self.keys.token(token)], [])
+        keys = [self.keys.token(token), self.keys.revoked(token, new_id())]
+        answer = await self.run("revoke", keys, [ms(LINGER)])
         fields = _pairs(answer)
         return transfers_in(fields) if fields else None
 

@@ -171,7 +171,7 @@ class Upload(_Side):
         outcome: Outcome | None = Outcome.UPLOADER_GONE
         self._length = length
         with (
-            self.work.node.listening(self.transfer.id) as listener,
+            self.work.node.listening(self.transfer.id, self.transfer.question) as listener,
             self.client.telling(listener.set),
             self.client.watched(),
         ):
@@ -253,7 +253,7 @@ class Upload(_Side):
             elif answer.vouched >= asked or _now() > deadline:
                 raise Problem(Error.NAME_IN_USE)
             else:
-                await self.work.node.send_wake(holder.uploader, holder.id)
+                await self.work.node.send_wake(holder.uploader, holder.question)
                 await asyncio.sleep(_DOUBT_PAUSE)
 
     async def _wait(self, listener: Listener) -> Outcome | None:
@@ -407,7 +407,7 @@ class Download(_Side):
             self._held(self.work.node.downloads),
         ):
             try:
-                await self.work.node.send_wake(self.peer, self.transfer.id)
+                await self.work.node.send_wake(self.peer, self.transfer.question)
                 outcome = await first(self._copy(), self._keep(listener))
             except ClientGone:
                 outcome = Outcome.DOWNLOADER_GONE
