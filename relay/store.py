@@ -202,6 +202,26 @@ class Store(Calls):
             return Outcome(answer[1].decode())
         return str(answer[1].decode()).split()
 
+    async def news(self, waiting: Sequence[Transfer]) -> list[Transfer]:
+        """Those of the transfers that do not wait any more, by what Redis says, or whose tokens are gone."""
+        tokens = list(dict.fromkeys(transfer.keys.token for transfer in waiting))
+
+        async def ask() -> list[Any]:
+            pipe = self.commands.pipeline(transaction=False)
+            for transfer in waiting:
+                pipe.hmget(transfer.keys.transfer, "id", "state")
+            for token in tokens:
+                pipe.exists(token)
+            return await pipe.execute()
+
+        answers = await self.call(ask)
+        lives = {token for token, exists in zip(tokens, answers[len(waiting) :], strict=True) if exists}
+        return [
+            transfer
+            for transfer, now in zip(waiting, answers, strict=False)
+            if transfer.keys.token not in lives or now != [transfer.id.encode(), State.WAITING.encode()]
+        ]
+
     async def vouch(self, transfer: Transfer) -> None:
         """Says that the uploader of a transfer that waits was found alive just now."""
         await self.run("vouch", [transfer.keys.transfer], [transfer.id])

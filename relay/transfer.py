@@ -24,8 +24,6 @@ from relay.streams import Ack, Entry, Stream
 from relay.tasks import first
 from relay.work import Phase, Work
 
-#: Seconds between a waiting side's looks into Redis, in case its wake-up was lost.
-RECHECK = 30.0
 #: Seconds one read of a stream blocks.
 _BLOCK = 2.0
 #: Seconds a joined download waits for the first entry before its headers go out regardless.
@@ -149,6 +147,7 @@ class Upload(_Side):
 
     def __init__(self, work: Work, transfer: Transfer, body: AsyncIterator[bytes], client: Connection) -> None:
         super().__init__(work, transfer, client)
+        self.looked = self._since
         self._body = body
         self._length: int | None = None
         self._buffer = Buffer(work.settings.chunk)
@@ -259,12 +258,13 @@ class Upload(_Side):
     async def _wait(self, listener: Listener) -> Outcome | None:
         """Waits for a downloader, with nothing of the body taken and no connection to Redis held.
 
+        Where a wake-up is lost, the node's rounds (see `Node`) wake us.
         Answers None when one has joined, else how the wait ended.
         """
         deadline = _now() + self.work.settings.upload_wait
         with self._held(self.work.node.uploads[State.WAITING]):
             while True:
-                woken = await listener.wait(self._patience(min(RECHECK, deadline - _now())))
+                woken = await listener.wait(self._patience(deadline - _now()))
                 if self.client.is_lost:
                     raise ClientGone
                 if self.work.phase >= Phase.RELEASED:

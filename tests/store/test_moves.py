@@ -188,3 +188,19 @@ async def test_want_makes_no_token(store: Store, transfer: Transfer) -> None:
     await store.revoke(token=transfer.token)
     await store.want(token=transfer.token, name=transfer.name, node="a", wanted=True)
     assert not await client(store).exists(transfer.keys.token)
+
+
+async def test_news_of_those_that_do_not_wait_any_more(store: Store, transfer: Transfer) -> None:
+    claims = {what: store.transfer(token=transfer.token, name=what, transfer_id=new_id()) for what in "abcd"}
+    for claim in claims.values():
+        await store.claim(claim, node="up", length=None, media_type="", use=False)
+    assert await store.news([*claims.values()]) == []
+    await store.join(claims["b"], joiner="me", node="down")
+    await store.end(claims["c"], Outcome.UPLOADER_GONE)
+    successor = store.transfer(token=transfer.token, name="c", transfer_id=new_id())
+    await store.claim(successor, node="up", length=None, media_type="", use=False)
+    await client(store).delete(claims["d"].keys.transfer)
+    assert await store.news([*claims.values(), successor]) == [claims["b"], claims["c"], claims["d"]]
+    await client(store).delete(transfer.keys.token)
+    assert await store.news([claims["a"]]) == [claims["a"]]
+    await store.forget(claims["b"].keys.chunks, claims["b"].keys.acks)
