@@ -127,8 +127,9 @@ class Calls:
         while True:
             left = begun + patience - loop.time()
             sent = loop.time()
+            limit = blocks + (min(COMMAND_TIMEOUT, left) if patience else COMMAND_TIMEOUT)
             try:
-                async with asyncio.timeout(blocks + (min(COMMAND_TIMEOUT, left) if patience else COMMAND_TIMEOUT)):
+                async with asyncio.timeout(limit):
                     answer = await command()
                 self._answered = loop.time()
                 if not blocks:
@@ -143,6 +144,9 @@ class Calls:
                     # Ours or the operator's to mend (no permission, wrong type, a bug), so it is said in the log.
                     log.error("Redis refused a command: %s: %s", type(error).__name__, error)
                     raise StoreUnavailable from error
+                # What it took beyond its limit we stood still ourselves (SIGSTOP, a suspended machine): perhaps Redis
+                # has answered long since.
+                begun += max(0.0, loop.time() - sent - limit)
                 if loop.time() + pause >= begun + patience:
                     raise StoreUnavailable(Error.STORE_FULL if full else Error.STORE_DOWN) from error
             await asyncio.sleep(pause)

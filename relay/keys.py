@@ -28,6 +28,13 @@ KEYS = (
         "it. Deleting the key revokes the token",
     ),
     KeySpec(
+        "relay:revoked:{T}:ID",
+        "hash",
+        "30 s",
+        "what a token was that a `DELETE` has revoked: if the answer was lost it asks again, for the transfers that it "
+        "has to end",
+    ),
+    KeySpec(
         "relay:transfer:{T}:NAME",
         "hash",
         "the upload's wait and a minute; 20 s, renewed, while it streams",
@@ -84,8 +91,9 @@ KEYS = (
         "relay:inbox:NODE",
         "stream",
         "a minute",
-        "short wake-ups for the clients that NODE holds: `about` a transfer id, or a transfer key that a "
-        "download waits for. They carry no state, so a lost one costs time and nothing else",
+        "short wake-ups for the clients that NODE holds: `about` a transfer id (behind its token and name, where NODE "
+        "has to end it if it does not have that upload), or a transfer key that a download waits for. They carry no "
+        "state, so a lost one costs time and nothing else",
     ),
 )
 
@@ -111,6 +119,9 @@ class Keys:
 
     def token(self, token: str) -> str:
         return f"{self.prefix}:token:{{{token}}}"
+
+    def revoked(self, token: str, revocation: str) -> str:
+        return f"{self.prefix}:revoked:{{{token}}}:{revocation}"
 
     def transfer(self, token: str, name: str) -> str:
         return f"{self.prefix}:transfer:{{{token}}}:{name}"

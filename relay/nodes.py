@@ -11,7 +11,7 @@ import secrets
 import socket
 import time
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Iterator, Mapping, Set
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Set
 from typing import Protocol
 
 from relay import __version__
@@ -20,11 +20,15 @@ from relay.flow import Meter
 from relay.overview import Progress
 from relay.settings import Settings
 from relay.states import Outcome, State
-from relay.store import Store
+from relay.store import Store, Transfer
 from relay.tasks import stop
 
 log = logging.getLogger("relay.nodes")
 
+#: Seconds between looks into Redis for a client that waits, in case its wake-up was lost.
+RECHECK = 30.0
+#: Seconds between the rounds that look for waiting uploads, and how many are looked at in one round trip.
+_ROUND, _BATCH = 1.0, 100
 #: Seconds one read of the inbox blocks.
 _INBOX_BLOCK = 5.0
 
@@ -87,6 +91,10 @@ class Listener:
 class Uploading(Protocol):
     """An upload that this node holds."""
 
+    transfer: Transfer
+    #: When (monotonic seconds) somebody last looked into Redis for it.
+    looked: float
+
     def progress(self, now: float) -> Progress:
         """How far it is, at `now` in monotonic seconds."""
 
@@ -105,6 +113,8 @@ class Node:
         self.used: set[str] = set()
         #: Bytes from uploaders, and to downloaders, since the start.
         self.received = self.delivered = 0
+        #: Called with the token, the name and the id of an upload that somebody asked for and that is not here.
+        self.disown: Callable[[str, str, str], None] = lambda token, name, transfer_id: None
         self._settings = settings
         self._store = store
         self._started = int(time.time())
@@ -136,9 +146,14 @@ class Node:
         return topic in self._listeners
 
     def wake(self, topic: str) -> None:
-        """Wakes the listeners of this node."""
+        """Wakes the listeners of this node.
+
+        Where nobody listens to an upload's `Transfer.question`, the upload is not here, and is disowned.
+        """
         for listener in self._listeners.get(topic, ()):
             listener.set()
+        if " " in topic and not self.listens(topic):
+            self.disown(*topic.split(" "))
 
     def wake_all(self) -> None:
         """Wakes everybody here: the nodes alive have changed, wake-ups may have been lost, or we drain."""
@@ -171,7 +186,8 @@ class Node:
         """Beats and reads the inbox; signs off at the end."""
         with contextlib.suppress(StoreUnavailable):
             await self._beat()
-        tasks = [asyncio.create_task(self._beat_for_ever()), asyncio.create_task(self._read_for_ever())]
+        work = (self._beat_for_ever(), self._read_for_ever(), self._look_for_ever())
+        tasks = [asyncio.create_task(each) for each in work]
         try:
             yield
         finally:
@@ -214,6 +230,30 @@ class Node:
             except Exception:  # a node that does not beat is taken for dead, with all its clients
                 log.exception("a bug: this heartbeat failed")
             await asyncio.sleep(self._settings.heartbeat)
+
+    async def _look_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(_ROUND)
+            try:
+                await self.look_round(time.monotonic())
+            except StoreUnavailable:
+                pass  # the heartbeat's loop says so in the log
+            except Exception:
+                log.exception("a bug: the waiting uploads were not looked at")
+
+    async def look_round(self, now: float) -> None:
+        """Wakes the uploads that wait though Redis has news of them; `now` in monotonic seconds.
+
+        They are many and there is hardly ever any, so each costs a share of a round trip, not one of its own.
+        Raises StoreUnavailable.
+        """
+        due = [upload for upload in self.uploads[State.WAITING] if now - upload.looked >= RECHECK]
+        for start in range(0, len(due), _BATCH):
+            batch = due[start : start + _BATCH]
+            for upload in batch:
+                upload.looked = now
+            for transfer in await self._store.news([upload.transfer for upload in batch]):
+                self.wake(transfer.id)
 
     async def _read_for_ever(self) -> None:
         after, missed = "0-0", False

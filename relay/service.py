@@ -13,12 +13,12 @@ from relay.credentials import matches
 from relay.errors import Error, Problem, StoreUnavailable
 from relay.logs import note
 from relay.names import new_id, new_token
-from relay.nodes import Node
+from relay.nodes import RECHECK, Node
 from relay.rates import Rate, parse_rate
 from relay.settings import Settings
 from relay.states import Answer, Outcome
 from relay.store import Final, Store, Transfer
-from relay.transfer import RECHECK, ClientGone, Download, Sink, Upload
+from relay.transfer import ClientGone, Download, Sink, Upload
 from relay.work import Phase, Work
 
 

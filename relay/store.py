@@ -16,6 +16,7 @@ from relay.clients import Clients
 from relay.errors import Error, Problem
 from relay.flow import offset_of
 from relay.keys import Keys, TransferKeys
+from relay.names import new_id
 from relay.rates import Counters, Rate
 from relay.settings import Settings
 from relay.states import Answer, Outcome, State
@@ -56,6 +57,11 @@ class Transfer:
     type: str = ""
     created: int = 0
     joined: int = 0
+
+    @property
+    def question(self) -> str:
+        """What wakes the upload's side, or has its node say that there is none."""
+        return f"{self.token} {self.name} {self.id}"
 
     @property
     def decider(self) -> str:
@@ -138,7 +144,8 @@ class Store(Calls):
 
     async def revoke(self, *, token: str) -> list[tuple[str, str]] | None:
         """Deletes the token; answers the names and ids of its transfers, or None where it was gone already."""
-        answer = await self.run("revoke", [self.keys.token(token)], [])
+        keys = [self.keys.token(token), self.keys.revoked(token, new_id())]
+        answer = await self.run("revoke", keys, [ms(LINGER)])
         fields = _pairs(answer)
         return transfers_in(fields) if fields else None
 
@@ -189,6 +196,26 @@ class Store(Calls):
         if answer[0] == Answer.ENDED.encode():
             return Outcome(answer[1].decode())
         return str(answer[1].decode()).split()
+
+    async def news(self, waiting: Sequence[Transfer]) -> list[Transfer]:
+        """Those of the transfers that do not wait any more, by what Redis says, or whose tokens are gone."""
+        tokens = list(dict.fromkeys(transfer.keys.token for transfer in waiting))
+
+        async def ask() -> list[Any]:
+            pipe = self.commands.pipeline(transaction=False)
+            for transfer in waiting:
+                pipe.hmget(transfer.keys.transfer, "id", "state")
+            for token in tokens:
+                pipe.exists(token)
+            return await pipe.execute()
+
+        answers = await self.call(ask)
+        lives = {token for token, exists in zip(tokens, answers[len(waiting) :], strict=True) if exists}
+        return [
+            transfer
+            for transfer, now in zip(waiting, answers, strict=False)
+            if transfer.keys.token not in lives or now != [transfer.id.encode(), State.WAITING.encode()]
+        ]
 
     async def vouch(self, transfer: Transfer) -> None:
         """Says that the uploader of a transfer that waits was found alive just now."""

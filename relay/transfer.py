@@ -24,8 +24,6 @@ from relay.streams import Ack, Entry, Stream
 from relay.tasks import first
 from relay.work import Phase, Work
 
-#: Seconds between a waiting side's looks into Redis, in case its wake-up was lost.
-RECHECK = 30.0
 #: Seconds one read of a stream blocks.
 _BLOCK = 2.0
 #: Seconds a joined download waits for the first entry before its headers go out regardless.
@@ -160,6 +158,7 @@ class Upload(_Side):
 
     def __init__(self, work: Work, transfer: Transfer, body: AsyncIterator[bytes], client: Connection) -> None:
         super().__init__(work, transfer, client)
+        self.looked = self._since
         self._body = body
         self._length: int | None = None
         self._buffer = Buffer(work.settings.chunk, work.blocks)
@@ -181,7 +180,7 @@ class Upload(_Side):
         outcome: Outcome | None = Outcome.UPLOADER_GONE
         self._length = length
         with (
-            self.work.node.listening(self.transfer.id) as listener,
+            self.work.node.listening(self.transfer.id, self.transfer.question) as listener,
             self._telling(listener),
             self.client.watched(),
         ):
@@ -263,18 +262,19 @@ class Upload(_Side):
             elif answer.vouched >= asked or _now() > deadline:
                 raise Problem(Error.NAME_IN_USE)
             else:
-                await self.work.node.send_wake(holder.uploader, holder.id)
+                await self.work.node.send_wake(holder.uploader, holder.question)
                 await asyncio.sleep(_DOUBT_PAUSE)
 
     async def _wait(self, listener: Listener) -> Outcome | None:
         """Waits for a downloader, with nothing of the body taken and no connection to Redis held.
 
+        Where a wake-up is lost, the node's rounds (see `Node`) wake us.
         Answers None when one has joined, else how the wait ended.
         """
         deadline = _now() + self.work.settings.upload_wait
         with self._held(self.work.node.uploads[State.WAITING]):
             while True:
-                woken = await listener.wait(self._patience(min(RECHECK, deadline - _now())))
+                woken = await listener.wait(self._patience(deadline - _now()))
                 if self.client.is_lost:
                     raise ClientGone
                 if self.work.phase >= Phase.RELEASED:
@@ -438,7 +438,7 @@ class Download(_Side):
             self._held(self.work.node.downloads),
         ):
             try:
-                await self.work.node.send_wake(self.peer, self.transfer.id)
+                await self.work.node.send_wake(self.peer, self.transfer.question)
                 outcome = await first(self._copy(), self._keep(listener))
             except ClientGone:
                 outcome = Outcome.DOWNLOADER_GONE

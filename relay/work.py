@@ -48,6 +48,7 @@ class Work:
         self._local: WeakValueDictionary[str, LocalStream] = WeakValueDictionary()
         self._background: set[asyncio.Task[Any]] = set()
         self._sides = 0
+        node.disown = self._disown
 
     @contextlib.contextmanager
     def taking(self) -> Iterator[None]:
@@ -147,6 +148,16 @@ class Work:
         # it had the claim.
         if outcome is Outcome.STORE_LOST and transfer.uploader and not joiner and not isinstance(answer, Final):
             self._account(known, outcome)
+
+    def _disown(self, token: str, name: str, transfer_id: str) -> None:
+        """Ends the claim of an upload that is not here: Redis was rolled back to when it was."""
+
+        async def end() -> None:
+            with contextlib.suppress(StoreUnavailable):
+                claim = self.store.transfer(token=token, name=name, transfer_id=transfer_id)
+                await self.end(claim, Outcome.STORE_LOST)
+
+        self.spawn(end())
 
     def spawn(self, work: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
         """Runs `work` to its end, beyond the request that began it; `finish` waits for it."""

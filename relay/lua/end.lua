@@ -37,10 +37,10 @@ if now[3] ~= 'waiting' then
   local written = string.match(last_id(chunks), '^%d+')
   if not is_mine('chunks') then mark(chunks, outcome, delivered, '0', linger_ms) end
   if not is_mine('acks') then mark(acks, outcome, delivered, written, linger_ms) end
-  forget()
-elseif tell then
+elseif tell and not is_mine('acks') then
   mark(acks, outcome, delivered, position, linger_ms)
 end
+forget()
 -- Not where Redis is out of memory: to be ended is more than to be counted.
 if redis.call('EXISTS', token) == 1 then redis.pcall('HINCRBY', token, 'bytes', delivered) end
 return {'ended', redis.call('TIME')[1], delivered, fields}

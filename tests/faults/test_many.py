@@ -14,17 +14,20 @@ import socket
 import time
 from collections.abc import Iterator
 
+import fakeredis
 import psutil
 import pytest
 
-from relay.errors import StoreUnavailable
+from relay.errors import Problem, StoreUnavailable
 from relay.names import new_id
+from relay.nodes import RECHECK
 from relay.settings import Settings
-from relay.states import Outcome
+from relay.states import Outcome, State
 from relay.store import Final, Store
 from tests.support.cluster import Cluster, NodeProcess
 from tests.support.crowd import Selection, crowd, need_descriptors, read_until, request
 from tests.support.redis import RedisServer, newest
+from tests.support.sides import Uploader, serving
 from tests.support.wait import wait_until
 
 FULL = bool(os.environ.get("RELAY_TEST_FULL"))
@@ -199,6 +202,25 @@ def test_streams_whose_downloaders_are_slow(crowded: Cluster) -> None:
         each = (peak - before) / STREAMS
         assert each < 1.5 * (2 * 256 * KIB + 2 * chunk + 8 * chunk)
     print(f"{STREAMS} streams: {used / STREAMS / KIB:.0f} KiB of Redis each, {each / KIB:.0f} KiB of the node each")
+
+
+async def test_a_lost_wake_up_is_made_good(prefix: str) -> None:
+    """The node looks now and then for all who wait."""
+    async with serving(Settings(prefix=prefix), fakeredis.FakeServer()) as relay:
+        token, client = await relay.make_token(), Uploader([b"bytes"])
+        upload = asyncio.create_task(
+            relay.upload(
+                token=token, name="x", length=None, media_type="", body=client.body(), client=client.connection
+            )
+        )
+        while not relay.node.uploads[State.WAITING]:
+            await asyncio.sleep(0)
+        await relay.store.commands.delete(relay.store.keys.token(token))  # as an operator would: nobody is woken
+        await relay.node.look_round(time.monotonic())
+        assert not (await asyncio.wait([upload], timeout=0.1))[0]
+        await relay.node.look_round(time.monotonic() + RECHECK)
+        with pytest.raises(Problem, match="REVOKED"):
+            await asyncio.wait_for(upload, 10)
 
 
 # -- the queue for Redis -------------------------------------------------------------------------------------

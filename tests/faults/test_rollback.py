@@ -6,12 +6,14 @@ What was lost cannot be had again, so most of these transfers end as `store_lost
 import time
 from pathlib import Path
 
+import httpx
 import pytest
 
 from relay.flow import offset_of
 from relay.settings import Settings
 from tests.faults.conftest import Faulty, Start
 from tests.faults.transfers import Watched
+from tests.support.cluster import Curl, curl
 from tests.support.wait import wait_until
 
 WINDOW: int = Settings.model_fields["window"].default
@@ -41,6 +43,37 @@ def test_to_before_the_upload(cluster: Faulty, start: Start) -> None:
     transfer.feed(b"one ")
     cluster.server.roll_back(snapshot)
     assert_lost(transfer)
+
+
+@pytest.fixture
+def resurrected(cluster: Faulty, token: str) -> str:
+    """The address of an upload that left while it waited, and that Redis has again."""
+    url = cluster.url(0, token, "x")
+    with Curl("-T", "-", url, pipe=True):
+        cluster.wait_state(token, "waiting")
+        snapshot = cluster.server.snapshot()
+    wait_until(lambda: httpx.head(url).status_code == 404, "the name to be free")
+    cluster.server.roll_back(snapshot)
+    wait_until(lambda: httpx.head(url).status_code == 200, "the name to be taken again")
+    return url
+
+
+@pytest.mark.parametrize("node", [0, 1])
+def test_to_when_an_upload_waited_that_has_left(cluster: Faulty, token: str, resurrected: str, node: int) -> None:
+    """Its node lives, and has no such upload: the name is free for the next one."""
+    with Curl("-T", "-", "-H", "Content-Type: text/plain", cluster.url(node, token, "x"), pipe=True) as upload:
+        upload.write_all(b"next")
+        wait_until(lambda: httpx.head(resurrected).headers["content-type"] == "text/plain", "the next to have the name")
+        assert curl(resurrected + "?wait=10").stdout == b"next"
+        assert upload.finish() == (0, b"delivered 4 bytes\n")
+
+
+@pytest.mark.parametrize("node", [0, 1])
+def test_a_download_of_one_that_has_left(cluster: Faulty, token: str, resurrected: str, node: int) -> None:
+    answer = httpx.get(cluster.url(node, token, "x"), timeout=10)
+    assert (answer.status_code, "lost this transfer" in answer.text) == (503, True)
+    assert httpx.head(resurrected).status_code == 404
+    cluster.may_linger = True
 
 
 def test_to_before_the_download(cluster: Faulty, token: str, start: Start) -> None:

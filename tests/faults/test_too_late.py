@@ -3,14 +3,16 @@
 Either both sides hear of it, or it is too late and neither does.
 """
 
+import signal
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.faults.conftest import Faulty
+from tests.faults.conftest import LIMITS, Faulty, LinkedNode
 from tests.support.cluster import Curl
 from tests.support.crowd import read_until, request
 from tests.support.wait import wait_until
@@ -68,3 +70,20 @@ def test_a_client_that_is_behind_can_be_cancelled(
     while piece := download.recv(64 * KIB):
         got += piece
     assert len(got) < source.stat().st_size
+
+
+def test_the_uploaders_node_stands_still_meanwhile(
+    cluster: Faulty, victim: LinkedNode, token: str, download: socket.socket
+) -> None:
+    """For longer than it counts as dead, or is patient with Redis.  When it wakes, it hears how that ended."""
+    with Curl("-T", "-", f"{victim.url}/{token}/x", pipe=True) as upload:
+        upload.write_all(b"end")
+        read_until(download, b"0\r\n\r\n")
+        victim.signal(signal.SIGSTOP)
+        stopped = time.monotonic()
+        download.close()
+        wait_until(lambda: not cluster.keys_of_test("transfer"), "the end of the transfer")
+        while time.monotonic() < stopped + LIMITS["transfer_patience"] + 3:
+            time.sleep(0.1)
+        victim.signal(signal.SIGCONT)
+        assert upload.finish() == (0, b"delivered 3 bytes\n")

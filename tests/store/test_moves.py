@@ -156,8 +156,7 @@ async def test_an_end_deletes_what_the_caller_alone_reads(store: Store, transfer
     await bring_to(store, transfer, state)
     for _ in range(2):
         await store.end(transfer, Outcome.NODE_LOST, mine=["chunks", "acks"])
-        assert not await client(store).exists(transfer.keys.chunks)
-    assert not await client(store).exists(transfer.keys.acks)
+        assert not await client(store).exists(transfer.keys.chunks, transfer.keys.acks)
 
 
 async def test_one_of_many_hears_that_it_ended(store: Store, transfer: Transfer) -> None:
@@ -222,3 +221,19 @@ async def test_a_wish_makes_no_token(store: Store, transfer: Transfer) -> None:
         await wish(store, transfer, "a")
     await unwant(store, transfer, "a")
     assert not await client(store).exists(transfer.keys.token)
+
+
+async def test_news_of_those_that_do_not_wait_any_more(store: Store, transfer: Transfer) -> None:
+    claims = {what: store.transfer(token=transfer.token, name=what, transfer_id=new_id()) for what in "abcd"}
+    for claim in claims.values():
+        await store.claim(claim, node="up", length=None, media_type="", use=False)
+    assert await store.news([*claims.values()]) == []
+    await store.join(claims["b"], joiner="me", node="down")
+    await store.end(claims["c"], Outcome.UPLOADER_GONE)
+    successor = store.transfer(token=transfer.token, name="c", transfer_id=new_id())
+    await store.claim(successor, node="up", length=None, media_type="", use=False)
+    await client(store).delete(claims["d"].keys.transfer)
+    assert await store.news([*claims.values(), successor]) == [claims["b"], claims["c"], claims["d"]]
+    await client(store).delete(transfer.keys.token)
+    assert await store.news([claims["a"]]) == [claims["a"]]
+    await store.forget(claims["b"].keys.chunks, claims["b"].keys.acks)

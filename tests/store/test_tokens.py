@@ -1,5 +1,8 @@
 """mint, token, revoke, and how uses lengthen a token's life."""
 
+from collections.abc import Awaitable, Callable
+from typing import Any
+
 import pytest
 
 from relay.errors import Error, Problem
@@ -103,6 +106,19 @@ async def test_revoke_answers_the_transfers(store: Store, token: str, transfer: 
     assert await store.revoke(token=token) is None
     with pytest.raises(Problem):
         await store.claim(transfer, node="a", length=1, media_type="", use=True)
+
+
+async def test_revoke_bears_repeating(store: Store, transfer: Transfer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its reply was lost: the transfers that it is to end are known to nobody but Redis."""
+    await store.claim(transfer, node="a", length=1, media_type="", use=True)
+    repeat = store.repeat
+
+    async def twice(command: Callable[[], Awaitable[Any]], **options: Any) -> Any:
+        await repeat(command, **options)
+        return await repeat(command, **options)
+
+    monkeypatch.setattr(store, "repeat", twice)
+    assert await store.revoke(token=transfer.token) == [("file.bin", transfer.id)]
 
 
 def test_transfers_in() -> None:
