@@ -142,8 +142,8 @@ async def one_transfer(store: Store) -> None:
     assert found is not None
     assert await store.join(found, joiner="me", node="b") is Answer.JOINED
     reading = asyncio.create_task(store.stream(transfer).read(position=0, acknowledge=False, count=4, timeout=10))
-    await store.stream(transfer).append([b"abc"], end=3)
-    assert await reading == [Entry(3, b"abc")]
+    await store.stream(transfer).append([b"a", b"bc"], end=3)
+    assert await reading == [Entry(1, b"a"), Entry(3, b"bc")]
     assert await store.stream(transfer).read(position=3, acknowledge=True, count=4, timeout=0.01) == []
     ack = await store.stream(transfer).append([], end=3, whole=True)
     assert ack is not None
