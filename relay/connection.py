@@ -30,6 +30,8 @@ class Served(Protocol):
     flow: Any
     cycle: Any
 
+    @property
+    def untaken(self) -> int: ...
     def pour(self, buffer: Buffer, size: int, arrived: Callable[[], None]) -> None: ...
     def pour_no_more(self) -> None: ...
     async def write_body(self, data: Bytes) -> None: ...
@@ -134,7 +136,7 @@ class Connection:
         self._reads_ahead = self._sent_interim = False
 
     def read_on(self) -> None:
-        """Called by the protocol after each piece of a body: it has stopped reading if 64 KiB are untaken."""
+        """Called by the protocol after each piece of a body: it may have stopped reading, as enough is untaken."""
         if self._reads_ahead and self._protocol is not None and self._hangups is not None:
             self._hangups.read_ahead[self] = self._untaken
             if self._untaken() < _AHEAD_MOST and self._hangups.may_read_ahead:
@@ -142,7 +144,7 @@ class Connection:
 
     def _untaken(self) -> int:
         """Bytes of the body that have been read and not been taken."""
-        return len(self._protocol.cycle.body) if self._protocol is not None and self._protocol.cycle is not None else 0
+        return self._protocol.untaken if self._protocol is not None else 0
 
     @contextlib.contextmanager
     def pouring(self, buffer: Buffer, size: int, arrived: Callable[[], None]) -> Iterator[bool]:

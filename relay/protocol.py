@@ -156,6 +156,12 @@ class Protocol(HttpToolsProtocol):
         if buffer.full:
             self.flow.pause_reading()
 
+    @property
+    def untaken(self) -> int:
+        """Bytes of the body that have been received and not been taken."""
+        poured = self._pouring.untaken if self._pouring is not None else 0
+        return poured + (len(self.cycle.body) if self.cycle is not None else 0)
+
     def pour_no_more(self) -> None:
         """What is left of that body comes as any does."""
         if self._pouring is not None and not self.transport.is_closing():
@@ -258,6 +264,11 @@ class _Pouring(asyncio.BufferedProtocol):
         self._buffer = buffer
         self._arrived = arrived
 
+    @property
+    def untaken(self) -> int:
+        """Bytes that have been received and not been taken."""
+        return len(self._buffer)
+
     def get_buffer(self, sizehint: int) -> memoryview:
         return self._buffer.room(self.left)
 
@@ -266,6 +277,7 @@ class _Pouring(asyncio.BufferedProtocol):
         self.left -= nbytes
         if self._buffer.full:
             self._http.flow.pause_reading()
+            self._http.connection.read_on()
         if not self.left:
             self._http.pour_no_more()
             self._http.body_is_complete()

@@ -268,27 +268,36 @@ def has_sent(upload: Curl, source: Path) -> bool:
     )
 
 
-def test_a_dead_uploader_behind_a_proxy_does_not_keep_the_name(cluster: Cluster, token: str) -> None:
+@pytest.mark.parametrize("streams", [False, True], ids=["waiting", "streaming"])
+def test_a_dead_uploader_behind_a_proxy_does_not_keep_the_name(cluster: Cluster, token: str, streams: bool) -> None:
     """Its end is behind what the proxy still holds, and a proxy is not to be sent an interim answer: the body is
-    read on.  5 MB are more than this machine's buffers and the node's hold together."""
-    with socket.create_connection(("127.0.0.1", cluster[0].port)) as proxy:
+    read on, also where a downloader is there that takes nothing.  5 MB are more than this machine's buffers and the
+    node's hold together."""
+    with socket.create_connection(("127.0.0.1", cluster[0].port)) as proxy, contextlib.ExitStack() as stack:
         header = f"PUT /{token}/x HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 1.2.3.4\r\nContent-Length: 50000000\r\n\r\n"
         proxy.sendall(header.encode())
         cluster.wait_state(token, "waiting")
+        if streams:
+            download = stack.enter_context(socket.socket())
+            download.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            download.connect(("127.0.0.1", cluster[2].port))
+            download.sendall(f"GET /{token}/x HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            cluster.wait_state(token, "streaming")
         proxy.settimeout(0.5)
         sent = 0
         with contextlib.suppress(TimeoutError):
             while sent < 50_000_000:
                 sent += proxy.send(bytes(64 * 1024))
-        assert 1_000_000 < sent < 16_000_000
-    with Curl("-T", "-", "-w", "%{http_code}", cluster.url(1, token, "x"), pipe=True) as second:
-        second.write_all(b"again")
-        key = f"{cluster.prefix}:transfer:{{{token}}}:x"
-        wait_until(
-            lambda: cluster.redis and cluster.redis.hget(key, "uploader") == cluster[1].id.encode(), "the name", 10
-        )
-        assert curl(cluster.url(2, token, "x") + "?wait=10").stdout == b"again"
-        assert second.finish()[1].endswith(b"200")
+        assert 1_000_000 < sent < 24_000_000
+        proxy.close()
+        with Curl("-T", "-", "-w", "%{http_code}", cluster.url(1, token, "x"), pipe=True) as second:
+            second.write_all(b"again")
+            key = f"{cluster.prefix}:transfer:{{{token}}}:x"
+            wait_until(
+                lambda: cluster.redis and cluster.redis.hget(key, "uploader") == cluster[1].id.encode(), "the name", 10
+            )
+            assert curl(cluster.url(2, token, "x") + "?wait=10").stdout == b"again"
+            assert second.finish()[1].endswith(b"200")
 
 
 def test_a_living_uploader_behind_a_proxy_keeps_the_name(cluster: Cluster, token: str) -> None:
