@@ -2,7 +2,7 @@
 
 import pytest
 
-from relay.flow import BATCH, CHUNK, Buffer, Meter, Window, chunk_id, end_id, follows, offset_of, trim_id
+from relay.flow import BATCH, CHUNK, Blocks, Buffer, Meter, Window, chunk_id, end_id, follows, offset_of, trim_id
 
 
 def test_an_entry_id_is_the_offset_after_the_chunk() -> None:
@@ -94,6 +94,93 @@ def test_buffer_is_full_when_it_has_what_one_write_takes() -> None:
     assert buffer.full
     buffer.take()
     assert not buffer.full
+
+
+def receive(buffer: Buffer, data: bytes, most: int = CHUNK) -> None:
+    """As from a socket."""
+    while data:
+        room = buffer.room(most)
+        assert 0 < len(room) <= most
+        size = min(len(room), len(data))
+        room[:size] = data[:size]
+        buffer.fill(size)
+        data = data[size:]
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        [10],
+        [10, 20],
+        [CHUNK],
+        [CHUNK + 5, 7],
+        [100_000, 100_000, 100_000],
+        [20_000, 20_000],
+        [200_000, 10],  # what is left of that block is too little for another read
+    ],
+)
+def test_what_is_received_into_the_buffer_is_taken_in_order(pieces: list[int]) -> None:
+    """All at once, and with all taken after each piece."""
+    content = bytes(index * 7 % 251 for index in range(sum(pieces)))
+    at_once, one_by_one, taken = Buffer(), Buffer(), []
+    begun = 0
+    for size in pieces:
+        for buffer in (at_once, one_by_one):
+            receive(buffer, content[begun : begun + size])
+        taken += drain(one_by_one)
+        begun += size
+    assert at_once.total == one_by_one.total == len(content)
+    assert b"".join(drain(at_once)) == b"".join(taken) == content
+
+
+def test_what_is_received_fast_is_taken_in_whole_chunks() -> None:
+    buffer = Buffer()
+    for _ in range(20):
+        receive(buffer, bytes(50_000))
+    sizes = []
+    while buffer.has_pieces:
+        sizes.append(len(buffer.take()))
+    assert sizes == [CHUNK] * 3, "what is still being received is left"
+    assert len(buffer) == 1_000_000 - 3 * CHUNK
+
+
+def test_pieces_and_what_is_received_keep_their_order() -> None:
+    buffer = Buffer()
+    buffer.add(b"a")
+    receive(buffer, b"b" * 100_000)
+    buffer.add(b"c")
+    receive(buffer, b"d")
+    assert b"".join(drain(buffer)) == b"a" + b"b" * 100_000 + b"cd"
+
+
+def test_what_was_taken_stays_as_it_was() -> None:
+    """It may still be on its way when the next bytes are received."""
+    buffer, taken = Buffer(1000, Blocks(1000)), []
+    for letter in b"abcdefghijklmnopqrstuvwxyz":
+        receive(buffer, bytes([letter]) * 1000)
+        taken.append((letter, buffer.take()))
+    assert all(bytes(data) == bytes([letter]) * 1000 for letter, data in taken)
+
+
+def test_a_block_is_used_again_when_nobody_has_a_slice_of_it() -> None:
+    blocks = Blocks(1000)
+    first = blocks.get()
+    second = blocks.get()
+    assert first.obj is not second.obj
+    block, slice_ = first.obj, first[10:20]
+    del first
+    assert blocks.get().obj is not block
+    del slice_
+    assert blocks.get().obj is block
+
+
+def test_streams_that_trickle_keep_no_block_each() -> None:
+    blocks = Blocks(CHUNK)
+    buffers, taken = [Buffer(CHUNK, blocks) for _ in range(100)], []
+    for buffer in buffers:
+        receive(buffer, b"a line\n")
+        taken.append(buffer.take())
+    assert {type(data) for data in taken} == {bytes}
 
 
 def test_a_meter_follows_a_steady_rate_and_forgets_a_burst() -> None:

@@ -1,0 +1,113 @@
+"""One connection that all commands share, and those that are used alone."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+
+import pytest
+import redis
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ResponseError
+
+from relay.clients import connect
+from relay.settings import Settings
+from relay.wire import Wires
+from tests.support.redis import RedisServer
+from tests.support.wait import wait_until
+
+
+@pytest.fixture
+async def wires(redis_server: RedisServer, prefix: str) -> AsyncIterator[Wires]:
+    clients = connect(Settings(redis_url=redis_server.url, node=prefix))
+    wires = Wires(clients.commands)
+    yield wires
+    wires.close_idle()
+    await clients.aclose()
+
+
+def connections(server: RedisServer, prefix: str) -> list[dict[str, str]]:
+    with server.client() as client:
+        return [each for each in client.client_list() if each["name"] == prefix]
+
+
+async def test_commands_at_the_same_time_share_a_connection(
+    wires: Wires, redis_server: RedisServer, prefix: str
+) -> None:
+    answers = await asyncio.gather(*(wires.share("k", [("ECHO", f"{number}")]) for number in range(500)))
+    assert answers == [[b"%d" % number] for number in range(500)]
+    assert len(connections(redis_server, prefix)) == 1
+
+
+async def test_who_gives_up_takes_nobodys_reply(wires: Wires) -> None:
+    await wires.share("k", [("PING",)])
+    calls = [asyncio.create_task(wires.share("k", [("ECHO", f"{number}")])) for number in range(10)]
+    await asyncio.sleep(0)
+    for call in calls[::2]:
+        call.cancel()
+    answers = await asyncio.gather(*calls, return_exceptions=True)
+    assert answers[1::2] == [[b"%d" % number] for number in range(1, 10, 2)]
+    assert await wires.share("k", [("ECHO", "after")]) == [b"after"]
+
+
+async def test_an_error_is_the_reply_of_its_own_command(wires: Wires) -> None:
+    first, error, last = await wires.share("k", [("ECHO", "a"), ("NONSENSE",), ("ECHO", "b")])
+    assert (first, last) == (b"a", b"b")
+    assert isinstance(error, ResponseError)
+
+
+async def test_one_that_blocks_holds_up_nobody(wires: Wires, prefix: str) -> None:
+    wait = ("XREAD", "BLOCK", 20_000, "STREAMS", f"{prefix}:s", "$")
+    blocked = asyncio.create_task(wires.call("k", [wait]))
+    await asyncio.sleep(0.05)
+    async with asyncio.timeout(10):
+        await wires.share("k", [("XADD", f"{prefix}:s", "1-0", "d", "x")])
+        assert await blocked == [[[f"{prefix}:s".encode(), [[b"1-0", [b"d", b"x"]]]]]]
+    await wires.share("k", [("DEL", f"{prefix}:s")])
+
+
+async def test_one_that_was_given_up_while_it_blocked_is_not_used_again(
+    wires: Wires, redis_server: RedisServer, prefix: str
+) -> None:
+    blocked = asyncio.create_task(wires.call("k", [("XREAD", "BLOCK", 20_000, "STREAMS", f"{prefix}:s", "$")]))
+    await asyncio.to_thread(wait_until, lambda: connections(redis_server, prefix), "the connection")
+    await asyncio.sleep(0.05)
+    blocked.cancel()
+    async with asyncio.timeout(10):
+        assert await wires.call("k", [("ECHO", "x")]) == [b"x"]
+
+
+@pytest.mark.parametrize("sizes", [[1], [8191, 8192, 8193], [16_384, 16_385], [261_632] * 4, [3_000_000, 1, 700_000]])
+async def test_replies_of_any_size_come_whole(wires: Wires, prefix: str, sizes: list[int]) -> None:
+    values = [os.urandom(size) for size in sizes]
+    keys = [f"{prefix}:{number}" for number in range(len(sizes))]
+    for key, value in zip(keys, values, strict=True):
+        await wires.call("k", [("SET", key, value, "EX", 60)])
+    for ask in (wires.call, wires.share, wires.call):
+        got = await ask("k", [("GET", key) for key in keys])
+        assert [bytes(value) for value in got] == values
+    await wires.share("k", [("DEL", *keys)])
+
+
+async def test_a_reply_is_kept_though_the_next_one_is_received(wires: Wires, prefix: str) -> None:
+    """It is a slice of the block that it came in."""
+    for letter in (b"a", b"b"):
+        await wires.call("k", [("SET", f"{prefix}:{letter.decode()}", letter * 200_000, "EX", 60)])
+    (first,) = await wires.call("k", [("GET", f"{prefix}:a")])
+    for _ in range(5):
+        await wires.call("k", [("GET", f"{prefix}:b")])
+    assert bytes(first) == b"a" * 200_000
+    await wires.share("k", [("DEL", f"{prefix}:a", f"{prefix}:b")])
+
+
+async def test_a_connection_that_is_cut_fails_all_that_wait_and_is_replaced(
+    wires: Wires, redis_server: RedisServer, prefix: str
+) -> None:
+    await wires.share("k", [("PING",)])
+    waiting = [asyncio.create_task(wires.share("k", [("BLPOP", f"{prefix}:none", 20)])) for _ in range(3)]
+    await asyncio.sleep(0.05)
+    with redis.Redis(port=redis_server.port) as other:
+        for connection in connections(redis_server, prefix):
+            other.client_kill_filter(_id=connection["id"])
+    answers = await asyncio.gather(*waiting, return_exceptions=True)
+    assert {type(answer) for answer in answers} == {RedisConnectionError}
+    assert await wires.share("k", [("ECHO", "x")]) == [b"x"]

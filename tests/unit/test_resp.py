@@ -1,0 +1,79 @@
+"""Commands and replies as bytes, by tables; replies whole, and cut at every place."""
+
+from typing import Any
+
+import pytest
+from redis.exceptions import BusyLoadingError, OutOfMemoryError, ResponseError
+
+from relay.resp import Command, IncompleteError, MovedElsewhereError, pack, parse
+
+LARGE = bytes(range(256)) * 100
+
+
+@pytest.mark.parametrize(
+    ("commands", "sent"),
+    [
+        ([], b""),
+        ([("PING",)], b"*1\r\n$4\r\nPING\r\n"),
+        (
+            [("SET", "é", 12), ("GET", b"k")],
+            b"*3\r\n$3\r\nSET\r\n$2\r\n\xc3\xa9\r\n$2\r\n12\r\n*2\r\n$3\r\nGET\r\n$1\r\nk\r\n",
+        ),
+        ([("SET", "k", memoryview(b"")), ("X",)], b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$0\r\n\r\n*1\r\n$1\r\nX\r\n"),
+        ([("SET", "k", LARGE), ("X",)], b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$25600\r\n" + LARGE + b"\r\n*1\r\n$1\r\nX\r\n"),
+    ],
+)
+def test_commands(commands: list[Command], sent: bytes) -> None:
+    assert b"".join(pack(commands)) == sent
+
+
+def test_what_is_large_is_not_copied() -> None:
+    view = memoryview(LARGE)
+    assert any(piece is view for piece in pack([("SET", "k", view)]))
+
+
+REPLIES: list[tuple[bytes, Any]] = [
+    (b"+OK\r\n", b"OK"),
+    (b":-12\r\n", -12),
+    (b"$-1\r\n", None),
+    (b"*-1\r\n", None),
+    (b"$0\r\n\r\n", b""),
+    (b"$4\r\na\r\nb\r\n", b"a\r\nb"),
+    (b"*0\r\n", []),
+    (b"*3\r\n:1\r\n*1\r\n$1\r\nx\r\n$-1\r\n", [1, [b"x"], None]),
+    (b"$25600\r\n" + LARGE + b"\r\n", LARGE),
+    (b"*2\r\n$25600\r\n" + LARGE + b"\r\n:1\r\n", [LARGE, 1]),
+]
+
+
+@pytest.mark.parametrize(("received", "reply"), REPLIES, ids=[str(received[:12]) for received, _ in REPLIES])
+def test_replies(received: bytes, reply: Any) -> None:
+    block = bytearray(b"before" + received + b"after")
+    end = 6 + len(received)
+    assert parse(block, 6, end) == (reply, end)
+    for cut in [*range(6, min(end, 40)), end - 2, end - 1]:
+        with pytest.raises(IncompleteError) as caught:
+            parse(block, 6, min(cut, end - 1))
+        assert cut < caught.value.need <= end, "and never more than there is to come"
+
+
+@pytest.mark.parametrize(
+    ("received", "kind"),
+    [
+        (b"-ERR no such key\r\n", ResponseError),
+        (b"-OOM command not allowed\r\n", OutOfMemoryError),
+        (b"-LOADING\r\n", BusyLoadingError),
+        (b"-MOVED 3999 127.0.0.1:6381\r\n", MovedElsewhereError),
+    ],
+)
+def test_errors_are_values(received: bytes, kind: type[Exception]) -> None:
+    reply, _ = parse(bytearray(received), 0, len(received))
+    assert type(reply) is kind
+    assert str(reply) == received[1:-2].decode()
+
+
+def test_what_is_large_is_a_slice_of_the_block() -> None:
+    block = bytearray(b"$25600\r\n" + LARGE + b"\r\n")
+    reply, _ = parse(block, 0, len(block))
+    assert isinstance(reply, memoryview)
+    assert reply.obj is block
