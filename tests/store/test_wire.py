@@ -72,6 +72,7 @@ async def test_one_that_was_given_up_while_it_blocked_is_not_used_again(
     await asyncio.to_thread(wait_until, lambda: connections(redis_server, prefix), "the connection")
     await asyncio.sleep(0.05)
     blocked.cancel()
+    await asyncio.wait([blocked])
     async with asyncio.timeout(10):
         assert await wires.call("k", [("ECHO", "x")]) == [b"x"]
 
