@@ -132,6 +132,8 @@ async def delete(pair: Pair, side: str, at: int, *, whole_token: bool) -> bool:
     """Deletes the transfer or its token at that step of a side.  False where that ended before it came so far."""
     token, up, down, deleted = new_token(), Uploader(PIECES), Downloader(), None
     await pair.up.store.mint(token=token)
+    # So that both have connected: who deletes would wait for a side that connects, and that stands still meanwhile.
+    await pair.down.store.token(token=token)
 
     async def now() -> None:
         nonlocal deleted

@@ -38,7 +38,7 @@ HEADERS = [
 METHODS = ["GET", "GET", "PUT", "POST", "HEAD", "DELETE", "OPTIONS", "PATCH", "TRACE", "PROPFIND"]
 #: A key of ours.  Names stand in it percent-encoded, so that nothing in them can end or begin a part of it.
 KEY = re.compile(
-    r"relay:(token:\{[A-Za-z0-9]{22}\}"
+    r"relay:(token:\{[A-Za-z0-9]{22}\}|revoked:\{[A-Za-z0-9]{22}\}:[0-9a-f]{16}"
     r"|(transfer|chunks|acks):\{[A-Za-z0-9]{22}\}:[A-Za-z0-9._~%-]+(:[0-9a-f]{16})?"
     r"|node:here-[0-9a-f]+|nodes|tokens|uploads:here-[0-9a-f]+|inbox:here-[0-9a-f]+|rate:\{LIMITER/(tokens|failures)/[0-9a-f.:/unkow]+/\d+/\d+/\w+\}(/-1)?)"
 )
