@@ -194,8 +194,9 @@ class Protocol(HttpToolsProtocol):
         if self.flow.write_paused:
             await self.flow.drain()
         answered = next((cycle for cycle in self._cycles if not cycle.response_complete), self.cycle)
-        if self.transport.is_closing():
-            return
+        if answered.disconnected:
+            return  # whoever wrote finds the connection lost
+        # Not where it is closing: what comes later would still go out, and there would be a hole before it.
         if answered.chunked_encoding:
             self.transport.writelines((b"%x\r\n" % len(data), data, b"\r\n"))
         else:
