@@ -34,7 +34,7 @@ class Served(Protocol):
     def untaken(self) -> int: ...
     def pour(self, buffer: Buffer, size: int, arrived: Callable[[], None]) -> None: ...
     def pour_no_more(self) -> None: ...
-    async def write_body(self, data: Bytes) -> None: ...
+    def write_body(self, data: Bytes) -> None: ...
 
 
 class Connection:
@@ -167,11 +167,21 @@ class Connection:
         if self._protocol is not None and not self.is_lost:
             self._protocol.flow.resume_reading()
 
-    async def write(self, data: Bytes) -> bool:
+    async def has_room(self) -> bool:
+        """Waits until more may be written; False where it would go nowhere, without a word: the client has left.
+
+        A transport takes note of its client's end before it says that the connection is lost, and swallows what is
+        written between the two.  So ask right before each write, with nothing awaited in between.
+        """
+        if self._protocol is not None:
+            await self._protocol.flow.drain()
+        return not self.is_lost and (self._transport is None or not self._transport.is_closing())
+
+    def write(self, data: Bytes) -> bool:
         """Hands over some of the body of a response that has begun; False: it has to go by the server's `send`."""
         if self._protocol is None or not data:
             return False
-        await self._protocol.write_body(data)
+        self._protocol.write_body(data)
         return True
 
     def progress(self) -> int:

@@ -336,7 +336,9 @@ class ResponseSink:
         self.begun = True
 
     async def write(self, data: bytes | memoryview) -> None:
-        if self._client.is_lost or not await self._client.write(data):
+        if not await self._client.has_room():
+            raise ClientGone
+        if not self._client.write(data):
             await self._send({"type": "http.response.body", "body": data, "more_body": True})
 
     async def approach(self, data: bytes | memoryview) -> bytes | memoryview:
@@ -370,7 +372,7 @@ class ResponseSink:
 
     async def _send(self, message: Message) -> None:
         # uvicorn's send() returns as if all were well when the client has gone (ASGI 2.3).
-        if self._client.is_lost:
+        if not await self._client.has_room():
             raise ClientGone
         await self._exchange.send(message)
         if self._client.is_lost:

@@ -189,14 +189,9 @@ class Protocol(HttpToolsProtocol):
             self.body_is_complete()
         return rest
 
-    async def write_body(self, data: Bytes) -> None:
+    def write_body(self, data: Bytes) -> None:
         """Writes some of the response's body, as the server's `send` does, but without copying it; not its end."""
-        if self.flow.write_paused:
-            await self.flow.drain()
         answered = next((cycle for cycle in self._cycles if not cycle.response_complete), self.cycle)
-        if answered.disconnected:
-            return  # whoever wrote finds the connection lost
-        # Not where it is closing: what comes later would still go out, and there would be a hole before it.
         if answered.chunked_encoding:
             self.transport.writelines((b"%x\r\n" % len(data), data, b"\r\n"))
         else:

@@ -3,20 +3,30 @@
 import asyncio
 import socket
 from collections.abc import Iterator
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
+from starlette.types import Message, Scope
 
 from relay import delivery
-from relay.connection import Connection
+from relay.connection import EXTENSION, Connection
 from relay.delivery import Delivery
+from relay.http import Exchange, ResponseSink
+from relay.service import Relay
+from relay.settings import Settings
+from relay.transfer import ClientGone
 
 
 class Transport:
     """A server's transport that has nothing left to write."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, *, is_closing: bool = False) -> None:
         self._socket = sock
+        self._is_closing = is_closing
+
+    def is_closing(self) -> bool:
+        return self._is_closing
 
     def get_extra_info(self, name: str) -> Any:
         return self._socket if name == "socket" else None
@@ -52,3 +62,24 @@ async def test_a_client_that_takes_nothing_more_loses_patience(
     monkeypatch.setattr(delivery, "unacknowledged", lambda sock: 1)
     with Delivery(connection) as last:
         assert not await last.acknowledged(patience=0.1)
+
+
+async def test_what_a_closing_transport_would_swallow_is_not_handed_over(connection: Connection) -> None:
+    """The client has ended its side, having taken all that came so far, and nobody has said yet that it is lost."""
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    async def receive() -> Message:
+        raise AssertionError
+
+    connection._transport = Transport(connection.transport.get_extra_info("socket"), is_closing=True)
+    scope: Scope = {"extensions": {EXTENSION: connection}, "headers": [], "http_version": "1.1"}
+    sink = ResponseSink(
+        Exchange(cast(Relay, SimpleNamespace(settings=Settings(redis_url=""))), scope, receive, send, ""), "x"
+    )
+    for hand_over in (sink.write, sink.finish):
+        with pytest.raises(ClientGone):
+            await hand_over(b"last")
+    assert not sent
