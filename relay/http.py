@@ -21,6 +21,7 @@ from relay.connection import Connection
 from relay.credentials import presented
 from relay.delivery import Delivery
 from relay.errors import Error, Problem
+from relay.flow import Bytes
 from relay.headers import SAFE_HEADERS, cors_headers, is_media_type, is_prefetch, wants_json
 from relay.logs import note
 from relay.names import content_disposition, encode_name, parse_name, parse_token
@@ -335,13 +336,13 @@ class ResponseSink:
         await self._send({"type": "http.response.start", "status": 200, "headers": raw})
         self.begun = True
 
-    async def write(self, data: bytes | memoryview) -> None:
+    async def write(self, data: Bytes) -> None:
         if not await self._client.has_room():
             raise ClientGone
         if not self._client.write(data):
             await self._send({"type": "http.response.body", "body": data, "more_body": True})
 
-    async def approach(self, data: bytes | memoryview) -> bytes | memoryview:
+    async def approach(self, data: Bytes) -> Bytes:
         """Hands over all but the last byte to a client that is behind, and waits until it has them.
 
         To a proxy always: its reset, which may come at the end, then loses nothing.
@@ -355,7 +356,7 @@ class ResponseSink:
                 raise ClientGone
         return data[-1:]
 
-    async def finish(self, data: bytes | memoryview) -> None:
+    async def finish(self, data: Bytes) -> None:
         """Completes the response, and finds out whether the client took all of it."""
         client, patience = self._client, self._exchange.relay.settings.stall
         with Delivery(client) as delivery:

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from relay.connection import Connection
 from relay.errors import Error, Problem, StoreUnavailable, problem_for_downloader, problem_for_uploader
-from relay.flow import BATCH, Buffer, Meter, Window, follows
+from relay.flow import BATCH, Buffer, Bytes, Meter, Window, follows
 from relay.nodes import Listener
 from relay.overview import Progress
 from relay.settings import Settings
@@ -50,16 +50,16 @@ class Sink(Protocol):
     async def begin(self, transfer: Transfer) -> None:
         """Sends the headers."""
 
-    async def write(self, data: bytes | memoryview) -> None:
+    async def write(self, data: Bytes) -> None:
         """Hands over some bytes; returns when there is room for more.  Raises ClientGone."""
 
-    async def approach(self, data: bytes | memoryview) -> bytes | memoryview:
+    async def approach(self, data: Bytes) -> Bytes:
         """Hands over so much of the last bytes that the rest will not take long; answers what is left for `finish`.
 
         Raises ClientGone.
         """
 
-    async def finish(self, data: bytes | memoryview) -> None:
+    async def finish(self, data: Bytes) -> None:
         """Hands over the last bytes and completes the response; returns when the client has all of it.
 
         Raises ClientGone.
@@ -386,9 +386,9 @@ class Upload(_Side):
                 if outcome := await self._acknowledged(stream):
                     return outcome
 
-    def _take(self) -> list[bytes | memoryview]:
+    def _take(self) -> list[Bytes]:
         """What is to be written next: of the chunks that there are, as many as the window has room for."""
-        chunks: list[bytes | memoryview] = []
+        chunks: list[Bytes] = []
         while (
             (self._buffer.has_pieces or (self._buffer and not chunks)) and len(chunks) < BATCH and self._window.is_open
         ):
@@ -526,7 +526,7 @@ class Download(_Side):
         if not self._sink.begun:
             await self._sink.begin(self.transfer)
 
-    async def _hand_over(self, data: bytes | memoryview) -> None:
+    async def _hand_over(self, data: Bytes) -> None:
         self._owes_since = _now()
         await self._sink.write(data)
         self._owes_since = None
