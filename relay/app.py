@@ -9,6 +9,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from relay import http
+from relay.exchange import Handler, endpoint, segments_of
 from relay.logs import RequestLog
 from relay.nodes import Node
 from relay.operator import Operator
@@ -25,8 +26,8 @@ class Front:
     """Sends a request to a token's or a name's handlers, by the undecoded path (see `Exchange.segments`)."""
 
     def __init__(self, relay: Relay) -> None:
-        self._token = http.endpoint(relay, {"GET": http.show_token, "DELETE": http.revoke_token})
-        self._name = http.endpoint(
+        self._token = endpoint(relay, {"GET": http.show_token, "DELETE": http.revoke_token})
+        self._name = endpoint(
             relay,
             {
                 "PUT": http.upload,
@@ -38,7 +39,7 @@ class Front:
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        app = self._name if len(http.segments_of(scope)) > 1 else self._token
+        app = self._name if len(segments_of(scope)) > 1 else self._token
         await app(scope, receive, send)
 
 
@@ -62,8 +63,8 @@ def create_app(settings: Settings, store: Store | None = None) -> Starlette:
                     await relay.finish()
         await store.aclose()
 
-    def route(path: str, methods: dict[str, http.Handler]) -> Route:
-        return Route(path, _App(http.endpoint(relay, methods)))
+    def route(path: str, methods: dict[str, Handler]) -> Route:
+        return Route(path, _App(endpoint(relay, methods)))
 
     app = Starlette(
         routes=[

@@ -10,7 +10,8 @@ from typing import Any
 from relay.calls import ms, text
 from relay.flow import offset_of
 from relay.overview import NodeReport, Overview, Progress, TokenLife, by_urgency
-from relay.store import Store, Transfer
+from relay.store import Store
+from relay.transfer import Transfer
 
 _TOKENS_TTL = 3600.0
 #: Tokens that one beat of one node asks about, and for how many seconds no other node is asked about them.

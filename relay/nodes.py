@@ -20,8 +20,9 @@ from relay.flow import Meter
 from relay.overview import Progress
 from relay.settings import Settings
 from relay.states import Outcome, State
-from relay.store import Store, Transfer
+from relay.store import Store
 from relay.tasks import stop
+from relay.transfer import Transfer
 
 log = logging.getLogger("relay.nodes")
 

@@ -8,8 +8,8 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from relay.credentials import matches, presented
 from relay.errors import Error, Problem
+from relay.exchange import Exchange
 from relay.headers import wants_html
-from relay.http import Exchange
 from relay.reports import Reports
 from relay.settings import Settings
 from relay.status import OPERATOR, PAGE_POLICY, Viewer, as_html, as_json, as_text

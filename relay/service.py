@@ -10,15 +10,18 @@ from limits import RateLimitItem
 
 from relay.connection import Connection
 from relay.credentials import matches
+from relay.download import Download, Sink
 from relay.errors import Error, Problem, StoreUnavailable
 from relay.logs import note
 from relay.names import new_id, new_token
 from relay.nodes import RECHECK, Node
 from relay.rates import Rate, parse_rate
 from relay.settings import Settings
+from relay.side import ClientGone
 from relay.states import Answer, Outcome
-from relay.store import Final, Store, Transfer
-from relay.transfer import ClientGone, Download, Sink, Upload
+from relay.store import Store
+from relay.transfer import Final, Transfer
+from relay.upload import Upload
 from relay.work import Phase, Work
 
 

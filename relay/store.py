@@ -5,8 +5,7 @@ Each public method is one verb, typed and keyword-only, and most are one script 
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 from limits import RateLimitItem
 from limits.aio.strategies import SlidingWindowCounterRateLimiter
@@ -15,12 +14,12 @@ from relay.calls import Calls, ms, result
 from relay.clients import Clients
 from relay.errors import Error, Problem
 from relay.flow import offset_of
-from relay.keys import Keys, TransferKeys
 from relay.names import new_id
 from relay.rates import Counters, Rate
 from relay.settings import Settings
 from relay.states import Answer, Outcome, State
 from relay.streams import RedisStream
+from relay.transfer import Final, Holder, Touched, Transfer, transfers_in
 
 #: Outcomes that come from outside, so that even an upload that still waits has to be left word of them.
 _TOLD = {Outcome.CANCELLED, Outcome.REVOKED, Outcome.NODE_LOST}
@@ -40,82 +39,6 @@ _INBOX_TTL = 60.0
 #: Fields of a token's hash that are not about names: `created`, `uses`, `bytes`.
 _TOKEN_FIELDS = 3
 _NODES_TTL = 3600.0
-
-
-@dataclass(frozen=True, slots=True)
-class Transfer:
-    """One live transfer: its identity, its keys, and what its hash says."""
-
-    token: str
-    name: str
-    id: str
-    keys: TransferKeys
-    state: State = State.WAITING
-    uploader: str = ""
-    downloader: str = ""
-    length: int | None = None
-    type: str = ""
-    created: int = 0
-    joined: int = 0
-
-    @property
-    def question(self) -> str:
-        """What wakes the upload's side, or has its node say that there is none."""
-        return f"{self.token} {self.name} {self.id}"
-
-    @property
-    def decider(self) -> str:
-        """The node that will end it, if nobody else does: where that is dead, somebody else has to."""
-        return self.downloader if self.state is State.FINISHING else self.uploader
-
-    @classmethod
-    def load(cls, keys: Keys, token: str, name: str, fields: Mapping[str, str]) -> Self:
-        """From its hash."""
-        length = fields.get("length", "")
-        return cls(
-            token=token,
-            name=name,
-            id=fields["id"],
-            keys=keys.of(token, name, fields["id"]),
-            state=State(fields.get("state", State.WAITING)),
-            uploader=fields.get("uploader", ""),
-            downloader=fields.get("downloader", ""),
-            length=int(length) if length else None,
-            type=fields.get("type", ""),
-            created=int(fields.get("created", 0)),
-            joined=int(fields.get("joined", 0)),
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Holder:
-    """What a refused claim learns: who holds the name, when its client was last found alive, and what time it
-    is, both in milliseconds of Redis's clock."""
-
-    transfer: Transfer
-    vouched: int
-    now: int
-
-
-@dataclass(frozen=True, slots=True)
-class Touched:
-    """How a transfer ended, FREE being its state then, or has to end; its downloader's node, and how many bytes
-    that has acknowledged."""
-
-    outcome: Outcome | None
-    state: State = State.FREE
-    downloader: str = ""
-    position: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Final:
-    """What the one caller that ended a transfer learns: the transfer as it was, the bytes that had been
-    acknowledged, and the seconds since the downloader joined (or the upload began, where none did)."""
-
-    transfer: Transfer
-    delivered: int
-    seconds: int
 
 
 class Store(Calls):
@@ -406,11 +329,6 @@ class Store(Calls):
 
     def _use(self, *, counts: bool) -> list[int]:
         return [ms(self.settings.token_use) if counts else 0, ms(self.settings.token_max)]
-
-
-def transfers_in(token_fields: Mapping[str, str]) -> list[tuple[str, str]]:
-    """The names and ids of the live transfers that a token's fields list."""
-    return [(field[9:], value) for field, value in token_fields.items() if field.startswith("transfer:")]
 
 
 def _pairs(flat: Sequence[bytes]) -> dict[str, str]:

@@ -18,8 +18,9 @@ from relay.logs import fields, note
 from relay.nodes import Node
 from relay.settings import Settings
 from relay.states import Answer, Outcome
-from relay.store import Final, Store, Transfer
+from relay.store import Store
 from relay.streams import LocalStream, Stream
+from relay.transfer import Final, Transfer
 
 log = logging.getLogger("relay.transfer")
 

@@ -23,7 +23,8 @@ from relay.names import new_id
 from relay.nodes import RECHECK
 from relay.settings import Settings
 from relay.states import Outcome, State
-from relay.store import Final, Store
+from relay.store import Store
+from relay.transfer import Final
 from tests.support.cluster import Cluster, NodeProcess
 from tests.support.crowd import Selection, crowd, need_descriptors, read_until, request
 from tests.support.redis import RedisServer, newest

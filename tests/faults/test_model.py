@@ -24,9 +24,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from relay.errors import Error, Problem
 from relay.names import new_token
 from relay.settings import Settings
+from relay.side import ClientGone
 from relay.states import Outcome, State
 from relay.store import LINGER, Store
-from relay.transfer import ClientGone
 from relay.work import Phase
 from tests.support.redis import RedisServer
 from tests.support.sides import Downloader, Hosted, Uploader

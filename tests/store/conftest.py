@@ -7,7 +7,8 @@ import pytest
 
 from relay.names import new_id, new_token
 from relay.settings import Settings
-from relay.store import Store, Transfer
+from relay.store import Store
+from relay.transfer import Transfer
 from tests.support.redis import RedisServer
 
 

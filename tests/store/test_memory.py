@@ -9,8 +9,9 @@ from relay.flow import Window
 from relay.names import new_id
 from relay.settings import Settings
 from relay.states import Answer, Outcome
-from relay.store import Final, Store, Transfer
+from relay.store import Store
 from relay.streams import Entry
+from relay.transfer import Final, Transfer
 from tests.store.conftest import client
 from tests.support.redis import RedisServer, servers
 

@@ -5,7 +5,8 @@ import pytest
 from relay.errors import Problem
 from relay.names import new_id
 from relay.states import MOVES, Answer, Event, Move, Outcome, State
-from relay.store import Final, Holder, Store, Touched, Transfer
+from relay.store import Store
+from relay.transfer import Final, Holder, Touched, Transfer
 from tests.store.conftest import client
 
 

@@ -6,7 +6,8 @@ from relay.nodes import Node
 from relay.overview import Progress
 from relay.reports import Reports
 from relay.states import State
-from relay.store import Store, Transfer
+from relay.store import Store
+from relay.transfer import Transfer
 from tests.store.conftest import client
 
 

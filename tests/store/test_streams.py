@@ -8,8 +8,9 @@ from relay.errors import Error, StoreUnavailable
 from relay.names import new_id
 from relay.settings import Settings
 from relay.states import Outcome, State
-from relay.store import Store, Touched, Transfer
+from relay.store import Store
 from relay.streams import Ack, Entry
+from relay.transfer import Touched, Transfer
 from tests.store.conftest import client
 from tests.support.redis import RedisServer, newest
 

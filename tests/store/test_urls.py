@@ -17,8 +17,9 @@ from relay.names import new_id, new_token
 from relay.rates import Rate
 from relay.settings import Settings
 from relay.states import Answer, Outcome
-from relay.store import Final, Store
+from relay.store import Store
 from relay.streams import Entry
+from relay.transfer import Final
 from tests.support.certificate import make_certificate
 from tests.support.ports import free_port
 from tests.support.redis import RedisServer, newest, servers

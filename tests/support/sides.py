@@ -12,9 +12,10 @@ from relay.connection import Connection
 from relay.nodes import Node
 from relay.service import Relay
 from relay.settings import Settings
-from relay.store import Store, Transfer
+from relay.side import ClientGone
+from relay.store import Store
 from relay.tasks import stop
-from relay.transfer import ClientGone
+from relay.transfer import Transfer
 
 
 def connect(settings: Settings, server: fakeredis.FakeServer) -> Store:

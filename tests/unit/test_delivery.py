@@ -12,10 +12,11 @@ from starlette.types import Message, Scope
 from relay import delivery
 from relay.connection import EXTENSION, Connection
 from relay.delivery import Delivery
-from relay.http import Exchange, ResponseSink
+from relay.exchange import Exchange
+from relay.response import ResponseSink
 from relay.service import Relay
 from relay.settings import Settings
-from relay.transfer import ClientGone
+from relay.side import ClientGone
 
 
 class Transport:
@@ -76,9 +77,8 @@ async def test_what_a_closing_transport_would_swallow_is_not_handed_over(connect
 
     connection._transport = Transport(connection.transport.get_extra_info("socket"), is_closing=True)
     scope: Scope = {"extensions": {EXTENSION: connection}, "headers": [], "http_version": "1.1"}
-    sink = ResponseSink(
-        Exchange(cast(Relay, SimpleNamespace(settings=Settings(redis_url=""))), scope, receive, send, ""), "x"
-    )
+    relay = cast(Relay, SimpleNamespace(settings=Settings(redis_url="")))
+    sink = ResponseSink(Exchange(relay, scope, receive, send, ""))
     for hand_over in (sink.write, sink.finish):
         with pytest.raises(ClientGone):
             await hand_over(b"last")
