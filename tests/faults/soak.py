@@ -17,6 +17,7 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import httpx
 import psutil
@@ -239,8 +240,10 @@ class Soak:
         self.found += [f"{key} is held" for key in self._held()]
         with httpx.Client(base_url=self.survivor.url, timeout=30) as client:
             for path in self.paths:  # it also clears away claims of nodes that are dead
-                if (status := client.get(path + "?wait=0").status_code) not in (401, 404):
-                    self.found.append(f"{path} is not free: {status}")
+                try:  # one that was killed just now counts as alive for some seconds more: who joins it is cut off
+                    wait_until(partial(_is_free, client, path), "it to be free", timeout=10)
+                except AssertionError:
+                    self.found.append(f"{path} is not free")
         store = self.server.client()
         self.found += [f"{key} is left over" for key in self.cluster.keys("transfer")]
         for key in store.scan_iter(f"{self.prefix}:*", count=1000):
@@ -267,6 +270,12 @@ class Soak:
     def stop(self) -> None:
         self.cluster.stop()
         self.server.stop()
+
+
+def _is_free(client: httpx.Client, path: str) -> bool:
+    with contextlib.suppress(httpx.TransportError):
+        return client.get(path + "?wait=0").status_code in (401, 404)
+    return False
 
 
 def soak(*, seconds: float, seed: int) -> list[str]:
