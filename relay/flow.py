@@ -25,6 +25,8 @@ _SMALL, _ROOM_LEAST = 16 * 1024, 64 * 1024
 _NONE = memoryview(b"")
 #: Bytes of blocks that are kept to be used again.
 _KEPT = 8 * 1024 * 1024
+#: Bytes that the windows of all uploads of a node come to before each is made smaller; and its least, in chunks.
+_WINDOWS, _WINDOW_LEAST = 96 * 1024 * 1024, 3
 #: Seconds over which a meter smooths.
 _SMOOTHING = 5.0
 
@@ -62,6 +64,14 @@ def follows(*, position: int, end: int, size: int) -> bool:
     return end - size == position
 
 
+def share(window: int, *, chunk: int, uploads: int) -> int:
+    """The window of each, in bytes, where so many uploads stream; `window` is the most.
+
+    What many have under way is in no cache any more, and who came first would be done before the others begin.
+    """
+    return max(min(window, _WINDOWS // max(1, uploads)), min(window, _WINDOW_LEAST * chunk))
+
+
 class Window:
     """What an upload has written to Redis and its downloader has not acknowledged: `size` bytes and one chunk at most.
 
@@ -71,13 +81,13 @@ class Window:
     def __init__(self, size: int) -> None:
         #: Byte offsets.
         self.written = self.acknowledged = 0
-        self._size = size
+        self.size = size
         self._ends: deque[int] = deque()
 
     @property
     def is_open(self) -> bool:
         """Whether another chunk may be written."""
-        return self.written - self.acknowledged + len(self._ends) * _ENTRY < self._size
+        return self.written - self.acknowledged + len(self._ends) * _ENTRY < self.size
 
     def write(self, size: int) -> int:
         """Takes note of a chunk of `size` bytes; answers the offset of its end."""
@@ -143,6 +153,8 @@ class Buffer:
     def __init__(self, chunk: int = CHUNK, blocks: "Blocks | None" = None) -> None:
         #: Bytes that have ever arrived.
         self.total = 0
+        #: Bytes that are enough for the next write.
+        self.enough = BATCH * chunk
         self._chunk = chunk
         self._blocks = blocks or Blocks(chunk)
         self._pieces: deque[Bytes] = deque()
@@ -156,7 +168,7 @@ class Buffer:
 
     @property
     def full(self) -> bool:
-        return self._size >= BATCH * self._chunk
+        return self._size >= self.enough
 
     @property
     def has_pieces(self) -> bool:

@@ -261,6 +261,8 @@ class Upload(Side):
     def _take(self) -> list[Bytes]:
         """What is to be written next: of the chunks that there are, as many as the window has room for."""
         chunks: list[Bytes] = []
+        self._window.size = self.work.window()
+        self._buffer.enough = min(BATCH * self.work.settings.chunk, self._window.size)
         while (
             (self._buffer.has_pieces or (self._buffer and not chunks)) and len(chunks) < BATCH and self._window.is_open
         ):

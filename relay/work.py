@@ -13,11 +13,11 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 from relay.errors import Error, Problem, StoreUnavailable
-from relay.flow import Blocks
+from relay.flow import Blocks, share
 from relay.logs import fields, note
 from relay.nodes import Node
 from relay.settings import Settings
-from relay.states import Answer, Outcome
+from relay.states import Answer, Outcome, State
 from relay.store import Store
 from relay.streams import LocalStream, Stream
 from relay.transfer import Final, Transfer
@@ -50,6 +50,10 @@ class Work:
         self._background: set[asyncio.Task[Any]] = set()
         self._sides = 0
         node.disown = self._disown
+
+    def window(self) -> int:
+        """Bytes of each upload that may be in Redis unacknowledged, with as many of them as there are now."""
+        return share(self.settings.window, chunk=self.settings.chunk, uploads=len(self.node.uploads[State.STREAMING]))
 
     @contextlib.contextmanager
     def taking(self) -> Iterator[None]:

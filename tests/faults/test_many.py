@@ -13,12 +13,14 @@ import signal
 import socket
 import time
 from collections.abc import Iterator
+from typing import Any, cast
 
 import fakeredis
 import psutil
 import pytest
 
 from relay.errors import Problem, StoreUnavailable
+from relay.flow import CHUNK
 from relay.names import new_id
 from relay.nodes import RECHECK
 from relay.settings import Settings
@@ -28,7 +30,7 @@ from relay.transfer import Final
 from tests.support.cluster import Cluster, NodeProcess
 from tests.support.crowd import Selection, crowd, need_descriptors, read_until, request
 from tests.support.redis import RedisServer, newest
-from tests.support.sides import Uploader, serving
+from tests.support.sides import Downloader, Uploader, serving
 from tests.support.wait import wait_until
 
 FULL = bool(os.environ.get("RELAY_TEST_FULL"))
@@ -238,6 +240,32 @@ async def test_a_crowd_that_ends_at_once_is_served_to_the_last(redis_server: Red
     ends = await asyncio.gather(*(store.end(claim, Outcome.UPLOADER_GONE) for claim in claims))
     assert all(isinstance(end, Final) for end in ends)
     await store.aclose()
+
+
+async def test_many_streams_have_small_windows_each(prefix: str) -> None:
+    """Three chunks, of the eight that the only stream of a node may have in Redis."""
+    server, settings = fakeredis.FakeServer(), Settings(prefix=prefix, chunk=CHUNK, window=8 * CHUNK)
+    uploader, downloader = Uploader([bytes(CHUNK)] * 20), Downloader()
+    downloader.takes.clear()
+    async with serving(settings, server) as up, serving(settings, server) as down:
+        up.node.uploads[State.STREAMING] |= dict.fromkeys(cast(Any, range(1_000_000)))
+        token = await up.make_token()
+        upload = asyncio.create_task(
+            up.upload(
+                token=token, name="x", length=None, media_type="", body=uploader.body(), client=uploader.connection
+            )
+        )
+        download = asyncio.create_task(
+            down.download(token=token, name="x", wait=60, sink=downloader, client=downloader.connection)
+        )
+        while up.node.received < 3 * CHUNK:
+            await asyncio.sleep(0.001)
+        assert not (await asyncio.wait([upload, download], timeout=0.2))[0]
+        assert up.node.received == 3 * CHUNK
+        downloader.takes.set()
+        assert await upload == 20 * CHUNK
+        assert await download is Outcome.COMPLETE
+        up.node.uploads[State.STREAMING].clear()
 
 
 async def test_a_crowd_gives_up_together_when_redis_is_away(prefix: str) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from relay.flow import BATCH, CHUNK, Blocks, Buffer, Meter, Window, chunk_id, end_id, follows, offset_of, trim_id
+from relay.flow import BATCH, CHUNK, Blocks, Buffer, Meter, Window, chunk_id, end_id, follows, offset_of, share, trim_id
 
 
 def test_an_entry_id_is_the_offset_after_the_chunk() -> None:
@@ -44,6 +44,24 @@ def test_a_window_is_full_of_few_small_entries() -> None:
         window.write(1)
         count += 1
     assert 30_000 < count < 40_000, "which take 20 bytes each"
+
+
+MIB = 1024 * 1024
+
+
+@pytest.mark.parametrize(
+    ("window", "uploads", "of_each"),
+    [
+        (2 * MIB, 0, 2 * MIB),
+        (2 * MIB, 48, 2 * MIB),
+        (2 * MIB, 96, MIB),
+        (2 * MIB, 1000, 3 * CHUNK),
+        (CHUNK, 1000, CHUNK),  # never more than was set
+        (64 * MIB, 2, 48 * MIB),
+    ],
+)
+def test_the_more_stream_the_smaller_is_the_window_of_each(window: int, uploads: int, of_each: int) -> None:
+    assert share(window, chunk=CHUNK, uploads=uploads) == of_each
 
 
 @pytest.mark.parametrize(("position", "end", "size", "fits"), [(0, 5, 5, True), (5, 9, 3, False), (5, 9, 5, False)])
