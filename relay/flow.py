@@ -17,8 +17,8 @@ BATCH = 4
 #: than one that leaves room for the entry's header (measured with MEMORY USAGE on Redis 7.0).
 CHUNK = 256 * 1024 - 512
 #: Bytes for which an entry counts beside its data.  One of a single byte takes 19 to 22 of Redis's memory, one of
-#: 256 takes 308 (measured like the above).
-_ENTRY = 64
+#: 256 takes 308 (measured like the above).  Entries share an allocation of so many bytes (`stream-node-max-bytes`).
+_ENTRY, _NODE = 64, 4096
 #: Bytes that are copied rather than to keep for them the block that they were received into; and bytes of room in a
 #: block which are too few for another read.
 _SMALL, _ROOM_LEAST = 16 * 1024, 64 * 1024
@@ -75,31 +75,45 @@ def share(window: int, *, chunk: int, uploads: int) -> int:
 class Window:
     """What an upload has written to Redis and its downloader has not acknowledged: `size` bytes and one chunk at most.
 
-    An entry counts for a little more than its bytes, so that many small ones cannot fill Redis.
+    It counts the memory that Redis needs for them.
     """
 
     def __init__(self, size: int) -> None:
         #: Byte offsets.
         self.written = self.acknowledged = 0
         self.size = size
-        self._ends: deque[int] = deque()
+        #: The offset of each entry's end, and the memory that it takes.
+        self._entries: deque[tuple[int, int]] = deque()
+        self._taken = 0
 
     @property
     def is_open(self) -> bool:
         """Whether another chunk may be written."""
-        return self.written - self.acknowledged + len(self._ends) * _ENTRY < self.size
+        return self._taken < self.size
 
     def write(self, size: int) -> int:
         """Takes note of a chunk of `size` bytes; answers the offset of its end."""
         self.written += size
-        self._ends.append(self.written)
+        self._entries.append((self.written, footprint(size)))
+        self._taken += footprint(size)
         return self.written
 
     def acknowledge(self, position: int) -> None:
         """Takes note that the downloader has everything up to byte offset `position`."""
         self.acknowledged = max(self.acknowledged, position)
-        while self._ends and self._ends[0] <= self.acknowledged:
-            self._ends.popleft()
+        while self._entries and self._entries[0][0] <= self.acknowledged:
+            self._taken -= self._entries.popleft()[1]
+
+
+def footprint(size: int) -> int:
+    """Bytes of Redis's memory that a stream entry with `size` bytes of data takes.
+
+    A large one has an allocation of its own, for which jemalloc has four sizes from each power of two to the next:
+    https://jemalloc.net/jemalloc.3.html#size_classes
+    """
+    need = size + _ENTRY
+    step = 1 << (need.bit_length() - 3) if need > _NODE else 1
+    return -(-need // step) * step
 
 
 class Meter:

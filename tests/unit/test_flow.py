@@ -2,7 +2,21 @@
 
 import pytest
 
-from relay.flow import BATCH, CHUNK, Blocks, Buffer, Meter, Window, chunk_id, end_id, follows, offset_of, share, trim_id
+from relay.flow import (
+    BATCH,
+    CHUNK,
+    Blocks,
+    Buffer,
+    Meter,
+    Window,
+    chunk_id,
+    end_id,
+    follows,
+    footprint,
+    offset_of,
+    share,
+    trim_id,
+)
 
 
 def test_an_entry_id_is_the_offset_after_the_chunk() -> None:
@@ -47,6 +61,14 @@ def test_a_window_is_full_of_few_small_entries() -> None:
 
 
 MIB = 1024 * 1024
+
+
+@pytest.mark.parametrize(
+    ("size", "memory"),
+    [(0, 64), (1, 65), (4000, 4064), (100_000, 112 * 1024), (140_000, 160 * 1024), (CHUNK, 256 * 1024)],
+)
+def test_an_entry_counts_for_the_memory_that_redis_allocates(size: int, memory: int) -> None:
+    assert footprint(size) == memory
 
 
 @pytest.mark.parametrize(
