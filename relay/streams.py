@@ -158,7 +158,7 @@ class RedisStream:
         commands = [*(acknowledging if acknowledge else ()), wait]
 
         async def read() -> Any:
-            *acknowledged, entries = await self._calls.wires.call(self._keys.chunks, commands)
+            *acknowledged, entries = await self._calls.wires.call(self._keys.chunks, commands, large=True)
             for done in acknowledged:
                 # A repeat, or an end marker stands there: the next entry, or touch(), will tell.  Without memory
                 # for it, it is said again with the next read: what is in Redis must be read to make room.

@@ -19,7 +19,7 @@ from redis.exceptions import OutOfMemoryError, ResponseError
 
 from relay.clients import PASSING, Client
 from relay.flow import BATCH, CHUNK, Blocks, Bytes
-from relay.resp import Command, IncompleteError, MovedElsewhereError, pack, parse
+from relay.resp import Command, IncompleteError, MovedElsewhereError, pack, parse, reader
 
 #: Bytes of the block for replies: where they are small, and where a whole read's have to fit.
 _BLOCK_SMALL, _BLOCK = 8 * 1024, BATCH * (CHUNK + 64) + 8 * 1024
@@ -43,25 +43,36 @@ class _Replies(asyncio.BufferedProtocol):
 
     def __init__(self, blocks: Blocks) -> None:
         self.is_lost = False
+        self._loop = asyncio.get_running_loop()
         #: When it has heard from Redis last, in the event loop's seconds.
-        self.heard = asyncio.get_running_loop().time()
+        self.heard = self._loop.time()
+        self._expected: deque[_Expected] = deque()
+        #: Whether what comes next may be large.  What is not, hiredis puts together.
+        self._is_large = False
+        self._reader = reader()
+        self._small = memoryview(bytearray(_BLOCK_SMALL))
         self._blocks = blocks
         #: What is received into, filled up to offset `_filled`; the next reply begins at `_parsed`, and cannot be
         #: whole before the block is filled up to `_need`.
         self._block = _NONE
         self._filled = self._parsed = self._need = 0
-        self._expected: deque[_Expected] = deque()
         self._were_large = False
 
-    def expect(self, count: int) -> "asyncio.Future[list[Any]]":
-        """So many replies, when they have come.  Raises redis's ConnectionError, as the future may."""
+    def expect(self, count: int, *, large: bool) -> "asyncio.Future[list[Any]]":
+        """So many replies, when they have come.  Raises redis's ConnectionError, as the future may.
+
+        `large`: whether they may be, which is known only where nobody else expects any.
+        """
         if self.is_lost:
             raise RedisConnectionError(_CLOSED)
-        expected = _Expected(count, asyncio.get_running_loop().create_future())
+        expected = _Expected(count, self._loop.create_future())
         self._expected.append(expected)
+        self._is_large = large
         return expected.all
 
     def get_buffer(self, sizehint: int) -> memoryview:
+        if not self._is_large:
+            return self._small
         if max(self._need, self._filled + 1) > len(self._block):
             self._renew()
         return self._block[self._filled :]
@@ -81,13 +92,22 @@ class _Replies(asyncio.BufferedProtocol):
         self._parsed, self._filled = 0, len(begun)
 
     def buffer_updated(self, nbytes: int) -> None:
-        self._filled += nbytes
-        self.heard = asyncio.get_running_loop().time()
-        if self._filled < self._need:
+        self.heard = self._loop.time()
+        if self._is_large:
+            self._filled += nbytes
+            if self._filled >= self._need:
+                self._parse()
             return
+        self._reader.feed(bytes(self._small[:nbytes]))
+        while (reply := self._reader.gets()) is not False:
+            self._hand_out(reply)
+
+    def _parse(self) -> None:
         try:
             while self._parsed < self._filled:
-                self._take_reply()
+                block = cast(bytearray, self._block.obj)
+                reply, self._parsed = parse(block, self._parsed, self._filled)
+                self._hand_out(reply)
         except IncompleteError as error:
             self._need = error.need
         else:
@@ -95,8 +115,7 @@ class _Replies(asyncio.BufferedProtocol):
             self._block = _NONE
             self._filled = self._parsed = self._need = 0
 
-    def _take_reply(self) -> None:
-        reply, self._parsed = parse(cast(bytearray, self._block.obj), self._parsed, self._filled)
+    def _hand_out(self, reply: Any) -> None:
         if not self._expected:
             self.is_lost = True  # it says something that nobody asked for: it is about to close
             return
@@ -122,6 +141,7 @@ class Wire:
         self._connection = connection
         #: Those to fakeredis have no socket.
         self._transport: asyncio.Transport | None = getattr(connection._writer, "transport", None)
+        self._loop = asyncio.get_running_loop()
         self._replies = _Replies(blocks)
         self._pieces: list[Bytes] = []
         self._turn = asyncio.Lock()
@@ -148,17 +168,17 @@ class Wire:
         """When Redis has last said something over it, in the event loop's seconds."""
         return self._replies.heard
 
-    async def call(self, commands: Sequence[Command]) -> list[Any]:
-        """Sends commands and waits for their replies; those that are errors are not raised.
+    async def call(self, commands: Sequence[Command], *, large: bool = False) -> list[Any]:
+        """Sends commands and waits for their replies, which may be `large`; those that are errors are not raised.
 
         Who gives up waiting leaves the connection as good as it was, but for those behind it: Redis answers in order.
         Raises redis's ConnectionError.
         """
         if self._transport is None:
             return await self._call_fake(commands)
-        replies = self._replies.expect(len(commands))
+        replies = self._replies.expect(len(commands), large=large)
         if not self._pieces:  # what else is called in this round of the event loop goes out with it
-            asyncio.get_running_loop().call_soon(self._flush)
+            self._loop.call_soon(self._flush)
         self._pieces += pack(commands)
         return await replies
 
@@ -228,15 +248,16 @@ class Wires:
             if wire.heard < since:
                 wire.close()
 
-    async def call(self, key: str, commands: Sequence[Command]) -> list[Any]:
+    async def call(self, key: str, commands: Sequence[Command], *, large: bool = False) -> list[Any]:
         """Sends commands about one key, by a connection that nobody else uses meanwhile, and waits for their replies.
 
-        So they may block, or be large.  Those that are errors are not raised.  Raises as `share` does.
+        So they may block, or be large, or have replies that are.  Those that are errors are not raised.  Raises as
+        `share` does.
         """
         place, make = await self._place(key)
         wire = self._idle_at(place) or await self._connect(key, make)
         try:
-            replies = await wire.call(commands)
+            replies = await wire.call(commands, large=large)
         except BaseException:
             wire.close()  # the reply may be yet to come
             raise

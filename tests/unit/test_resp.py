@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from redis.exceptions import BusyLoadingError, OutOfMemoryError, ResponseError
 
-from relay.resp import Command, IncompleteError, MovedElsewhereError, pack, parse
+from relay.resp import Command, IncompleteError, MovedElsewhereError, pack, parse, reader
 
 LARGE = bytes(range(256)) * 100
 
@@ -57,6 +57,16 @@ def test_replies(received: bytes, reply: Any) -> None:
         assert cut < caught.value.need <= end, "and never more than there is to come"
 
 
+def test_hiredis_takes_them_for_the_same() -> None:
+    taken = reader()
+    for received, reply in REPLIES:
+        for cut in range(1, min(len(received), 40)):
+            taken.feed(received[:cut])
+            assert taken.gets() is False
+            taken.feed(received[cut:])
+            assert taken.gets() == reply
+
+
 @pytest.mark.parametrize(
     ("received", "kind"),
     [
@@ -67,9 +77,12 @@ def test_replies(received: bytes, reply: Any) -> None:
     ],
 )
 def test_errors_are_values(received: bytes, kind: type[Exception]) -> None:
-    reply, _ = parse(bytearray(received), 0, len(received))
-    assert type(reply) is kind
-    assert str(reply) == received[1:-2].decode()
+    parsed, _ = parse(bytearray(received), 0, len(received))
+    taken = reader()
+    taken.feed(received)
+    for reply in (parsed, taken.gets()):
+        assert type(reply) is kind
+        assert str(reply) == received[1:-2].decode()
 
 
 def test_what_is_large_is_a_slice_of_the_block() -> None:
