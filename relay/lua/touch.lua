@@ -38,6 +38,8 @@ end
 if joiner ~= '' then
   if now[4] ~= joiner then return {'lost'} end
   redis.call('PEXPIRE', acks, stream_ms)
+  -- What is acknowledged makes room in the upload's window, so it is trimmed first.
+  redis.call('XTRIM', chunks, 'MINID', '=', position .. '-1')
   -- Where the bytes do not come through Redis this is how it learns of them.  An error is no matter: it has that
   -- already, or no memory for it now.
   redis.pcall('XADD', acks, 'MAXLEN', 1, position .. '-0', 'to', position)

@@ -82,6 +82,14 @@ async def test_redis_learns_of_bytes_that_do_not_come_through_it(store: Store, s
     assert await client(store).xlen(streaming.keys.acks) == 1
 
 
+async def test_a_download_that_says_how_far_it_is_leaves_nothing_behind_it(store: Store, streaming: Transfer) -> None:
+    """Or the upload, which now has room in its window, would have more in Redis than it may."""
+    await store.stream(streaming).append([b"abc", b"de", b"f"], end=6)
+    assert (await store.touch(streaming, joiner="me", position=5)).position == 5
+    assert [entry[0] for entry in await client(store).xrange(streaming.keys.chunks)] == [b"6-0"]
+    assert await read(store, streaming, 5) == [Entry(6, b"f")]
+
+
 async def test_an_empty_upload_is_one_marker(store: Store, streaming: Transfer) -> None:
     await store.stream(streaming).append([], end=0, whole=True)
     assert await read(store, streaming, 0) == [Entry(0, outcome=Outcome.COMPLETE)]
