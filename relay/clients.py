@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
-from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qsl, unquote
 
 import fakeredis
 from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster, Sentinel
@@ -21,7 +21,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.maint_notifications import MaintNotificationsConfig
 
-from relay.settings import Settings
+from relay.settings import Settings, split_url
 
 Client = Redis | RedisCluster
 
@@ -72,7 +72,7 @@ def connect(settings: Settings) -> Clients:
     Maintenance notifications are off because redis-py 8.1.0 hands out dead connections with them (its
     issue 4252).
     """
-    url = urlsplit(settings.redis_url)
+    url = split_url(settings.redis_url)
     scheme, _, form = url.scheme.partition("+")
     if not scheme:
         return Clients(fakeredis.FakeAsyncRedis(server=fakeredis.FakeServer()))

@@ -9,7 +9,7 @@ import re
 import socket
 import ssl
 from typing import Annotated, Self
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import SplitResult, parse_qsl
 
 import limits
 from pydantic import Field, field_validator, model_validator
@@ -248,12 +248,21 @@ class Settings(BaseSettings):
         return self
 
 
+def split_url(text: str) -> SplitResult:
+    """The parts of a URL by RFC 3986, appendix B.  Its authority may be a list, in which `urlsplit` of Python 3.11.12,
+    3.12.9, 3.13.2 and later refuses IPv6 addresses behind the first host."""
+    scheme, authority, path, query, fragment = re.fullmatch(  # type: ignore[union-attr]
+        r"(?:([^:/?#]+):)?(?://([^/?#]*))?([^?#]*)(?:\?([^#]*))?(?:#(.*))?", text, re.DOTALL
+    ).groups(default="")
+    return SplitResult(scheme.lower(), authority, path, query, fragment)
+
+
 def _check_redis_url(text: str) -> None:
     """Raises ValueError where something in the URL would be misread, or noticed only by the first command.
 
     The message never repeats the URL, which may have a password.
     """
-    url = urlsplit(text)
+    url = split_url(text)
     if url.scheme not in REDIS_SCHEMES:
         raise ValueError(f"must begin with {', '.join(s + '://' for s in REDIS_SCHEMES)} or be empty")
     kind, _, form = url.scheme.partition("+")
