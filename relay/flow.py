@@ -16,9 +16,9 @@ BATCH = 4
 #: Bytes of one stream entry at most.  An entry of exactly 262,144 bytes takes 25 % more of Redis's memory
 #: than one that leaves room for the entry's header (measured with MEMORY USAGE on Redis 7.0).
 CHUNK = 256 * 1024 - 512
-#: Bytes for which an entry counts beside its data.  One of a single byte takes 19 to 22 of Redis's memory, one of
-#: 256 takes 308 (measured like the above).  Entries share an allocation of so many bytes (`stream-node-max-bytes`).
-_ENTRY, _NODE = 64, 4096
+#: Bytes for which an entry counts beside its data, bytes of a node of entries, and what a node counts for beside them,
+#: as MEMORY USAGE of Redis 7.0 has it.
+_ENTRY, _NODE, _TREE = 64, 4096, 512
 #: Bytes that are copied rather than to keep for them the block that they were received into; and bytes of room in a
 #: block which are too few for another read.
 _SMALL, _ROOM_LEAST = 16 * 1024, 64 * 1024
@@ -108,12 +108,14 @@ class Window:
 def footprint(size: int) -> int:
     """Bytes of Redis's memory that a stream entry with `size` bytes of data takes.
 
-    A large one has an allocation of its own, for which jemalloc has four sizes from each power of two to the next:
-    https://jemalloc.net/jemalloc.3.html#size_classes
+    Entries lie in nodes of `stream-node-max-bytes` or one entry.  Each is an allocation, for which jemalloc has four
+    sizes from each power of two to the next (https://jemalloc.net/jemalloc.3.html#size_classes), and a key of a tree.
     """
-    need = size + _ENTRY
-    step = 1 << (need.bit_length() - 3) if need > _NODE else 1
-    return -(-need // step) * step
+    entry = size + _ENTRY
+    count = max(1, _NODE // entry)
+    node = count * entry
+    step = 1 << (node.bit_length() - 3)
+    return (-(-node // step) * step + _TREE) // count
 
 
 class Meter:

@@ -85,9 +85,9 @@ async def test_without_memory_nodes_seem_alive(store: Store) -> None:
     assert set(await store.beat(node="b", facts={"host": "y"})) == {"a", "b"}
 
 
-@pytest.mark.parametrize("size", [1, 20, 1000, 5000, 70_000, 100_000, 140_000, 180_000, CHUNK])
+@pytest.mark.parametrize("size", [1, 20, 500, 1400, 1900, 2100, 2600, 5000, 70_000, 100_000, 140_000, 180_000, CHUNK])
 async def test_a_full_window_takes_no_more_memory_than_it_says(store: Store, transfer: Transfer, size: int) -> None:
-    """And one entry, whatever the size of its entries: a tenth more at most, for what Redis needs around them."""
+    """And one entry, whatever their size; give or take what Redis has only once."""
     await store.claim(transfer, node="up", length=None, media_type="", use=False)
     await store.join(transfer, joiner="me", node="down")
     window, raw = Window(1024 * 1024), client(store).pipeline(transaction=False)
@@ -95,4 +95,4 @@ async def test_a_full_window_takes_no_more_memory_than_it_says(store: Store, tra
         raw.xadd(transfer.keys.chunks, {"d": bytes(size)}, id=f"{window.write(size)}-0")
     await raw.execute()
     taken = await client(store).memory_usage(transfer.keys.chunks, samples=0)
-    assert taken < (1024 * 1024 + footprint(size)) * 1.1
+    assert taken < (1024 * 1024 + footprint(size)) * 1.02
