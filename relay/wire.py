@@ -176,10 +176,11 @@ class Wire:
         """
         if self._transport is None:
             return await self._call_fake(commands)
+        pieces = pack(commands)  # first, as it may raise
         replies = self._replies.expect(len(commands), large=large)
         if not self._pieces:  # what else is called in this round of the event loop goes out with it
             self._loop.call_soon(self._flush)
-        self._pieces += pack(commands)
+        self._pieces += pieces
         return await replies
 
     def _flush(self) -> None:

@@ -23,9 +23,11 @@ local now = redis.call('HMGET', transfer, 'id', 'state', 'downloader', 'joiner')
 if now[1] ~= id then
   -- Each side looks where the end is left for it: the other stream its own side may have deleted.  But `complete` in
   -- the chunks is the uploader's word: it does not end a download.
-  local last = redis.call('XREVRANGE', joiner ~= '' and chunks or acks, '+', '-', 'COUNT', 1)[1]
-  if last and last[2][1] == 'end' and (joiner == '' or last[2][2] ~= 'complete') then
-    return {'ended', last[2][2], last[2][4]}
+  -- Behind it may stand what the uploader's side was just about to write: `BATCH` chunks and its own end.
+  for _, entry in ipairs(redis.call('XREVRANGE', joiner ~= '' and chunks or acks, '+', '-', 'COUNT', 6)) do
+    if entry[2][1] == 'end' and (joiner == '' or entry[2][2] ~= 'complete') then
+      return {'ended', entry[2][2], entry[2][4]}
+    end
   end
   return {'lost'}
 end

@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from relay.errors import Error, StoreUnavailable
+from relay.flow import BATCH
 from relay.names import new_id
 from relay.settings import Settings
 from relay.states import Outcome, State
@@ -157,6 +158,16 @@ async def test_a_late_acknowledgement_does_not_drive_out_the_end(store: Store, s
     ack = await store.stream(streaming).acks(after="0-1", timeout=0.05)
     assert ack is not None
     assert (ack.position, ack.outcome) == (0, Outcome.CANCELLED)
+
+
+@pytest.mark.parametrize("whole", [False, True])
+async def test_a_late_write_does_not_hide_the_end(store: Store, streaming: Transfer, whole: bool) -> None:
+    """It was under way, too."""
+    stream = store.stream(streaming)
+    await stream.append([b"x" * 10], end=10)
+    await store.end(streaming, Outcome.CANCELLED)
+    await stream.append([b"y"] * BATCH, end=10 + BATCH, whole=whole)
+    assert await store.touch(streaming, joiner="me", position=10) == Touched(Outcome.CANCELLED)
 
 
 async def test_writing_to_what_is_over_makes_no_key(store: Store, streaming: Transfer) -> None:
