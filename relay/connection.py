@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from starlette.types import Scope
 
 from relay.flow import Buffer, Bytes
-from relay.tcp import Hangups, acknowledged, unacknowledged
+from relay.tcp import Hangups, acknowledged, has_ended, unacknowledged
 
 #: Where a scope's extensions have the `Connection`.
 EXTENSION = "relay.connection"
@@ -28,8 +28,9 @@ class Served(Protocol):
 
     transport: Any
     flow: Any
-    cycle: Any
 
+    @property
+    def answered(self) -> Any: ...
     @property
     def untaken(self) -> int: ...
     def pour(self, buffer: Buffer, size: int, arrived: Callable[[], None]) -> None: ...
@@ -45,8 +46,8 @@ class Connection:
         self.error: Exception | None = None
         #: Whether what we talk to passes on what somebody else says, and so cannot answer for them.
         self.behind_proxy = False
-        #: Whether the client has said that it ends a connection that was held for it.
-        self.has_ended = False
+        #: Whether the client has said over TLS that it ends, and whether all that was sent until then had reached it.
+        self.has_ended = self.had_all = False
         #: Whether the connection outlives its response, for the client to end it.
         self.is_held = False
         self._protocol = protocol
@@ -78,8 +79,10 @@ class Connection:
         which is data, and so draw a reset from the kernel of a client that has closed, as if bytes had been left
         unread; and a reset that is there already it would take away from those who ask for it (see `delivery`).
         """
+        self.has_ended = True
         if self.is_held:
-            self.has_ended = True
+            # What it has it acknowledges with its word at the latest; what it has not, aborting throws away.
+            self.had_all = not unacknowledged(self._transport.get_extra_info("socket"))
             self._transport.abort()
 
     @contextlib.contextmanager
@@ -118,6 +121,8 @@ class Connection:
         kernel acknowledges it; the kernel of one that does not answers with a reset.  Where that cannot be
         sent the body is read on, into memory, until the end comes into sight or the limit is reached.
         """
+        if self.is_lost:
+            return False
         if self._protocol is None or not (self._protocol.flow.read_paused or self._reads_ahead):
             return True  # it is being read, so its end would have been seen
         if not self._takes_interim:
@@ -126,7 +131,7 @@ class Connection:
         elif not self._sent_interim:
             self._sent_interim = True
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        elif not self.is_lost:
+        else:
             sock = self._transport.get_extra_info("socket")
             return not self._transport.get_write_buffer_size() and not unacknowledged(sock)
         return False
@@ -171,11 +176,16 @@ class Connection:
         """Waits until more may be written; False where it would go nowhere, without a word: the client has left.
 
         A transport takes note of its client's end before it says that the connection is lost, and swallows what is
-        written between the two.  So ask right before each write, with nothing awaited in between.
+        written between the two.  So ask right before each write, with nothing awaited in between.  Over TLS uvloop
+        does not even say that it is closing: there the kernel knows, or the client has said so.
         """
         if self._protocol is not None:
             await self._protocol.flow.drain()
-        return not self.is_lost and (self._transport is None or not self._transport.is_closing())
+        if self.is_lost or self._transport is None:
+            return not self.is_lost
+        if self.is_tls and (self.has_ended or has_ended(self._transport.get_extra_info("socket"))):
+            return False
+        return not self._transport.is_closing()
 
     def write(self, data: Bytes) -> bool:
         """Hands over some of the body of a response that has begun; False: it has to go by the server's `send`."""
@@ -198,7 +208,7 @@ class Connection:
     @property
     def is_answering(self) -> bool:
         """Whether a response has begun and is not complete."""
-        cycle = self._protocol.cycle if self._protocol is not None else None
+        cycle = self._protocol.answered if self._protocol is not None else None
         return cycle is not None and cycle.response_started and not cycle.response_complete
 
     @property
@@ -211,8 +221,8 @@ class Connection:
 
         Call it before the response's end is sent; after that somebody has to see to it that it does end.
         """
-        if self._protocol is not None and self._protocol.cycle is not None:
-            self.is_held = self._protocol.cycle.keep_alive = True
+        if self._protocol is not None and self._protocol.answered is not None:
+            self.is_held = self._protocol.answered.keep_alive = True
 
     async def cut(self) -> None:
         """Closes without completing the response, so that the client sees a broken one.

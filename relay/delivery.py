@@ -61,12 +61,17 @@ class Delivery:
         if self._socket is None:
             return True
         with self._connection.telling(self._changed.set):
-            watch = _Watch(self._socket, self._changed, patience)
+            watch, taken = _Watch(self._socket, self._changed, patience), -1
             while (transport := self._connection.transport) is not None and not is_over(self._socket):
-                if not transport.get_write_buffer_size() and not unacknowledged(self._socket):
+                if transport.get_write_buffer_size() or unacknowledged(self._socket):
+                    if not await watch.pause():
+                        return False
+                # Twice the same, with a round of the event loop between: what TLS has encrypted and the kernel had no
+                # room for is in a buffer that cannot be asked, and would have gone on.
+                elif taken == (taken := acknowledged(self._socket)):
                     return True
-                if not await watch.pause():
-                    return False
+                else:
+                    await asyncio.sleep(0)
         return False
 
     async def complete(self, *, patience: float) -> bool:
@@ -104,7 +109,10 @@ class Delivery:
             if not await watch.pause():
                 transport.close()
                 return has_all
-        if self._connection.error is not None and not self._connection.has_ended:
+        if self._connection.has_ended:
+            if not self._connection.had_all:
+                return False
+        elif self._connection.error is not None:
             return self._connection.behind_proxy
         return await self._closed(sock, patience)
 

@@ -1,6 +1,7 @@
 """The downloader's side of a transfer: store → body."""
 
 import asyncio
+import contextlib
 from time import monotonic
 from typing import Protocol
 
@@ -61,6 +62,8 @@ class Download(Side):
         #: What this side has decided, of two things that cannot both be: how it ends, or that it hands over the rest.
         self._decided: Outcome | None = None
         self._finishing = self._finished = False
+        #: Ended where the client's leaving does not matter any more.
+        self._watching = contextlib.ExitStack()
 
     async def run(self) -> Outcome:
         """Wakes the uploader, streams, settles.  Raises Problem while nothing has been sent."""
@@ -69,7 +72,10 @@ class Download(Side):
             self.work.node.listening(self.transfer.id) as listener,
             self._telling(listener),
             self._held(self.work.node.downloads),
+            self._watching,
         ):
+            # One that has sent something behind its request is not read, so that its end would not be seen.
+            self._watching.enter_context(self.client.watched())
             try:
                 await self.work.node.send_wake(self.peer, self.transfer.question)
                 outcome = await first(self._copy(), self._keep(listener))
@@ -141,6 +147,7 @@ class Download(Side):
         if answer is not Answer.FINISHING:
             return (await self._touch()).outcome or Outcome.STORE_LOST
         self._finishing = True
+        self._watching.close()
         await self._begin()
         await self._sink.finish(data)  # which watches the client's progress by itself
         self._position = entry.end

@@ -144,6 +144,11 @@ class Protocol(HttpToolsProtocol):
         self._useless, self._in_body = 0, False
         super().on_message_complete()
 
+    @property
+    def answered(self) -> Any:
+        """The request that is being answered, the first whose answer is not complete; or else the last there was."""
+        return next((cycle for cycle in self._cycles if not cycle.response_complete), self.cycle)
+
     # -- a body that does not come by the parser ------------------------------------------------------------
 
     def pour(self, buffer: Buffer, size: int, arrived: Callable[[], None]) -> None:
@@ -191,7 +196,7 @@ class Protocol(HttpToolsProtocol):
 
     def write_body(self, data: Bytes) -> None:
         """Writes some of the response's body, as the server's `send` does, but without copying it; not its end."""
-        answered = next((cycle for cycle in self._cycles if not cycle.response_complete), self.cycle)
+        answered = self.answered
         if answered.chunked_encoding:
             self.transport.writelines((b"%x\r\n" % len(data), data, b"\r\n"))
         else:

@@ -34,6 +34,7 @@ class ResponseSink:
 
     def __init__(self, exchange: Exchange) -> None:
         self.begun = False
+        self._start: Message | None = None
         self._exchange = exchange
         self._client = exchange.client  # once: it looks through the headers, and chunks are many
 
@@ -44,7 +45,11 @@ class ResponseSink:
     async def begin(self, transfer: Transfer) -> None:
         headers = self._exchange.common_headers() | download_headers(transfer) | {"connection": "close"}
         raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
-        await self._send({"type": "http.response.start", "status": 200, "headers": raw})
+        start: Message = {"type": "http.response.start", "status": 200, "headers": raw}
+        if transfer.length == 0:
+            self._start = start  # the client may leave when it has it, so it goes with the end
+        else:
+            await self._send(start)
         self.begun = True
 
     async def write(self, data: Bytes) -> None:
@@ -56,11 +61,12 @@ class ResponseSink:
     async def approach(self, data: Bytes) -> Bytes:
         """Hands over all but the last byte to a client that is behind, and waits until it has them.
 
-        To a proxy always: its reset, which may come at the end, then loses nothing.
+        To a proxy always: its reset, which may come at the end, then loses nothing.  Over TLS too: what has not gone to
+        the kernel yet when the client says that it ends is thrown away, and nobody can ask how much that is.
         """
         client = self._client
         with Delivery(client) as delivery:
-            if not client.behind_proxy and delivery.behind + len(data) <= _NEAR:
+            if not client.behind_proxy and not client.is_tls and delivery.behind + len(data) <= _NEAR:
                 return data
             await self.write(data[:-1])
             if not await delivery.acknowledged(patience=math.inf):  # a stall is for the download to notice
@@ -71,11 +77,15 @@ class ResponseSink:
         """Completes the response, and finds out whether the client took all of it."""
         client, patience = self._client, self._exchange.relay.settings.stall
         with Delivery(client) as delivery:
+            if self._start is not None:
+                await self._send(self._start)
             if client.is_tls:
                 # Our end of TLS is data, which the kernel of a client that has closed answers with a reset, as if it
                 # had left bytes unread: so let it close first.
                 client.hold()
-            await self._send({"type": "http.response.body", "body": data, "more_body": False})
+            # Of an empty file the client has all by now, and may be leaving already.
+            send = self._exchange.send if self._start is not None else self._send
+            await send({"type": "http.response.body", "body": data, "more_body": False})
             if not await delivery.complete(patience=patience):
                 raise ClientGone
 

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator
 
 #: Where `struct tcp_info` of Linux's include/uapi/linux/tcp.h has tcpi_bytes_acked, 64 bits.
 _BYTES_ACKED_AT = 120
-#: Linux's TCP_CLOSE, the first byte of `struct tcp_info` of a connection that is over.
-_TCP_CLOSE = 7
+#: Linux's TCP_ESTABLISHED and TCP_CLOSE, the first byte of `struct tcp_info` where neither side has ended, or both.
+_TCP_ESTABLISHED, _TCP_CLOSE = 1, 7
 #: A client whose machine vanished without a word is noticed after so many seconds of silence, and then so many
 #: probes without an answer, so many seconds apart: a minute in all.  Not TCP_USER_TIMEOUT: that would also end a
 #: download whose client lives and takes nothing for a while, which is for RELAY_STALL to judge.
@@ -95,6 +95,11 @@ def acknowledged(sock: socket.socket) -> int:
 def is_over(sock: socket.socket) -> bool:
     """Whether the connection has ended in both directions, or was reset."""
     return _info(sock, 1)[:1] == bytes([_TCP_CLOSE])
+
+
+def has_ended(sock: socket.socket) -> bool:
+    """Whether the peer has ended its side, or all is over; False where it cannot be asked."""
+    return _info(sock, 1)[:1] not in (b"", bytes([_TCP_ESTABLISHED]))
 
 
 def _info(sock: socket.socket, size: int) -> bytes:

@@ -92,6 +92,19 @@ def test_a_downloader_that_leaves_a_second_request_behind_is_forgotten(cluster: 
         assert upload.finish()[0] == 0
 
 
+def test_a_downloader_that_leaves_a_second_request_behind_in_the_middle_is_gone(cluster: Faulty, token: str) -> None:
+    """The upload has nothing to say just then, so that nothing is written to the connection either."""
+    with Curl("-T", "-", "-w", "%{http_code}", cluster.url(0, token, "x"), pipe=True) as upload:
+        cluster.wait_state(token, "waiting")
+        get = f"GET /{token}/x HTTP/1.1\r\nHost: x\r\n\r\n"
+        with connect(cluster, 1, get + "GET / HTTP/1.1\r\nHost: x\r\n\r\n") as down:
+            upload.write(b"half")
+            while b"half" not in down.recv(65536):
+                pass
+        wait_until(lambda: not cluster.keys_of_test("transfer"), "the name to be free", timeout=10)
+        assert upload.finish()[1].endswith(b"502")
+
+
 @pytest.fixture
 def stuck(cluster: Faulty, token: str) -> Iterator[socket.socket]:
     """An uploader of 1 GiB whose node has stopped reading, because the downloader reads nothing."""

@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.support.cluster import Cluster, curl
+from tests.support.raw import raw
 
 CHUNKED = b"5\r\nhello\r\n0\r\n\r\n"
 
@@ -28,6 +29,18 @@ def send(cluster: Cluster, token: str, headers: str, body: bytes) -> bytes:
 def test_an_upload_that_wants_an_upgrade_is_refused(cluster: Cluster, token: str, headers: str, body: bytes) -> None:
     assert b"400" in send(cluster, token, headers, body)
     assert curl("-w", "%{http_code}", cluster.url(1, token, "x") + "?wait=0").stdout.endswith(b"404")
+
+
+def test_garbage_behind_a_download_and_another_request_is_not_answered_into_it(cluster: Cluster, token: str) -> None:
+    """Such an answer would count as bytes of the file."""
+    put = f"PUT /{token}/x HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nbegun"
+    get = f"GET /{token}/x?wait=20 HTTP/1.1\r\nHost: x\r\n\r\n"
+    with raw(cluster[0].url, put.encode()), raw(cluster[1].url, get.encode()) as down:
+        answer = down.head()
+        while not answer.endswith(b"begun"):
+            answer += down.read()
+        down.send(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n\0garbage\r\n\r\n")
+        assert down.rest() == b""
 
 
 def test_two_transfer_encodings_are_not_an_empty_file(cluster: Cluster, token: str) -> None:

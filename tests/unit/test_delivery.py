@@ -65,6 +65,13 @@ async def test_a_client_that_takes_nothing_more_loses_patience(
         assert not await last.acknowledged(patience=0.1)
 
 
+async def test_a_client_that_has_left_is_not_probed(connection: Connection) -> None:
+    connection._protocol = cast(Any, SimpleNamespace(flow=SimpleNamespace(read_paused=True)))
+    connection._transport = None  # anything done to it would raise
+    connection.lost(None)
+    assert not connection.probe()
+
+
 async def test_what_a_closing_transport_would_swallow_is_not_handed_over(connection: Connection) -> None:
     """The client has ended its side, having taken all that came so far, and nobody has said yet that it is lost."""
     sent: list[Message] = []

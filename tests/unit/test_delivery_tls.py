@@ -1,0 +1,196 @@
+"""The same over TLS, where uvloop has buffers of its own, and takes note of a client's end without a word."""
+
+import asyncio
+import contextlib
+import socket
+import ssl
+import time
+from collections.abc import AsyncIterator, Coroutine
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+import uvloop
+from starlette.types import Scope
+from uvicorn.protocols.http.flow_control import FlowControl
+
+from relay import connection
+from relay.connection import EXTENSION, Connection
+from relay.delivery import Delivery
+from relay.exchange import Exchange
+from relay.flow import Bytes
+from relay.response import ResponseSink
+from relay.service import Relay
+from tests.support.certificate import make_certificate
+
+
+class Server(asyncio.Protocol):
+    """Of one client; as `relay.protocol.Protocol` is, without HTTP."""
+
+    untaken = 0
+    connection: Connection
+
+    def write_body(self, data: Bytes) -> None:
+        self.transport.write(data)
+
+    def __init__(self) -> None:
+        self.answered = SimpleNamespace(keep_alive=False)
+        self.made = asyncio.Event()
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport, self.flow = transport, FlowControl(transport)
+        self.connection = Connection(self)  # type: ignore[arg-type]
+        self.made.set()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.flow.resume_writing()
+        self.connection.lost(exc)
+
+    def eof_received(self) -> None:
+        self.connection.ended()
+
+    def pause_writing(self) -> None:
+        self.flow.pause_writing()
+
+    def resume_writing(self) -> None:
+        self.flow.resume_writing()
+
+
+class Client:
+    """With TLS by hand, so that it can end that and keep its connection."""
+
+    def __init__(self, address: tuple[str, int]) -> None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        self._in, self._out = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._in, self._out)
+        self.socket = socket.socket()
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        self.socket.settimeout(20)
+        self.socket.connect(address)
+
+    def shake_hands(self) -> None:
+        while True:
+            with contextlib.suppress(ssl.SSLWantReadError):
+                self._tls.do_handshake()
+                self.socket.sendall(self._out.read())
+                return
+            self.socket.sendall(self._out.read())
+            self._in.write(self.socket.recv(4096))
+
+    def say_that_it_ends(self) -> None:
+        """TLS's close_notify, and no more."""
+        with contextlib.suppress(ssl.SSLWantReadError):
+            self._tls.unwrap()
+        self.socket.sendall(self._out.read())
+
+    def read_all(self) -> int:
+        """Takes what comes until the server closes; answers how many bytes."""
+        size = 0
+        with contextlib.suppress(ConnectionError):
+            while piece := self.socket.recv(65536):
+                size += len(piece)
+        return size
+
+
+@pytest.fixture(scope="module")
+def context(tmp_path_factory: pytest.TempPathFactory) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*make_certificate(Path(tmp_path_factory.mktemp("tls"))))
+    return context
+
+
+@contextlib.asynccontextmanager
+async def connected(context: ssl.SSLContext) -> AsyncIterator[tuple[Server, Client]]:
+    server = Server()
+    listener = await asyncio.get_running_loop().create_server(lambda: server, "127.0.0.1", 0, ssl=context)
+    client = Client(listener.sockets[0].getsockname())
+    await asyncio.to_thread(client.shake_hands)
+    await server.made.wait()
+    try:
+        yield server, client
+    finally:
+        client.socket.close()
+        server.transport.abort()
+        listener.close()
+
+
+def scope_of(server: Server) -> Scope:
+    return {"extensions": {EXTENSION: server.connection}, "headers": [], "http_version": "1.1"}
+
+
+async def never(*_: object) -> Any:
+    raise AssertionError
+
+
+def run(test: Coroutine[Any, Any, None]) -> None:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(test)
+
+
+def test_there_is_no_room_for_a_client_that_was_killed(context: ssl.SSLContext) -> None:
+    """The loop may have read its end without a word to anybody, and then swallows what is written."""
+
+    async def test() -> None:
+        async with connected(context) as (server, client):
+            assert await server.connection.has_room()
+            client.socket.close()
+            time.sleep(0.05)  # not asyncio's: the loop must not go on
+            assert not await server.connection.has_room()
+
+    run(test())
+
+
+def test_there_is_no_room_for_a_client_that_has_said_that_it_ends(context: ssl.SSLContext) -> None:
+    async def test() -> None:
+        async with connected(context) as (server, client):
+            client.say_that_it_ends()
+            async with asyncio.timeout(20):
+                while not server.connection.has_ended:
+                    await asyncio.sleep(0.001)
+            assert not await server.connection.has_room()
+
+    run(test())
+
+
+@pytest.mark.parametrize("had_all", [True, False])
+def test_a_client_that_says_too_early_that_it_ends_has_not_got_all(
+    context: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch, had_all: bool
+) -> None:
+    """What the kernel had no room for would be thrown away then, and nobody would know."""
+
+    async def test() -> None:
+        async with connected(context) as (server, client):
+            with Delivery(server.connection) as delivery:
+                server.connection.hold()
+                server.transport.write(b"last")
+                completing = asyncio.create_task(delivery.complete(patience=20))
+                await asyncio.sleep(0.1)
+                if not had_all:
+                    monkeypatch.setattr(connection, "unacknowledged", lambda sock: 1)
+                client.say_that_it_ends()
+                assert client.socket.recv(65536), "or its kernel would say that something is unread"
+                client.socket.close()
+                async with asyncio.timeout(20):
+                    assert await completing is had_all
+
+    run(test())
+
+
+def test_what_comes_before_the_last_byte_is_with_the_client_before_that_is_sent(context: ssl.SSLContext) -> None:
+    """Then there is room for that in the kernel, and all that was written is there."""
+
+    async def test() -> None:
+        async with connected(context) as (server, client):
+            sink = ResponseSink(Exchange(cast(Relay, None), scope_of(server), never, never, ""))
+            approaching = asyncio.create_task(sink.approach(bytes(60_000)))
+            await asyncio.sleep(0.1)
+            assert not approaching.done(), "the client has read nothing"
+            reading = asyncio.create_task(asyncio.to_thread(client.read_all))
+            async with asyncio.timeout(20):
+                assert await approaching == b"\0"
+            server.transport.abort()
+            assert await reading > 59_999
+
+    run(test())
