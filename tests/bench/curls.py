@@ -1,5 +1,6 @@
 """curl as a client: one process for each transfer, as different people would have."""
 
+import contextlib
 import subprocess
 import time
 from pathlib import Path
@@ -46,10 +47,13 @@ class Curls:
     def go(self, urls: list[str]) -> None:
         """Gives each its URL, and so lets it begin."""
         for process, url in zip(self._processes, urls, strict=True):
-            assert process.stdin
-            process.stdin.write(f'url = "{url}"\n')
-            process.stdin.close()
-            process.stdin = None  # communicate() would flush it again
+            stdin, process.stdin = process.stdin, None  # communicate() would flush it again
+            assert stdin
+            # One that has ended already is for `finish` to find.
+            with contextlib.suppress(BrokenPipeError):
+                stdin.write(f'url = "{url}"\n')
+            with contextlib.suppress(BrokenPipeError):
+                stdin.close()
 
     def check(self) -> None:
         """Fails when one of them has failed already."""

@@ -13,8 +13,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.bench.curls import Curls
 from tests.bench.goals import EMBEDDED, ONE, TWO
-from tests.bench.targets import PEER
+from tests.bench.targets import PEER, BrokenError
 from tests.support.redis import newest
 from tests.support.wait import wait_until
 
@@ -75,12 +76,27 @@ def test_a_quick_run_measures_everything(temporary: Path) -> None:
         assert len(re.findall("<path", drawn)) > 20
 
 
-def test_a_broken_client_ends_the_run_with_one_line(temporary: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def broken(tmp_path: Path) -> Path:
+    """A folder with a curl that does not work."""
     fake = tmp_path / "bin" / "curl"
     fake.parent.mkdir()
     fake.write_text("#!/bin/sh\ncase $1 in --version) echo curl 8 ;; *) echo it broke >&2; exit 7 ;; esac\n")
     fake.chmod(0o755)
-    with bench(temporary, "--only", "one stream", path=f"{fake.parent}:") as running:
+    return fake.parent
+
+
+def test_a_client_that_ends_before_it_is_told_its_url_is_broken(broken: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", f"{broken}:{os.environ['PATH']}")
+    with Curls(1, "a download") as curls:
+        curls._processes[0].wait()
+        curls.go(["http://127.0.0.1/x" * 10_000])
+        with pytest.raises(BrokenError, match="a download failed, exit status 7: it broke"):
+            curls.finish()
+
+
+def test_a_broken_client_ends_the_run_with_one_line(temporary: Path, broken: Path) -> None:
+    with bench(temporary, "--only", "one stream", path=f"{broken}:") as running:
         _, errors = running.communicate(timeout=120)
     assert running.returncode == 1
     assert errors == f"tests.bench: one stream, {TWO}: an upload failed, exit status 7: it broke\n"
