@@ -94,8 +94,9 @@ class Window:
     def write(self, size: int) -> int:
         """Takes note of a chunk of `size` bytes; answers the offset of its end."""
         self.written += size
-        self._entries.append((self.written, footprint(size)))
-        self._taken += footprint(size)
+        memory = footprint(size)
+        self._entries.append((self.written, memory))
+        self._taken += memory
         return self.written
 
     def acknowledge(self, position: int) -> None:
