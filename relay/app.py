@@ -8,33 +8,33 @@ from starlette.middleware import Middleware
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from relay import http
-from relay.exchange import Handler, endpoint, segments_of
-from relay.logs import RequestLog
-from relay.nodes import Node
-from relay.operator import Operator
-from relay.protocol import HANGUPS, NODE, SETTINGS
-from relay.reports import NodeCollector, Reports
-from relay.service import Relay
+from relay.api import health, tokens, transfers
+from relay.api.exchange import Handler, endpoint, segments_of
+from relay.api.request_log import RequestLog
+from relay.api.status import Operator
+from relay.cluster.node import Node
+from relay.operations.reports import NodeCollector, Reports
+from relay.server.protocol import HANGUPS, NODE, SETTINGS
+from relay.server.tcp import Hangups
 from relay.settings import Settings
-from relay.store import Store
-from relay.tcp import Hangups
-from relay.work import Phase
+from relay.store.store import Store
+from relay.transfer.drain import Phase
+from relay.transfer.relay import Relay
 
 
 class Front:
     """Sends a request to a token's or a name's handlers, by the undecoded path (see `Exchange.segments`)."""
 
     def __init__(self, relay: Relay) -> None:
-        self._token = endpoint(relay, {"GET": http.show_token, "DELETE": http.revoke_token})
+        self._token = endpoint(relay, {"GET": tokens.show_token, "DELETE": tokens.revoke_token})
         self._name = endpoint(
             relay,
             {
-                "PUT": http.upload,
-                "POST": http.upload,
-                "GET": http.download,
-                "HEAD": http.head,
-                "DELETE": http.cancel,
+                "PUT": transfers.upload,
+                "POST": transfers.upload,
+                "GET": transfers.download,
+                "HEAD": transfers.head,
+                "DELETE": transfers.cancel,
             },
         )
 
@@ -70,11 +70,11 @@ def create_app(settings: Settings, store: Store | None = None) -> Starlette:
         routes=[
             route("/", {"GET": operator.show_status, "HEAD": operator.show_status}),
             route("/metrics", {"GET": operator.show_metrics, "HEAD": operator.show_metrics}),
-            route("/token", {"POST": http.make_token}),
-            route("/healthz", {"GET": http.healthz, "HEAD": http.healthz}),
-            route("/readyz", {"GET": http.readyz, "HEAD": http.readyz}),
-            route("/openapi.json", {"GET": http.openapi}),
-            *(route(path, {"GET": http.not_found}) for path in ("/favicon.ico", "/robots.txt")),
+            route("/token", {"POST": tokens.make_token}),
+            route("/healthz", {"GET": health.healthz, "HEAD": health.healthz}),
+            route("/readyz", {"GET": health.readyz, "HEAD": health.readyz}),
+            route("/openapi.json", {"GET": health.openapi}),
+            *(route(path, {"GET": health.not_found}) for path in ("/favicon.ico", "/robots.txt")),
         ],
         middleware=[Middleware(RequestLog)],
         lifespan=lifespan,

@@ -172,3 +172,7 @@ def problem_for_downloader(outcome: Outcome, *, seconds: float) -> Problem:
     if outcome in (Outcome.CANCELLED, Outcome.REVOKED, Outcome.TOO_LONG, Outcome.STALLED, Outcome.DRAINED):
         return Problem(_TO_UPLOADER[outcome], seconds=seconds)
     return Problem(Error.NO_UPLOAD)
+
+
+class ClientGone(Exception):
+    """The client of this side has left."""

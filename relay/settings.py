@@ -9,36 +9,13 @@ import re
 import socket
 import ssl
 from typing import Annotated, Self
-from urllib.parse import SplitResult, parse_qsl
 
 import limits
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from relay.flow import CHUNK
-
-#: The forms of RELAY_REDIS_URL.
-REDIS_SCHEMES = (
-    "redis",
-    "rediss",
-    "unix",
-    "redis+sentinel",
-    "rediss+sentinel",
-    "redis+cluster",
-    "rediss+cluster",
-)
-
-#: What may stand after the `?` of a Redis URL.  redis-py takes more, and some of it breaks the relay.
-_DATABASE = {"db": r"[0-9]{1,5}"}
-_TLS = {
-    "ssl_ca_certs": r".+",
-    "ssl_certfile": r".+",
-    "ssl_keyfile": r".+",
-    "ssl_cert_reqs": r"none|optional|required",
-    "ssl_check_hostname": r"true|false",
-}
-_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\[\]:]+)(:(?P<port>[0-9]{1,5}))?")
-_HIGHEST_PORT = 65535
+from relay.buffers import CHUNK
+from relay.redis_urls import check_redis_url
 
 Seconds = Annotated[float, Field(gt=0, le=7 * 24 * 3600, allow_inf_nan=False)]
 Bytes = Annotated[int, Field(ge=0)]
@@ -185,7 +162,7 @@ class Settings(BaseSettings):
     @classmethod
     def _redis_url(cls, value: str) -> str:
         if value:
-            _check_redis_url(value)
+            check_redis_url(value)
         return value
 
     @field_validator("token_secret")
@@ -246,44 +223,6 @@ class Settings(BaseSettings):
         if self.status == "private" and not self.admin_secret:
             raise ValueError("RELAY_STATUS=private needs a RELAY_ADMIN_SECRET, or nobody can see it")
         return self
-
-
-def split_url(text: str) -> SplitResult:
-    """The parts of a URL by RFC 3986, appendix B.  Its authority may be a list, in which `urlsplit` of Python 3.11.12,
-    3.12.9, 3.13.2 and later refuses IPv6 addresses behind the first host."""
-    scheme, authority, path, query, fragment = re.fullmatch(  # type: ignore[union-attr]
-        r"(?:([^:/?#]+):)?(?://([^/?#]*))?([^?#]*)(?:\?([^#]*))?(?:#(.*))?", text, re.DOTALL
-    ).groups(default="")
-    return SplitResult(scheme.lower(), authority, path, query, fragment)
-
-
-def _check_redis_url(text: str) -> None:
-    """Raises ValueError where something in the URL would be misread, or noticed only by the first command.
-
-    The message never repeats the URL, which may have a password.
-    """
-    url = split_url(text)
-    if url.scheme not in REDIS_SCHEMES:
-        raise ValueError(f"must begin with {', '.join(s + '://' for s in REDIS_SCHEMES)} or be empty")
-    kind, _, form = url.scheme.partition("+")
-    options = ({} if form else _DATABASE) | (_TLS if kind == "rediss" else {})
-    for name, value in parse_qsl(url.query, keep_blank_values=True):
-        if not re.fullmatch(options.get(name, r"(?!)"), value):
-            raise ValueError(f"has a bad option after the ?; here it takes {', '.join(options) or 'none'}")
-    if kind == "unix":
-        if not url.path:
-            raise ValueError("must name a socket: unix:///run/redis.sock")
-        return
-    hosts = url.netloc.rpartition("@")[2].split(",")
-    if len(hosts) > 1 and not form:
-        raise ValueError("names several hosts: begin with redis+sentinel:// or redis+cluster://")
-    for host in hosts:
-        match = _HOST.fullmatch(host)
-        if match is None or not 0 < int(match["port"] or 1) <= _HIGHEST_PORT:
-            raise ValueError("has a bad host or port: HOST, HOST:PORT or [IPv6]:PORT")
-    path = {"sentinel": r"(/[^/]*(/[0-9]{0,5})?)?", "cluster": r"/?0?"}.get(form, r"/?[0-9]{0,5}")
-    if not re.fullmatch(path, url.path):
-        raise ValueError("has a bad path: the number of a database, or SERVICE/DB with redis+sentinel://")
 
 
 def _check_certificate(certificate: str, key: str) -> None:

@@ -18,7 +18,7 @@ from urllib.parse import quote
 
 import pytest
 
-from relay.flow import CHUNK
+from relay.buffers import CHUNK
 from relay.settings import Settings
 from tests.support.cluster import Cluster, Curl, chars_read, curl
 from tests.support.wait import wait_until

@@ -12,9 +12,9 @@ import pytest
 
 from relay.errors import Error, Problem
 from relay.names import new_token
-from relay.service import Relay
 from relay.settings import Settings
 from relay.states import Outcome, State
+from relay.transfer.relay import Relay
 from tests.support.redis import RedisServer
 from tests.support.sides import Downloader, Uploader, keys_of_transfers, serving
 from tests.support.steps import NEVER, Victim, factory, is_of_fakeredis

@@ -19,14 +19,14 @@ import fakeredis
 import psutil
 import pytest
 
+from relay.buffers import CHUNK
+from relay.cluster.node import RECHECK
 from relay.errors import Problem, StoreUnavailable
-from relay.flow import CHUNK
 from relay.names import new_id
-from relay.nodes import RECHECK
 from relay.settings import Settings
 from relay.states import Outcome, State
-from relay.store import Store
-from relay.transfer import Final
+from relay.store.records import Final
+from relay.store.store import Store
 from tests.support.cluster import Cluster, NodeProcess
 from tests.support.crowd import Selection, crowd, need_descriptors, read_until, request
 from tests.support.redis import RedisServer, newest

@@ -21,13 +21,12 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from relay.errors import Error, Problem
+from relay.errors import ClientGone, Error, Problem
 from relay.names import new_token
 from relay.settings import Settings
-from relay.side import ClientGone
 from relay.states import Outcome, State
-from relay.store import LINGER, Store
-from relay.work import Phase
+from relay.store.store import LINGER, Store
+from relay.transfer.drain import Phase
 from tests.support.redis import RedisServer
 from tests.support.sides import Downloader, Hosted, Uploader
 

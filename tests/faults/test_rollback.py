@@ -9,8 +9,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from relay.flow import offset_of
 from relay.settings import Settings
+from relay.store.offsets import offset_of
 from tests.faults.conftest import Faulty, Start
 from tests.faults.transfers import Watched
 from tests.support.cluster import Curl, curl

@@ -15,10 +15,10 @@ import uvicorn
 
 from relay.app import create_app
 from relay.names import new_id
-from relay.protocol import Protocol
-from relay.service import Relay
+from relay.server.protocol import Protocol
 from relay.settings import Settings
 from relay.states import Outcome, State
+from relay.transfer.relay import Relay
 from tests.support.ports import free_port
 
 

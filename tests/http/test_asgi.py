@@ -9,7 +9,7 @@ from starlette.applications import Starlette
 from starlette.types import Message
 
 from relay.app import create_app
-from relay.connection import Connection
+from relay.server.connection import Connection
 from relay.settings import Settings
 from relay.states import State
 

@@ -13,8 +13,8 @@ from hypothesis import settings as trying
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
+from relay.api.openapi import document
 from relay.errors import Error
-from relay.openapi import document
 from relay.settings import Settings
 from tests.support.cluster import Cluster, NodeProcess
 

@@ -7,8 +7,8 @@ import pytest
 
 from relay.names import new_id, new_token
 from relay.settings import Settings
-from relay.store import Store
-from relay.transfer import Transfer
+from relay.store.records import Transfer
+from relay.store.store import Store
 from tests.support.redis import RedisServer
 
 

@@ -4,14 +4,15 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
+from relay.buffers import CHUNK
 from relay.errors import Error, StoreUnavailable
-from relay.flow import CHUNK, Window, footprint
 from relay.names import new_id
 from relay.settings import Settings
 from relay.states import Answer, Outcome
-from relay.store import Store
-from relay.streams import Entry
-from relay.transfer import Final, Transfer
+from relay.store.records import Final, Transfer
+from relay.store.store import Store
+from relay.store.streams import Entry
+from relay.transfer.window import Window, footprint
 from tests.store.conftest import client
 from tests.support.redis import RedisServer, servers
 

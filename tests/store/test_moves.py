@@ -5,8 +5,8 @@ import pytest
 from relay.errors import Problem
 from relay.names import new_id
 from relay.states import MOVES, Answer, Event, Move, Outcome, State
-from relay.store import Store
-from relay.transfer import Final, Holder, Touched, Transfer
+from relay.store.records import Final, Holder, Touched, Transfer
+from relay.store.store import Store
 from tests.store.conftest import client
 
 

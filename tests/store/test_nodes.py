@@ -9,7 +9,7 @@ import redis
 
 from relay.errors import StoreUnavailable
 from relay.settings import Settings
-from relay.store import Store
+from relay.store.store import Store
 from tests.store.conftest import client
 from tests.support.ports import free_port
 

@@ -4,9 +4,9 @@ import pytest
 from limits import parse
 
 from relay.errors import StoreUnavailable
-from relay.rates import Rate
 from relay.settings import Settings
-from relay.store import Store
+from relay.store.rates import Rate
+from relay.store.store import Store
 from tests.store.conftest import client
 from tests.support.ports import free_port
 

@@ -1,13 +1,13 @@
 """report, enrol, lives, overview, transfers, tokens: what operators see."""
 
-from relay.census import Census
+from relay.cluster.node import Node
+from relay.cluster.progress import Progress
 from relay.names import new_id, new_token
-from relay.nodes import Node
-from relay.overview import Progress
-from relay.reports import Reports
+from relay.operations.census import Census
+from relay.operations.reports import Reports
 from relay.states import State
-from relay.store import Store
-from relay.transfer import Transfer
+from relay.store.records import Transfer
+from relay.store.store import Store
 from tests.store.conftest import client
 
 

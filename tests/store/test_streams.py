@@ -4,14 +4,14 @@ import asyncio
 
 import pytest
 
+from relay.buffers import BATCH
 from relay.errors import Error, StoreUnavailable
-from relay.flow import BATCH
 from relay.names import new_id
 from relay.settings import Settings
 from relay.states import Outcome, State
-from relay.store import Store
-from relay.streams import Ack, Entry
-from relay.transfer import Touched, Transfer
+from relay.store.records import Touched, Transfer
+from relay.store.store import Store
+from relay.store.streams import Ack, Entry
 from tests.store.conftest import client
 from tests.support.redis import RedisServer, newest
 

@@ -8,8 +8,8 @@ import pytest
 from relay.errors import Error, Problem
 from relay.names import new_id, new_token
 from relay.settings import Settings
-from relay.store import Store
-from relay.transfer import Transfer, transfers_in
+from relay.store.records import Transfer, transfers_in
+from relay.store.store import Store
 from tests.store.conftest import client
 
 

@@ -12,14 +12,14 @@ import pytest
 import redis
 from limits import parse
 
-from relay.census import Census
 from relay.names import new_id, new_token
-from relay.rates import Rate
+from relay.operations.census import Census
 from relay.settings import Settings
 from relay.states import Answer, Outcome
-from relay.store import Store
-from relay.streams import Entry
-from relay.transfer import Final
+from relay.store.rates import Rate
+from relay.store.records import Final
+from relay.store.store import Store
+from relay.store.streams import Entry
 from tests.support.certificate import make_certificate
 from tests.support.ports import free_port
 from tests.support.redis import RedisServer, newest, servers

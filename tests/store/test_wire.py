@@ -9,9 +9,9 @@ import redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 
-from relay.clients import connect
 from relay.settings import Settings
-from relay.wire import Wires
+from relay.store.connections import Wires
+from relay.store.redis_py import connect
 from tests.support.redis import RedisServer
 from tests.support.wait import wait_until
 

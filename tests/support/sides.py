@@ -7,15 +7,15 @@ from typing import Any, Self
 
 import fakeredis
 
-from relay.clients import Clients
-from relay.connection import Connection
-from relay.nodes import Node
-from relay.service import Relay
+from relay.cluster.node import Node
+from relay.errors import ClientGone
+from relay.server.connection import Connection
 from relay.settings import Settings
-from relay.side import ClientGone
-from relay.store import Store
+from relay.store.records import Transfer
+from relay.store.redis_py import Clients
+from relay.store.store import Store
 from relay.tasks import stop
-from relay.transfer import Transfer
+from relay.transfer.relay import Relay
 
 
 def connect(settings: Settings, server: fakeredis.FakeServer) -> Store:

@@ -9,14 +9,14 @@ from typing import Any, cast
 import pytest
 from starlette.types import Message, Scope
 
-from relay import delivery
-from relay.connection import EXTENSION, Connection
-from relay.delivery import Delivery
-from relay.exchange import Exchange
-from relay.response import ResponseSink
-from relay.service import Relay
+from relay.api.download_response import ResponseSink
+from relay.api.exchange import Exchange
+from relay.errors import ClientGone
+from relay.server import delivery
+from relay.server.connection import EXTENSION, Connection
+from relay.server.delivery import Delivery
 from relay.settings import Settings
-from relay.side import ClientGone
+from relay.transfer.relay import Relay
 
 
 class Transport:

@@ -15,13 +15,13 @@ import uvloop
 from starlette.types import Scope
 from uvicorn.protocols.http.flow_control import FlowControl
 
-from relay import connection
-from relay.connection import EXTENSION, Connection
-from relay.delivery import Delivery
-from relay.exchange import Exchange
-from relay.flow import Bytes
-from relay.response import ResponseSink
-from relay.service import Relay
+from relay.api.download_response import ResponseSink
+from relay.api.exchange import Exchange
+from relay.buffers import Bytes
+from relay.server import connection
+from relay.server.connection import EXTENSION, Connection
+from relay.server.delivery import Delivery
+from relay.transfer.relay import Relay
 from tests.support.certificate import make_certificate
 
 

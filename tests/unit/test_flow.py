@@ -2,21 +2,10 @@
 
 import pytest
 
-from relay.flow import (
-    BATCH,
-    CHUNK,
-    Blocks,
-    Buffer,
-    Meter,
-    Window,
-    chunk_id,
-    end_id,
-    follows,
-    footprint,
-    offset_of,
-    share,
-    trim_id,
-)
+from relay.buffers import BATCH, CHUNK, Blocks, Buffer
+from relay.cluster.progress import Meter
+from relay.store.offsets import chunk_id, end_id, follows, offset_of, trim_id
+from relay.transfer.window import Window, footprint, share
 
 
 def test_an_entry_id_is_the_offset_after_the_chunk() -> None:

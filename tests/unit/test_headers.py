@@ -2,7 +2,7 @@
 
 import pytest
 
-from relay.headers import is_media_type, is_prefetch, wants_json
+from relay.server.headers import is_media_type, is_prefetch, wants_json
 
 
 @pytest.mark.parametrize(

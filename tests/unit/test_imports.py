@@ -1,30 +1,71 @@
-"""Each module imports only from those before it, in the order that the README gives."""
+"""Folders import only from the folders below them, and modules never in a circle."""
 
 import ast
-import re
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+import pytest
+
+PACKAGE = Path(__file__).parents[2] / "relay"
+#: What each folder may import from; every folder may import the root modules, and itself.
+LAYERS: dict[str, set[str]] = {
+    "store": set(),
+    "server": set(),
+    "cluster": {"store"},
+    "transfer": {"cluster", "store", "server"},
+    "operations": {"cluster", "store"},
+    "api": {"operations", "transfer", "store", "server"},
+    "cli": {"operations", "transfer", "cluster", "store", "server", "api"},
+}
+#: The root modules that are not shared vocabulary, but put the folders together.
+ASSEMBLY = {"relay.app", "relay.__main__"}
 
 
-def order() -> list[str]:
-    text = (ROOT / "README.md").read_text()
-    words = re.search(r"imports only from those before it:\n((?:`\w+`\s*)+)", text)
-    assert words
-    return re.findall(r"`(\w+)`", words[1])
+def modules() -> dict[str, Path]:
+    """Map the dotted name of each module to its file."""
+    files = sorted(PACKAGE.rglob("*.py"))
+    return {".".join(("relay", *file.relative_to(PACKAGE).with_suffix("").parts)): file for file in files}
 
 
-def imported(path: Path) -> set[str]:
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("relay"):
-            _, _, module = (node.module or "").partition(".")
-            found |= {module} if module else {alias.name for alias in node.names if alias.name != "__version__"}
-    return found
+def imported(file: Path) -> Iterator[str]:
+    """Yield the dotted names of relay's modules that a file imports."""
+    names = modules()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "relay":
+            parent = str(node.module)
+            for alias in node.names:
+                yield f"{parent}.{alias.name}" if f"{parent}.{alias.name}" in names else parent
 
 
-def test_modules_import_only_what_stands_before_them() -> None:
-    modules = order()
-    assert set(modules) == {path.stem for path in (ROOT / "relay").glob("*.py")} - {"__init__", "__main__"}
-    for position, module in enumerate(modules):
-        assert imported(ROOT / "relay" / f"{module}.py") <= set(modules[:position]), module
+def folder(module: str) -> str:
+    """Return the folder that a module is in, or an empty string for a root module."""
+    parts = module.split(".")
+    return parts[1] if parts[1:] and parts[1] in LAYERS else ""
+
+
+def test_every_folder_has_a_layer() -> None:
+    assert {path.parent.name for path in PACKAGE.glob("*/__init__.py")} == set(LAYERS)
+
+
+@pytest.mark.parametrize("module", sorted(modules()))
+def test_a_module_imports_only_from_the_folders_below_it(module: str) -> None:
+    if module in ASSEMBLY:
+        return
+    allowed = LAYERS[folder(module)] | {folder(module)} if folder(module) else set()
+    for other in imported(modules()[module]):
+        may_assemble = folder(module) == "cli" and other in ASSEMBLY
+        assert (folder(other) in {*allowed, ""} and other not in ASSEMBLY) or may_assemble, other
+
+
+def test_no_module_imports_itself_through_others() -> None:
+    TopologicalSorter({name: set(imported(file)) - {name} for name, file in modules().items()}).prepare()
+
+
+@pytest.mark.parametrize("name", sorted(set(LAYERS)))
+def test_a_folder_says_what_it_is_for_what_it_may_import_and_where_to_begin(name: str) -> None:
+    said = ast.get_docstring(ast.parse((PACKAGE / name / "__init__.py").read_text())) or ""
+    assert "Begin with `" in said
+    says = said.partition("May import: ")[2]
+    missing = [layer for layer in LAYERS[name] if f"`{layer}`" not in says]
+    assert not missing or "everything" in says

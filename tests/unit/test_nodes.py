@@ -2,7 +2,7 @@
 
 import pytest
 
-from relay.nodes import Roll
+from relay.cluster.membership import Roll
 
 
 def roll(first: dict[str, float], *, at: float = 0.0) -> Roll:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from relay.rates import counted_as
+from relay.store.rates import counted_as
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from redis.exceptions import BusyLoadingError, OutOfMemoryError, ResponseError
 
-from relay.resp import Command, IncompleteError, MovedElsewhereError, pack, parse, reader
+from relay.store.resp import Command, IncompleteError, MovedElsewhereError, pack, parse, reader
 
 LARGE = bytes(range(256)) * 100
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from relay import keys
 from relay.states import MOVES, Answer, Event, State, diagram
+from relay.store import keys
 
 README = Path(__file__).parents[2] / "README.md"
 

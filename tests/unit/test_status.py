@@ -6,9 +6,10 @@ from html.parser import HTMLParser
 
 import pytest
 
-from relay.overview import NodeReport, Overview, Progress, TokenLife
+from relay.cluster.progress import Progress
+from relay.operations.overview import NodeReport, Overview, TokenLife
+from relay.operations.status import OPERATOR, ROWS_MOST, STRANGER, Viewer, as_html, as_json, as_text, duration, size
 from relay.states import State
-from relay.status import OPERATOR, ROWS_MOST, STRANGER, Viewer, as_html, as_json, as_text, duration, size
 
 TOKEN = "SecretTokenOf22Letters"
 STREAM = Progress(

@@ -3,7 +3,8 @@
 import asyncio
 
 from relay.states import Outcome
-from relay.streams import Ack, Entry, LocalStream
+from relay.store.streams import Ack, Entry
+from relay.transfer.local_stream import LocalStream
 
 
 async def read(stream: LocalStream, position: int, *, acknowledge: bool = False, count: int = 4) -> list[Entry]:

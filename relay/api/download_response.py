@@ -1,0 +1,100 @@
+"""A download's response: its headers, its bytes, and whether its client took all of them."""
+
+import math
+
+from starlette.types import Message
+
+from relay.api.exchange import Exchange
+from relay.buffers import Bytes
+from relay.errors import ClientGone, Error, Problem
+from relay.names import content_disposition, parse_name
+from relay.server.delivery import Delivery
+from relay.store.records import Transfer
+
+#: Bytes that a client may not have acknowledged yet when the last step of its download is taken, which nobody can
+#: cancel: so few that a client which has stopped reading is not in that step for minutes.
+_NEAR = 64 * 1024
+
+
+def download_headers(transfer: Transfer) -> dict[str, str]:
+    """The headers of a download, beside those that every answer has."""
+    headers = {
+        "content-type": transfer.type or "application/octet-stream",
+        "content-disposition": content_disposition(parse_name(transfer.name.encode())),
+        "accept-ranges": "none",
+    }
+    if transfer.length is not None:
+        headers["content-length"] = str(transfer.length)
+    return headers
+
+
+class ResponseSink:
+    """A download's response."""
+
+    def __init__(self, exchange: Exchange) -> None:
+        self.begun = False
+        self._start: Message | None = None
+        self._exchange = exchange
+        self._client = exchange.client  # once: it looks through the headers, and chunks are many
+
+    def check(self, transfer: Transfer) -> None:
+        if transfer.length is None and self._exchange.scope["http_version"] == "1.0":
+            raise Problem(Error.HTTP_1_0)
+
+    async def begin(self, transfer: Transfer) -> None:
+        headers = self._exchange.common_headers() | download_headers(transfer) | {"connection": "close"}
+        raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
+        start: Message = {"type": "http.response.start", "status": 200, "headers": raw}
+        if transfer.length == 0:
+            self._start = start  # the client may leave when it has it, so it goes with the end
+        else:
+            await self._send(start)
+        self.begun = True
+
+    async def write(self, data: Bytes) -> None:
+        if not await self._client.has_room():
+            raise ClientGone
+        if not self._client.write(data):
+            await self._send({"type": "http.response.body", "body": data, "more_body": True})
+
+    async def approach(self, data: Bytes) -> Bytes:
+        """Hands over all but the last byte to a client that is behind, and waits until it has them.
+
+        To a proxy always: its reset, which may come at the end, then loses nothing.  Over TLS too: what has not gone to
+        the kernel yet when the client says that it ends is thrown away, and nobody can ask how much that is.
+        """
+        client = self._client
+        with Delivery(client) as delivery:
+            if not client.behind_proxy and not client.is_tls and delivery.behind + len(data) <= _NEAR:
+                return data
+            await self.write(data[:-1])
+            if not await delivery.acknowledged(patience=math.inf):  # a stall is for the download to notice
+                raise ClientGone
+        return data[-1:]
+
+    async def finish(self, data: Bytes) -> None:
+        """Completes the response, and finds out whether the client took all of it."""
+        client, patience = self._client, self._exchange.relay.settings.stall
+        with Delivery(client) as delivery:
+            if self._start is not None:
+                await self._send(self._start)
+            if client.is_tls:
+                # Our end of TLS is data, which the kernel of a client that has closed answers with a reset, as if it
+                # had left bytes unread: so let it close first.
+                client.hold()
+            # Of an empty file the client has all by now, and may be leaving already.
+            send = self._exchange.send if self._start is not None else self._send
+            await send({"type": "http.response.body", "body": data, "more_body": False})
+            if not await delivery.complete(patience=patience):
+                raise ClientGone
+
+    def progress(self) -> int:
+        return self._client.progress()
+
+    async def _send(self, message: Message) -> None:
+        # uvicorn's send() returns as if all were well when the client has gone (ASGI 2.3).
+        if not await self._client.has_room():
+            raise ClientGone
+        await self._exchange.send(message)
+        if self._client.is_lost:
+            raise ClientGone

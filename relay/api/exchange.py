@@ -1,0 +1,176 @@
+"""One request and its answer: what every handler is given, and the one place where an error becomes an answer."""
+
+import asyncio
+import contextlib
+import json
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, replace
+
+from starlette.datastructures import Headers
+from starlette.responses import PlainTextResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from relay.errors import ClientGone, Error, Problem
+from relay.logs import note
+from relay.names import encode_name, parse_name, parse_token
+from relay.server.connection import Connection
+from relay.server.headers import SAFE_HEADERS, cors_headers, wants_json
+from relay.server.protocol import DRAIN_MOST, DRAIN_SECONDS
+from relay.store.rates import counted_as
+from relay.transfer.relay import Relay
+
+log = logging.getLogger("relay.http")
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """One request and the means to answer it."""
+
+    relay: Relay
+    scope: Scope
+    receive: Receive
+    send: Send
+    #: The methods that the address takes, as in `Allow`.
+    allow: str
+
+    @property
+    def headers(self) -> Headers:
+        return Headers(scope=self.scope)
+
+    @property
+    def client(self) -> Connection:
+        return Connection.of(self.scope)
+
+    @property
+    def segments(self) -> list[bytes]:
+        return segments_of(self.scope)
+
+    def token(self) -> str:
+        return parse_token(self.segments[0])
+
+    def token_and_name(self) -> tuple[str, str]:
+        """The token, and the name as it stands in keys.  Raises Problem."""
+        if len(self.segments) > 2:  # noqa: PLR2004 (token and name)
+            raise Problem(Error.BAD_NAME, why="The name contains a slash.")
+        name = encode_name(parse_name(self.segments[1]))
+        return self.token(), name
+
+    @property
+    def address(self) -> str:
+        """The client's address as it is counted: behind trusted proxies, the one that they say it has."""
+        host, _ = self.scope.get("client") or ("", 0)
+        return counted_as(host)
+
+    def wants_json(self) -> bool:
+        return wants_json(",".join(self.headers.getlist("accept")))
+
+    def common_headers(self) -> dict[str, str]:
+        """The headers every answer has."""
+        origins = self.relay.settings.cors_origins.split(",") if self.relay.settings.cors_origins else ()
+        cors = cors_headers(origins, self.headers, methods=self.allow)
+        return SAFE_HEADERS | cors | {"relay-node": self.relay.node.id}
+
+    async def answer(self, response: Response) -> None:
+        """Sends a whole answer with the headers every answer has."""
+        for name, value in self.common_headers().items():
+            response.headers.setdefault(name, value)
+        await response(self.scope, self.receive, self.send)
+
+    async def text(self, line: str, *, status: int = 200) -> None:
+        await self.answer(PlainTextResponse(line + "\n", status_code=status))
+
+    async def body(self) -> AsyncIterator[bytes]:
+        """The request's body, as it arrives.  Raises ClientGone where it breaks off."""
+        while True:
+            message = await self.receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGone
+            yield message.get("body", b"")
+            if not message.get("more_body", False):
+                return
+
+
+def segments_of(scope: Scope) -> list[bytes]:
+    """The path's segments, at least one, still percent-encoded: a %2F must not become a slash."""
+    raw: bytes = scope.get("raw_path") or scope["path"].encode()
+    return raw.partition(b"?")[0].split(b"/")[1:] or [b""]  # none in `OPTIONS *`
+
+
+Handler = Callable[[Exchange], Awaitable[None]]
+
+
+def endpoint(relay: Relay, methods: dict[str, Handler]) -> ASGIApp:
+    """An ASGI app that picks the handler by method and renders what it raises."""
+    allow = ", ".join(sorted({*methods, "OPTIONS"}))
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        exchange = Exchange(relay, scope, receive, send, allow)
+        try:
+            if scope["method"] == "OPTIONS":
+                await exchange.answer(Response(status_code=204, headers={"allow": allow}))
+            elif (handler := methods.get(scope["method"])) is None:
+                raise Problem(Error.WRONG_METHOD, allow=allow)
+            else:
+                await handler(exchange)
+        except ClientGone:
+            await exchange.client.cut()
+        except Problem as raised:
+            problem = await exchange.relay.limit_failures(raised, address=exchange.address)
+            await _render(exchange, problem, {"allow": allow} if problem.error is Error.WRONG_METHOD else {})
+        except Exception:
+            log.exception("a bug: %s was not answered", scope["method"])
+            if exchange.client.is_answering:
+                await exchange.client.cut()
+            else:
+                await _render(exchange, Problem(Error.INTERNAL), {})
+
+    return app
+
+
+async def _render(exchange: Exchange, problem: Problem, headers: dict[str, str]) -> None:
+    """The one place where an error becomes an answer."""
+    spec = problem.error.value
+    note(reason=problem.error.type)
+    exchange.relay.metrics.rejections.labels(problem.error.type).inc()
+    if problem.retry_after is not None:
+        headers["retry-after"] = str(problem.retry_after)
+    if spec.status == 401:  # noqa: PLR2004 (RFC 9110 section 15.5.2 wants a challenge with every 401)
+        # Browsers know only Basic.  They must not ask their users for a token, which stands in the address.
+        scheme = "Basic" if problem.error is Error.OPERATORS_ONLY else "Bearer"
+        headers["www-authenticate"] = f'{scheme} realm="relay"'
+    if exchange.wants_json():
+        body = {"type": "about:blank", "code": problem.error.type, "title": spec.title, "status": spec.status}
+        content = json.dumps(body | {"detail": problem.line}).encode() + b"\n"
+        media = "application/problem+json"
+    else:
+        content, media = problem.line.encode() + b"\n", "text/plain; charset=utf-8"
+    answer = Response(content, status_code=spec.status, media_type=media, headers=headers)
+    if exchange.scope["method"] in ("PUT", "POST"):
+        await _answer_early(exchange, answer)
+    else:
+        await exchange.answer(answer)
+
+
+async def _answer_early(exchange: Exchange, answer: Response) -> None:
+    """Answers a request whose body may still be coming.
+
+    The answer goes out whole, then a bounded part of the body is read, because closing with bytes unread
+    makes the client's kernel throw the answer away; then the connection closes.
+    """
+    answer.headers["connection"] = "close"
+
+    async def send(message: Message) -> None:
+        if message["type"] == "http.response.body":
+            message = {**message, "more_body": True}
+        await exchange.send(message)
+
+    await replace(exchange, send=send).answer(answer)
+    read = 0
+    with contextlib.suppress(ClientGone, TimeoutError):
+        async with asyncio.timeout(DRAIN_SECONDS):
+            async for piece in exchange.body():
+                read += len(piece)
+                if read > DRAIN_MOST:
+                    break
+    await exchange.send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -1,0 +1,42 @@
+"""TODO."""
+
+from starlette.responses import JSONResponse, Response
+
+from relay.api.exchange import Exchange
+from relay.credentials import presented
+from relay.errors import Error, Problem
+from relay.store.records import transfers_in
+
+
+async def make_token(exchange: Exchange) -> None:
+    relay = exchange.relay
+    await relay.admit(presented(exchange.headers), address=exchange.address)
+    token = await relay.make_token()
+    if exchange.wants_json():
+        life = int(relay.settings.token_life)
+        await exchange.answer(JSONResponse({"token": token, "expires_in": life}))
+    else:
+        await exchange.text(token)
+
+
+async def show_token(exchange: Exchange) -> None:
+    """How long a token has left, and its transfers; not a use of it."""
+    store, token = exchange.relay.store, exchange.token()
+    found = await store.token(token=token)
+    if found is None:
+        raise Problem(Error.UNKNOWN_TOKEN)
+    left, fields = found
+    looks = [await store.look(token=token, name=name, use=False) for name, _ in transfers_in(fields)]
+    live = [transfer for transfer in looks if transfer is not None]
+    if exchange.wants_json():
+        transfers = [{"name": t.name, "state": t.state, "length": t.length} for t in live]
+        await exchange.answer(JSONResponse({"expires_in": int(left), "transfers": transfers}))
+        return
+    lines = [f"expires in {int(left)} s"]
+    lines += [f"{t.state:<10} {'?' if t.length is None else t.length:>15} {t.name}" for t in live]
+    await exchange.text("\n".join(lines))
+
+
+async def revoke_token(exchange: Exchange) -> None:
+    await exchange.relay.revoke(token=exchange.token())
+    await exchange.answer(Response(status_code=204))

@@ -1,0 +1,6 @@
+"""The command line: `relay serve` and the operators' commands.
+
+Begin with `main`.
+
+May import: everything.
+"""

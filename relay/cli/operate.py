@@ -1,0 +1,196 @@
+"""The operator's commands: what goes on, and ending it, straight from Redis.  No node need run.
+
+Exit status: 0 done · 1 there is no such token or transfer · 2 wrong usage or a bad setting · 3 Redis does not answer.
+"""
+
+import asyncio
+import json
+import logging
+import re
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, NoReturn
+
+import click
+from pydantic import ValidationError
+
+from relay.cluster.node import Node
+from relay.errors import Error, Problem, StoreUnavailable
+from relay.names import encode_name
+from relay.operations.census import Census
+from relay.operations.status import (
+    OPERATOR,
+    Viewer,
+    node_json,
+    node_lines,
+    token_json,
+    token_lines,
+    transfer_json,
+    transfer_lines,
+)
+from relay.settings import Settings
+from relay.store.store import Store
+from relay.transfer.relay import Relay
+
+_NOT_FOUND, _USAGE, _UNAVAILABLE, _INTERRUPTED = 1, 2, 3, 130
+
+#: Seconds between the rounds of --watch.
+_WATCH = 2.0
+#: Clears a terminal and goes to its first line.
+_CLEAR = "\x1b[H\x1b[2J"
+#: A terminal is seen by others, and a token's first characters are enough for every command.
+_AT_A_TERMINAL = Viewer(names=True)
+
+
+def parse_settings(flags: dict[str, Any]) -> Settings:
+    """The settings from flags and environment.  Raises SystemExit(2) after one line a problem."""
+    try:
+        return Settings(**{name: value for name, value in flags.items() if value is not None})
+    except ValidationError as error:
+        for problem in error.errors():
+            where = "".join(f"RELAY_{part}".upper() + ": " for part in problem["loc"])
+            click.echo(f"relay: {where}{problem['msg'].removeprefix('Value error, ')}", err=True)
+        sys.exit(_USAGE)
+
+
+def _command(**attributes: Any) -> Callable[[Callable[..., None]], click.Command]:
+    """A command that asks Redis, with the flags which say where that is."""
+
+    def decorate(function: Callable[..., None]) -> click.Command:
+        for flag, meaning in (("--prefix", "first part of every key"), ("--redis-url", "where the cluster's Redis is")):
+            variable = "RELAY_" + flag[2:].replace("-", "_").upper()
+            function = click.option(flag, metavar="TEXT", help=f"{meaning} [{variable}]")(function)
+        command: click.Command = click.command(**attributes)(function)
+        return command
+
+    return decorate
+
+
+def _fail(line: str, status: int) -> NoReturn:
+    click.echo(f"relay: {line}", err=True)
+    sys.exit(status)
+
+
+def _run(action: Callable[[Relay], Awaitable[None]], flags: dict[str, str | None]) -> None:
+    """Runs `action` on a node that never serves, and turns what it raises into a line and an exit status."""
+    settings = parse_settings(flags)
+    if not settings.redis_url:
+        _fail("RELAY_REDIS_URL is not set: say with --redis-url which Redis the cluster uses", _USAGE)
+    logging.getLogger("relay").addHandler(logging.NullHandler())  # what matters is said in one line, below
+
+    async def connected() -> None:
+        store = Store.connect(settings)
+        try:
+            await action(Relay(settings, store, Node(settings, store)))
+        finally:
+            await store.aclose()
+
+    try:
+        asyncio.run(connected())
+    except StoreUnavailable as error:
+        _fail(f"Redis: {error.__cause__ or error.line}", _UNAVAILABLE)
+    except Problem as problem:
+        _fail(problem.line, _NOT_FOUND)
+    except KeyboardInterrupt:
+        sys.exit(_INTERRUPTED)
+
+
+def _print(lines: Sequence[str], data: object, *, as_json: bool) -> None:
+    click.echo(json.dumps(data) if as_json else "\n".join(lines))
+
+
+_json = click.option("--json", "as_json", is_flag=True, help="one line of JSON, with tokens in full")
+
+
+@_command()
+@_json
+@click.option("--watch", is_flag=True, help="again every two seconds, until Ctrl-C")
+def ps(*, as_json: bool, watch: bool, **flags: str | None) -> None:
+    """Lists every transfer: who, how far, how fast."""
+
+    async def show(relay: Relay) -> None:
+        while True:
+            transfers = await Census(relay.store).transfers()
+            if watch and not as_json and sys.stdout.isatty():
+                click.echo(_CLEAR, nl=False)
+            data = [transfer_json(transfer, OPERATOR) for transfer in transfers]
+            _print(transfer_lines(transfers, _AT_A_TERMINAL), data, as_json=as_json)
+            if not watch:
+                return
+            await asyncio.sleep(_WATCH)
+
+    _run(show, flags)
+
+
+@_command()
+@_json
+def nodes(*, as_json: bool, **flags: str | None) -> None:
+    """Lists the nodes and their load."""
+
+    async def show(relay: Relay) -> None:
+        found = (await Census(relay.store).overview()).nodes
+        _print(node_lines(found), [node_json(node, OPERATOR) for node in found], as_json=as_json)
+
+    _run(show, flags)
+
+
+@_command()
+@_json
+def tokens(*, as_json: bool, **flags: str | None) -> None:
+    """Lists every token, the one that expires first on top."""
+
+    async def show(relay: Relay) -> None:
+        lives = await Census(relay.store).tokens()
+        data = [token_json(life, OPERATOR) for life in lives]
+        _print(token_lines(lives, _AT_A_TERMINAL), data, as_json=as_json)
+
+    _run(show, flags)
+
+
+@_command()
+@click.argument("token")
+@click.argument("name")
+def cancel(*, token: str, name: str, **flags: str | None) -> None:
+    """Ends the transfer of NAME, for both sides, as a DELETE does.
+
+    TOKEN may be its first characters, if no other begins so. NAME is written as `ps` does or as it is.
+    """
+
+    async def end(relay: Relay) -> None:
+        whole = await _whole(relay.store, token)
+        for written in dict.fromkeys([name, encode_name(name)]):
+            if await relay.cancel(token=whole, name=written):
+                click.echo(f"cancelled {whole[:4]}… {written}")
+                return
+        raise Problem(Error.NO_UPLOAD)
+
+    _run(end, flags)
+
+
+@_command()
+@click.argument("token")
+def revoke(*, token: str, **flags: str | None) -> None:
+    """Deletes a token, and ends its transfers.
+
+    TOKEN may be its first characters, if no other begins so.
+    """
+
+    async def end(relay: Relay) -> None:
+        whole = await _whole(relay.store, token)
+        await relay.revoke(token=whole)
+        click.echo(f"revoked {whole[:4]}…")
+
+    _run(end, flags)
+
+
+async def _whole(store: Store, beginning: str) -> str:
+    """The one token that begins so.  Ends the process where there is none, or more than one."""
+    beginning = beginning.removesuffix("…")
+    if not re.fullmatch("[A-Za-z0-9]+", beginning):
+        _fail("a token has letters and digits only", _USAGE)
+    found = [life.token for life in await Census(store).tokens(beginning=beginning)]
+    if not found:
+        _fail(f"no token begins with {beginning[:4]}", _NOT_FOUND)
+    if len(found) > 1:
+        _fail(f"{len(found)} tokens begin with {beginning[:4]}: give more of it (relay tokens --json)", _USAGE)
+    return found[0]
