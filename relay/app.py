@@ -13,6 +13,7 @@ from relay.api.exchange import Handler, endpoint, segments_of
 from relay.api.request_log import RequestLog
 from relay.api.status import Operator
 from relay.cluster.node import Node
+from relay.metrics import Metrics
 from relay.operations.reports import NodeCollector, Reports
 from relay.server.protocol import HANGUPS, NODE, SETTINGS
 from relay.server.tcp import Hangups
@@ -45,11 +46,12 @@ class Front:
 
 def create_app(settings: Settings, store: Store | None = None) -> Starlette:
     """The ASGI application.  `app.state.relay` is its `Relay`.  `store` is for tests; it is closed too."""
-    store = store or Store.connect(settings)
+    metrics = Metrics()
+    store = store or Store.connect(settings, metrics)
     node = Node(settings, store)
-    relay = Relay(settings, store, node)
+    relay = Relay(settings, store, metrics, node)
     reports = Reports(settings, store, node)
-    store.metrics.registry.register(NodeCollector(node))
+    metrics.registry.register(NodeCollector(node))
     operator = Operator(settings, reports)
 
     @contextlib.asynccontextmanager
@@ -59,8 +61,8 @@ def create_app(settings: Settings, store: Store | None = None) -> Starlette:
                 try:
                     yield {HANGUPS: hangups, SETTINGS: settings, NODE: node.id}
                 finally:
-                    relay.advance(Phase.CUT)
-                    await relay.finish()
+                    relay.gate.advance(Phase.CUT)
+                    await relay.context.background.wait()
         await store.aclose()
 
     def route(path: str, methods: dict[str, Handler]) -> Route:

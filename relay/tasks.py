@@ -1,20 +1,21 @@
-"""Ending asyncio tasks, for certain."""
+"""Run asyncio tasks to their end, or end them for certain."""
 
 import asyncio
 from collections.abc import Coroutine, Iterable
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+R = TypeVar("R")
 
-#: Seconds after which a task that was cancelled and goes on is cancelled again.
+#: Seconds after which a task that ignores its cancellation is cancelled again.
 _AGAIN = 0.2
 
 
 async def stop(tasks: Iterable["asyncio.Task[Any]"]) -> None:
-    """Cancels the tasks until all have ended.
+    """Cancel the tasks until all have ended.
 
     Once is not enough: a library may swallow a cancellation (measured: redis-py 8.1 with fakeredis 2.40, in the
-    moment in which a connection is made), and a loop around it would then go on for ever.
+    moment in which a connection is made), and a loop around it would then run for ever.
     """
     pending = {task for task in tasks if not task.done()}
     while pending:
@@ -24,21 +25,44 @@ async def stop(tasks: Iterable["asyncio.Task[Any]"]) -> None:
 
 
 async def first(*work: Coroutine[Any, Any, T | None]) -> T:
-    """Runs all side by side until one answers something or raises; then stops the others, and waits for that.
+    """Run all side by side until one returns a result or raises; then stop the others, and wait until they have ended.
 
-    One that answers None is done without deciding anything; at least one has to decide.
+    A coroutine that returns None is done without a result. At least one has to return one, or raise.
     """
     tasks = [asyncio.create_task(each) for each in work]
     try:
         pending = set(tasks)
         while True:
             done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-            # In the order given, so that what is answered does not hang on a set's order when two are done.
+            # Take them in the order given: if two are done, the result must not depend on the order of a set.
             for task in (task for task in tasks if task in done):
-                if (answer := task.result()) is not None:
-                    return answer
+                if (result := task.result()) is not None:
+                    return result
     finally:
         await stop(tasks)
         for task in tasks:
             if not task.cancelled():
-                task.exception()  # it has been seen: only the first counts
+                task.exception()  # mark it as retrieved: only the first one counts
+
+
+class Background:
+    """Tasks that run to their end, beyond the requests that began them."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def spawn(self, work: Coroutine[Any, Any, R]) -> "asyncio.Task[R]":
+        """Start a task. `wait` waits for it."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def wait(self) -> None:
+        """Wait until all tasks have ended."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+    async def stop(self) -> None:
+        """Cancel all tasks."""
+        await stop(self._tasks)

@@ -13,9 +13,9 @@ async def healthz(exchange: Exchange) -> None:
 
 
 async def readyz(exchange: Exchange) -> None:
-    if exchange.relay.phase >= Phase.UNREADY:
+    if exchange.relay.gate.phase >= Phase.UNREADY:
         raise Problem(Error.DRAINING)
-    await exchange.relay.store.check(node=exchange.relay.node.id)
+    await exchange.relay.store.nodes.check(node=exchange.relay.node.id)
     await exchange.text("ready")
 
 

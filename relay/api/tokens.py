@@ -22,11 +22,11 @@ async def make_token(exchange: Exchange) -> None:
 async def show_token(exchange: Exchange) -> None:
     """How long a token has left, and its transfers; not a use of it."""
     store, token = exchange.relay.store, exchange.token()
-    found = await store.token(token=token)
+    found = await store.tokens.read(token=token)
     if found is None:
         raise Problem(Error.UNKNOWN_TOKEN)
     left, fields = found
-    looks = [await store.look(token=token, name=name, use=False) for name, _ in transfers_in(fields)]
+    looks = [await store.transfers.look(token=token, name=name, use=False) for name, _ in transfers_in(fields)]
     live = [transfer for transfer in looks if transfer is not None]
     if exchange.wants_json():
         transfers = [{"name": t.name, "state": t.state, "length": t.length} for t in live]

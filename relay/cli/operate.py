@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from relay.cluster.node import Node
 from relay.errors import Error, Problem, StoreUnavailable
+from relay.metrics import Metrics
 from relay.names import encode_name
 from relay.operations.census import Census
 from relay.operations.status import (
@@ -81,7 +82,7 @@ def _run(action: Callable[[Relay], Awaitable[None]], flags: dict[str, str | None
     async def connected() -> None:
         store = Store.connect(settings)
         try:
-            await action(Relay(settings, store, Node(settings, store)))
+            await action(Relay(settings, store, Metrics(), Node(settings, store)))
         finally:
             await store.aclose()
 

@@ -85,7 +85,7 @@ def serve(**flags: str | None) -> None:
             backlog=4096,
             timeout_graceful_shutdown=_GRACE,
         ),
-        partial(drain, app.state.relay),
+        partial(drain, app.state.relay.gate, settings),
     )
     server.run()
     if not server.started:

@@ -1,10 +1,29 @@
-"""TODO."""
+"""Wake-ups between nodes, and the clients of this node that wait for them.
+
+A wake-up carries no state, only what it is about: whoever is woken looks into Redis again. So a lost wake-up costs time
+(until the waiting client's own slow check), and a superfluous one costs a look.
+"""
 
 import asyncio
+import contextlib
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+
+from relay.errors import StoreUnavailable
+from relay.store.records import Inquiry
+from relay.store.store import Store
+
+log = logging.getLogger("relay.nodes")
+
+#: Seconds that one read of the inbox blocks.
+_BLOCK = 5.0
+#: Seconds after a failed read until the next.
+_PAUSE = 0.2
 
 
 class Listener:
-    """Somebody who waits for wake-ups.  `set` is also what a connection calls when its client leaves."""
+    """A client of this node that waits for wake-ups. Its connection calls `set` too, when the client leaves."""
 
     __slots__ = ("_event",)
 
@@ -15,7 +34,7 @@ class Listener:
         self._event.set()
 
     async def wait(self, timeout: float) -> bool:
-        """Waits for a wake-up for up to `timeout` seconds; False if none came.  Takes the wake-up."""
+        """Wait up to `timeout` seconds for a wake-up, and consume it. Return False if none came."""
         try:
             async with asyncio.timeout(max(0.0, timeout)):
                 await self._event.wait()
@@ -23,3 +42,78 @@ class Listener:
             return False
         self._event.clear()
         return True
+
+
+class Inbox:
+    """The inbox of one node, and its listeners.
+
+    A topic is the id of a transfer, for both of its sides; the key of a transfer, for downloads that wait for an
+    upload; or an `Inquiry`, for an upload whose client may have left.
+    """
+
+    def __init__(self, node: str, store: Store) -> None:
+        self._node = node
+        self._store = store
+        self._listeners: dict[str, set[Listener]] = defaultdict(set)
+        #: Called with an inquiry about an upload that this node does not hold.
+        self.disown: Callable[[Inquiry], None] = lambda inquiry: None
+
+    @contextlib.contextmanager
+    def listening(self, *topics: str) -> Iterator[Listener]:
+        """Yield a listener to wake-ups about any of `topics`."""
+        listener = Listener()
+        for topic in topics:
+            self._listeners[topic].add(listener)
+        try:
+            yield listener
+        finally:
+            for topic in topics:
+                self._listeners[topic].discard(listener)
+                if not self._listeners[topic]:
+                    del self._listeners[topic]
+
+    def has_listener(self, topic: str) -> bool:
+        """Return whether a client of this node listens to `topic`."""
+        return topic in self._listeners
+
+    def wake(self, topic: str) -> None:
+        """Wake the listeners of this node to `topic`. Disown an upload that is inquired about and is not here."""
+        for listener in self._listeners.get(topic, ()):
+            listener.set()
+        if not self.has_listener(topic) and (inquiry := Inquiry.parse(topic)) is not None:
+            self.disown(inquiry)
+
+    def wake_all(self) -> None:
+        """Wake every listener of this node: nodes have died, wake-ups may have been lost, or this node drains."""
+        for listeners in self._listeners.values():
+            for listener in listeners:
+                listener.set()
+
+    async def send(self, node: str, topic: str) -> None:
+        """Wake the listeners of any node. If that fails, their own slow check makes up for it."""
+        if node == self._node:
+            self.wake(topic)
+        elif node:
+            with contextlib.suppress(StoreUnavailable):
+                await self._store.nodes.wake(node=node, about=topic)
+
+    async def read_for_ever(self) -> None:
+        """Read the inbox, and wake the listeners."""
+        after, missed = "0-0", False
+        while True:
+            try:
+                after, topics = await self._store.nodes.inbox(node=self._node, after=after, timeout=_BLOCK)
+            except Exception as error:  # a node that does not read its inbox is deaf
+                if not isinstance(error, StoreUnavailable):
+                    log.exception("a bug: the inbox was not read")
+                # Redis may come back empty, with its clock behind our last ID: begin again.
+                after, missed = "0-0", True
+                with contextlib.suppress(Exception):
+                    await self._store.commands.close_idle()
+                await asyncio.sleep(_PAUSE)
+                continue
+            if missed:
+                missed = False
+                self.wake_all()
+            for topic in topics:
+                self.wake(topic)

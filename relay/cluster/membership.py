@@ -1,13 +1,13 @@
-"""TODO."""
+"""Which nodes are alive, according to the heartbeats that Redis has seen. Pure: the caller passes the time in."""
 
 from collections.abc import Mapping
 
 
-class Roll:
-    """Which nodes are alive, by the rolls called so far.  Pure: the clock (monotonic seconds) is the caller's.
+class Membership:
+    """The nodes that are alive. Times are in seconds of the caller's monotonic clock.
 
-    A node is alive until `death` seconds after its last sign of life, even if a later roll does not have it:
-    Redis may have been restarted empty, and not have heard of it again yet.
+    A node is alive until `death` seconds after its last heartbeat, even if a later list does not contain it: Redis may
+    have been restarted empty, and not have heard of the node again yet.
     """
 
     def __init__(self, me: str, *, death: float, heartbeat: float) -> None:
@@ -16,21 +16,20 @@ class Roll:
         self._death = death
         self._heartbeat = heartbeat
         self._seen: dict[str, float] = {}
-        self._last: float | None = None
+        self._updated: float | None = None
 
-    def call(self, ages: Mapping[str, float], now: float) -> set[str]:
-        """Takes the seconds since each node's last sign of life.  Answers the nodes that have died since the
-        roll before."""
-        if not self.is_steady(now):  # perhaps Redis was away for all: nobody is dead for not having reached it
+    def update(self, ages: Mapping[str, float], now: float) -> set[str]:
+        """Take the seconds since each node's last heartbeat. Return the nodes that have died since the last update."""
+        if not self.is_steady(now):  # perhaps no node reached Redis meanwhile: that is no sign that any is dead
             self._seen = dict.fromkeys(self._seen, now)
             ages = dict.fromkeys(ages, 0.0)
         for node, age in ages.items():
             self._seen[node] = max(now - age, self._seen.get(node, now - age))
-        self._last = now
+        self._updated = now
         self._seen = {node: seen for node, seen in self._seen.items() if now - seen <= self._death}
         before, self.alive = self.alive, {*self._seen, self._me}
         return before - self.alive
 
     def is_steady(self, now: float) -> bool:
-        """Whether we got through to Redis lately, so that another's silence is its own."""
-        return self._last is not None and now - self._last <= 2 * self._heartbeat
+        """Return whether this node has reached Redis lately, so that another node's silence is its own."""
+        return self._updated is not None and now - self._updated <= 2 * self._heartbeat

@@ -33,7 +33,9 @@ class Census:
     async def report(self, *, node: str, transfers: Sequence[Progress]) -> None:
         """Replaces the node's report of the transfers whose uploads it holds."""
         flat = [part for progress in transfers for part in (progress.id, progress.dump())]
-        await self._store.run("report", [self._keys.uploads(node)], [ms(3 * self._store.settings.heartbeat), *flat])
+        await self._store.commands.run(
+            "report", [self._keys.uploads(node)], [ms(3 * self._store.commands.settings.heartbeat), *flat]
+        )
 
     async def lives(self, *, tokens: Sequence[str]) -> dict[str, float]:
         """The seconds that each of the tokens has left; 0 for one that is gone."""
@@ -44,7 +46,7 @@ class Census:
     async def enrol(self, *, lives: Mapping[str, float]) -> list[str]:
         """Notes the seconds that tokens have left.  Answers some that should be over by now: ask for their `lives`."""
         flat = [part for token, left in lives.items() for part in (token, round(left * 1000))]
-        over = await self._store.run(
+        over = await self._store.commands.run(
             "enrol", [self._keys.tokens], [ms(_TOKENS_TTL), _OVER_MOST, ms(_OVER_PAUSE), *flat]
         )
         return [token.decode() for token in over]
@@ -53,17 +55,17 @@ class Census:
         """The cluster as its nodes report it.  Its cost is in nodes, not in transfers or tokens."""
 
         async def first() -> list[Any]:
-            pipe = self._store.commands.pipeline(transaction=False)
+            pipe = self._store.commands.redis.pipeline(transaction=False)
             pipe.zrange(self._keys.nodes, 0, -1)
             pipe.zcard(self._keys.tokens)
             pipe.zrange(self._keys.tokens, 0, _LIVES_MOST - 1)
             return await pipe.execute()
 
-        names, count, tokens = await self._store.call(first)
+        names, count, tokens = await self._store.commands.call(first)
         nodes, tokens = [name.decode() for name in names], [token.decode() for token in tokens]
 
         async def second() -> list[Any]:
-            pipe = self._store.commands.pipeline(transaction=False)
+            pipe = self._store.commands.redis.pipeline(transaction=False)
             for node in nodes:
                 pipe.hgetall(self._keys.node(node))
                 pipe.hgetall(self._keys.uploads(node))
@@ -72,7 +74,7 @@ class Census:
                 pipe.hget(self._keys.token(token), "uses")
             return await pipe.execute()
 
-        results = iter(await self._store.call(second))
+        results = iter(await self._store.commands.call(second))
         reports, transfers = [], []
         for node in nodes:
             reports.append(NodeReport.load(node, text(next(results))))
@@ -126,9 +128,9 @@ class Census:
 
         async def scan() -> list[str]:
             pattern = f"{self._keys.prefix}:{kind}:{{{beginning}*"
-            return [key.decode() async for key in self._store.commands.scan_iter(match=pattern, count=1000)]
+            return [key.decode() async for key in self._store.commands.redis.scan_iter(match=pattern, count=1000)]
 
-        return sorted(set(await self._store.call(scan)))  # a SCAN may answer a key twice
+        return sorted(set(await self._store.commands.call(scan)))  # a SCAN may answer a key twice
 
     async def _each(self, keys: Sequence[str], command: Callable[[Any, str], object]) -> list[Any]:
         """The answers to one command for each key, some thousands in a round trip."""
@@ -136,12 +138,12 @@ class Census:
         for begin in range(0, len(keys), _BATCH):
 
             async def ask(batch: Sequence[str] = keys[begin : begin + _BATCH]) -> list[Any]:
-                pipe = self._store.commands.pipeline(transaction=False)
+                pipe = self._store.commands.redis.pipeline(transaction=False)
                 for key in batch:
                     command(pipe, key)
                 return await pipe.execute()
 
-            answers += await self._store.call(ask)
+            answers += await self._store.commands.call(ask)
         return answers
 
 

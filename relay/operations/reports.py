@@ -43,17 +43,17 @@ class NodeCollector(Collector):
             "relay_transfers", "Transfers that ended, by outcome; each is counted by one node", labels=["outcome"]
         )
         for outcome in Outcome:
-            transfers.add_metric([outcome], node.counts[outcome])
+            transfers.add_metric([outcome], node.load.counts[outcome])
         yield transfers
-        yield CounterMetricFamily("relay_received_bytes", "Bytes from uploaders", value=node.received)
-        yield CounterMetricFamily("relay_delivered_bytes", "Bytes to downloaders", value=node.delivered)
+        yield CounterMetricFamily("relay_received_bytes", "Bytes from uploaders", value=node.load.received)
+        yield CounterMetricFamily("relay_delivered_bytes", "Bytes to downloaders", value=node.load.delivered)
         yield GaugeMetricFamily(
-            "relay_uploads_waiting", "Uploads that wait for a downloader", value=len(node.uploads[State.WAITING])
+            "relay_uploads_waiting", "Uploads that wait for a downloader", value=len(node.load.uploads[State.WAITING])
         )
         yield GaugeMetricFamily(
-            "relay_uploads_streaming", "Uploads that stream", value=len(node.uploads[State.STREAMING])
+            "relay_uploads_streaming", "Uploads that stream", value=len(node.load.uploads[State.STREAMING])
         )
-        yield GaugeMetricFamily("relay_downloads_streaming", "Downloads that stream", value=len(node.downloads))
+        yield GaugeMetricFamily("relay_downloads_streaming", "Downloads that stream", value=len(node.load.downloads))
         yield GaugeMetricFamily("relay_nodes_alive", "Nodes that live, as this one sees it", value=len(node.alive))
 
 
@@ -80,13 +80,13 @@ class Reports:
     async def report(self) -> None:
         """Tells of the transfers here, and of the tokens whose life has changed here.  Raises StoreUnavailable."""
         now = time.monotonic()
-        uploads = chain(self._node.uploads[State.STREAMING], self._node.uploads[State.WAITING])
+        uploads = chain(self._node.load.uploads[State.STREAMING], self._node.load.uploads[State.WAITING])
         transfers = [upload.progress(now) for upload in islice(uploads, _TRANSFERS_MOST)]
         await self._census.report(node=self._node.id, transfers=transfers)
-        used = self._node.used.copy()
+        used = self._node.load.used_tokens.copy()
         lives = await self._census.lives(tokens=[*used, *self._over])
         self._over = await self._census.enrol(lives=lives)
-        self._node.used -= used
+        self._node.load.used_tokens -= used
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

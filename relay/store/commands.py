@@ -1,79 +1,76 @@
-"""Commands to Redis, repeated while it fails in passing.
+"""Run commands on Redis, and repeat them while Redis fails in passing.
 
-A reply can be lost after the command was carried out, so whatever is sent through here must bear repeating: scripts
-compare ids, and stream entries carry their offsets as IDs.  No redis exception leaves this module.
+A reply can be lost after its command was carried out, so everything sent through here must be safe to repeat: scripts
+compare ids, and stream entries carry their offsets as IDs. No redis-py exception leaves this module.
 """
 
 import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 from redis.exceptions import NoScriptError, OutOfMemoryError, RedisError, ResponseError
 
 from relay.errors import Error, StoreUnavailable
 from relay.metrics import Metrics
 from relay.settings import Settings
-from relay.store.connections import Wires
+from relay.store.connections import Connections
 from relay.store.keys import Keys
-from relay.store.redis_py import COMMAND_TIMEOUT, PASSING, Clients, connect
+from relay.store.redis_py import COMMAND_TIMEOUT, PASSING, Clients
 from relay.store.resp import Command
-from relay.store.scripts import Script, sources
+from relay.store.scripts import load_scripts
 
 log = logging.getLogger("relay.store")
 
 T = TypeVar("T")
-#: Sends commands about a key: `Wires.share` or `Wires.call`.
+#: Sends commands about a key, and returns their replies: `Connections.share` or `Connections.call`.
 Send = Callable[[str, Sequence[Command]], Awaitable[list[Any]]]
 
 
-class Calls:
-    """One per process.  `connect` makes it; close it with `aclose`."""
+class Commands:
+    """Runs the commands of one process. Close it with `aclose`."""
 
-    def __init__(self, settings: Settings, clients: Clients) -> None:
+    def __init__(self, settings: Settings, metrics: Metrics, clients: Clients) -> None:
         self.settings = settings
         self.keys = Keys(settings.prefix)
-        self.metrics = Metrics()
+        #: redis-py's own client, for what is asked rarely: pipelines over many keys, and scans.
+        self.redis = clients.commands
+        self.connections = Connections(clients.commands)
+        self._metrics = metrics
         self._clients = clients
-        self.commands = clients.commands
-        self.wires = Wires(clients.commands)
         self._turns = asyncio.Semaphore(settings.redis_commands)
-        #: When Redis last answered anybody, in the event loop's seconds.
+        #: When Redis last replied to any command, in the event loop's seconds.
         self._answered = float("-inf")
-        self._scripts = {verb: Script(source) for verb, source in sources().items()}
+        self._scripts = load_scripts()
 
-    @classmethod
-    def connect(cls, settings: Settings) -> Self:
-        """Clients for `settings.redis_url`; connects at the first command, not here."""
-        return cls(settings, connect(settings))
-
-    async def drop_idle(self) -> None:
-        """Closes the connections that nobody uses just now: where one has broken, they are likely to have, too."""
-        self.wires.close_idle()
+    async def close_idle(self) -> None:
+        """Close the connections that are idle. When one connection has broken, they probably have, too."""
+        self.connections.close_idle()
         await self._clients.drop_idle()
 
     async def aclose(self) -> None:
-        self.wires.close_idle()
+        """Close all connections."""
+        self.connections.close_idle()
         await self._clients.aclose()
 
     async def run(
         self, verb: str, keys: Sequence[str], arguments: Sequence[str | int], *, patience: float | None = None
     ) -> Any:
-        """Runs the script of a verb, over the shared connection.  Raises StoreUnavailable."""
-        return await self.call(lambda: self.evaluate(verb, keys, arguments, self.wires.share), patience=patience)
+        """Run the script of a verb over the shared connection, and return its reply. Raise StoreUnavailable."""
+        return await self.call(lambda: self.evaluate(verb, keys, arguments, self.connections.share), patience=patience)
 
     async def ask(self, *commands: Command, patience: float | None = None) -> list[Any]:
-        """Sends commands about one key, over the shared connection.  Raises StoreUnavailable."""
+        """Send commands about one key over the shared connection, and return their replies. Raise StoreUnavailable."""
         key = str(commands[0][1])
 
         async def ask() -> list[Any]:
-            return [result(reply) for reply in await self.wires.share(key, commands)]
+            return [result(reply) for reply in await self.connections.share(key, commands)]
 
         return await self.call(ask, patience=patience)
 
     async def evaluate(self, verb: str, keys: Sequence[str], arguments: Sequence[str | int], send: Send) -> Any:
-        """Runs the script of a verb once.  Raises what redis-py does."""
+        """Run the script of a verb once. Raise what redis-py raises."""
         script, about = self._scripts[verb], (len(keys), *keys, *arguments)
         (reply,) = await send(keys[0], [("EVALSHA", script.sha, *about)])
         if isinstance(reply, NoScriptError):
@@ -81,7 +78,10 @@ class Calls:
         return result(reply)
 
     async def call(self, command: Callable[[], Awaitable[T]], *, patience: float | None = None) -> T:
-        """Runs a command when it is its turn.  Raises StoreUnavailable."""
+        """Run a command when it is its turn. Raise StoreUnavailable.
+
+        `patience`: seconds to keep trying; by default those for a new request.
+        """
         patience = self.settings.redis_patience if patience is None else patience
         since = await self._turn(patience)
         try:
@@ -90,11 +90,13 @@ class Calls:
             self._turns.release()
 
     async def _turn(self, patience: float) -> float:
-        """Waits until one of the commands under way is over, for as long as Redis answers those before us.
+        """Wait for a turn, for as long as Redis replies to the commands before this one.
 
-        A crowd that gave up sooner would begin again together, and get nowhere: of 10,000 uploaders that left
-        at once, half kept their names for minutes.  Answers since when `patience` counts, in the event loop's
-        seconds.  Raises StoreUnavailable where Redis has answered nobody for `patience` seconds.
+        Return the time from which `patience` counts, in the event loop's seconds. Raise StoreUnavailable if Redis has
+        replied to no command for `patience` seconds.
+
+        A crowd of commands that gave up sooner would all be sent again together, and get nowhere: when 10,000
+        uploaders left at once, half of them kept their names for minutes.
         """
         loop = asyncio.get_running_loop()
         begun = loop.time()
@@ -116,10 +118,11 @@ class Calls:
         blocks: float = 0,
         since: float | None = None,
     ) -> T:
-        """Runs the command, and again where Redis failed in passing, for `patience` seconds from `since` or now.
+        """Run a command, and repeat it while Redis fails in passing. Raise StoreUnavailable.
 
-        One attempt may take `COMMAND_TIMEOUT`, or what is left of the patience, beyond the seconds it
-        `blocks` by itself.  Raises StoreUnavailable.
+        It is repeated for `patience` seconds, counted from `since` (in the event loop's seconds) or from now. One
+        attempt may take `COMMAND_TIMEOUT`, or what is left of the patience, in addition to the seconds that the
+        command `blocks` by itself.
         """
         loop = asyncio.get_running_loop()
         begun, pause, full = loop.time() if since is None else since, 0.02, False
@@ -132,19 +135,19 @@ class Calls:
                     answer = await command()
                 self._answered = loop.time()
                 if not blocks:
-                    self.metrics.redis_seconds.observe(loop.time() - sent)
+                    self._metrics.redis_seconds.observe(loop.time() - sent)
                 return answer
             except (*PASSING, RedisError) as error:
-                self.metrics.redis_errors.labels(type(error).__name__).inc()
+                self._metrics.redis_errors.labels(type(error).__name__).inc()
                 if isinstance(error, TimeoutError):
-                    self.wires.drop_silent(sent)
+                    self.connections.drop_silent(sent)
                 full = is_out_of_memory(error) or (full and isinstance(error, TimeoutError))
                 if not full and not isinstance(error, PASSING):
-                    # Ours or the operator's to mend (no permission, wrong type, a bug), so it is said in the log.
+                    # A programmer or the operator has to mend it (no permission, wrong type, a bug), so it is logged.
                     log.error("Redis refused a command: %s: %s", type(error).__name__, error)
                     raise StoreUnavailable from error
-                # What it took beyond its limit we stood still ourselves (SIGSTOP, a suspended machine): perhaps Redis
-                # has answered long since.
+                # If it took longer than its limit, this process stood still itself (SIGSTOP, a suspended machine), and
+                # Redis may have replied long ago. That time does not use up the patience.
                 begun += max(0.0, loop.time() - sent - limit)
                 if loop.time() + pause >= begun + patience:
                     raise StoreUnavailable(Error.STORE_FULL if full else Error.STORE_DOWN) from error
@@ -153,26 +156,32 @@ class Calls:
 
 
 def ms(seconds: float) -> int:
-    """Whole milliseconds, never 0: a BLOCK of 0 waits for ever, a PEXPIRE of 0 deletes."""
+    """Return whole milliseconds, at least 1: a BLOCK of 0 waits for ever, and a PEXPIRE of 0 deletes the key."""
     return max(1, round(seconds * 1000))
 
 
 def text(fields: Mapping[bytes, bytes]) -> dict[str, str]:
+    """Decode the names and values of a hash."""
     return {key.decode(): value.decode() for key, value in fields.items()}
 
 
 def result(value: Any) -> Any:
-    """A command's reply, raised if it is an error."""
+    """Return a command's reply, or raise it if it is an error."""
     if isinstance(value, Exception):
         raise value
     return value
 
 
 def is_refused_id(value: Any) -> bool:
-    """Whether a stream has an entry with this ID, or a higher one, already."""
+    """Return whether XADD was refused because the stream already has this ID or a higher one."""
     return isinstance(value, ResponseError) and "equal or smaller" in str(value)
 
 
 def is_out_of_memory(value: Any) -> bool:
-    """Whether Redis had no memory left for it; from a script, Redis 6.2 says so only in the error's text."""
+    """Return whether Redis refused a command for lack of memory. Redis 6.2 reports this from a script in text only."""
     return isinstance(value, OutOfMemoryError) or (isinstance(value, ResponseError) and "OOM command" in str(value))
+
+
+def pairs(flat: Sequence[bytes]) -> dict[str, str]:
+    """Decode the fields of a hash as a script returns them: a list of names, each followed by its value."""
+    return {flat[i].decode(): flat[i + 1].decode() for i in range(0, len(flat), 2)}

@@ -134,7 +134,7 @@ class _Replies(asyncio.BufferedProtocol):
                 expected.all.set_exception(RedisConnectionError(_CLOSED))
 
 
-class Wire:
+class RedisConnection:
     """One connection."""
 
     def __init__(self, connection: AbstractConnection, blocks: Blocks) -> None:
@@ -211,7 +211,7 @@ class Wire:
             self._transport.abort()
 
 
-class Wires:
+class Connections:
     """The connections of one client: one that all calls share, and as many more as are used alone at the same time."""
 
     def __init__(self, client: Client) -> None:
@@ -219,8 +219,8 @@ class Wires:
         self._is_cluster = isinstance(client, RedisCluster)  # once: it is slow to ask, these classes are protocols
         self._blocks = Blocks(_BLOCK)
         #: By the Redis that they are to: the shared one, and those that nobody uses just now.
-        self._shared: dict[str, Wire] = {}
-        self._idle: defaultdict[str, list[Wire]] = defaultdict(list)
+        self._shared: dict[str, RedisConnection] = {}
+        self._idle: defaultdict[str, list[RedisConnection]] = defaultdict(list)
         self._connecting = asyncio.Lock()
 
     async def share(self, key: str, commands: Sequence[Command]) -> list[Any]:
@@ -229,25 +229,25 @@ class Wires:
         Raises what redis-py does when it connects, and its ConnectionError.
         """
         place, make = await self._place(key)
-        wire = self._shared.get(place)
-        if wire is None or wire.is_lost:
-            wire = await self._connect_shared(key, place, make)
-        replies = await wire.call(commands)
-        await self._check(key, wire, replies)
+        connection = self._shared.get(place)
+        if connection is None or connection.is_lost:
+            connection = await self._connect_shared(key, place, make)
+        replies = await connection.call(commands)
+        await self._check(key, connection, replies)
         return replies
 
-    async def _connect_shared(self, key: str, place: str, make: Callable[[], AbstractConnection]) -> Wire:
+    async def _connect_shared(self, key: str, place: str, make: Callable[[], AbstractConnection]) -> RedisConnection:
         async with self._connecting:
-            wire = self._shared.get(place)
-            if wire is None or wire.is_lost:
-                wire = self._shared[place] = await self._connect(key, make)
-            return wire
+            connection = self._shared.get(place)
+            if connection is None or connection.is_lost:
+                connection = self._shared[place] = await self._connect(key, make)
+            return connection
 
     def drop_silent(self, since: float) -> None:
         """Closes a shared connection over which nothing has come since then, in the event loop's seconds."""
-        for wire in self._shared.values():
-            if wire.heard < since:
-                wire.close()
+        for connection in self._shared.values():
+            if connection.heard < since:
+                connection.close()
 
     async def call(self, key: str, commands: Sequence[Command], *, large: bool = False) -> list[Any]:
         """Sends commands about one key, by a connection that nobody else uses meanwhile, and waits for their replies.
@@ -256,44 +256,44 @@ class Wires:
         `share` does.
         """
         place, make = await self._place(key)
-        wire = self._idle_at(place) or await self._connect(key, make)
+        connection = self._idle_at(place) or await self._connect(key, make)
         try:
-            replies = await wire.call(commands, large=large)
+            replies = await connection.call(commands, large=large)
         except BaseException:
-            wire.close()  # the reply may be yet to come
+            connection.close()  # the reply may be yet to come
             raise
-        await self._check(key, wire, replies)
-        if not wire.is_lost:
-            self._idle[place].append(wire)
+        await self._check(key, connection, replies)
+        if not connection.is_lost:
+            self._idle[place].append(connection)
         return replies
 
-    async def _check(self, key: str, wire: Wire, replies: Sequence[Any]) -> None:
+    async def _check(self, key: str, connection: RedisConnection, replies: Sequence[Any]) -> None:
         """Closes a connection whose errors may pass with it, as where a master is none any more."""
         errors = [reply for reply in replies if isinstance(reply, Exception)]
         if any(isinstance(error, PASSING) and not isinstance(error, OutOfMemoryError) for error in errors):
-            wire.close()
+            connection.close()
         if any(isinstance(error, MovedElsewhereError) for error in errors):
             await self._find_again(key)
 
     def close_idle(self) -> None:
         """Closes the connections that nobody uses just now, and the shared one."""
-        for wires in (self._shared.values(), *self._idle.values()):
-            for wire in wires:
-                wire.close()
+        for connections in (self._shared.values(), *self._idle.values()):
+            for connection in connections:
+                connection.close()
         self._shared.clear()
         self._idle.clear()
 
-    def _idle_at(self, place: str) -> Wire | None:
-        wires = self._idle[place]
-        while wires:
-            if not (wire := wires.pop()).is_lost:
-                return wire
-            wire.close()
+    def _idle_at(self, place: str) -> RedisConnection | None:
+        connections = self._idle[place]
+        while connections:
+            if not (connection := connections.pop()).is_lost:
+                return connection
+            connection.close()
         return None
 
-    async def _connect(self, key: str, make: Callable[[], AbstractConnection]) -> Wire:
+    async def _connect(self, key: str, make: Callable[[], AbstractConnection]) -> RedisConnection:
         try:
-            return await Wire.connect(make(), self._blocks)
+            return await RedisConnection.connect(make(), self._blocks)
         except (RedisConnectionError, OSError):
             await self._find_again(key)
             raise

@@ -1,11 +1,15 @@
 """How often an address may do something: counted by the library `limits`, in Redis, and so by all nodes together."""
 
 import ipaddress
+import time
 from enum import StrEnum
 from typing import Any
 
 from limits import RateLimitItem, parse
 from limits.aio.storage import RedisStorage
+from limits.aio.strategies import SlidingWindowCounterRateLimiter
+
+from relay.store.commands import Commands
 
 #: What one customer of a provider has, mostly, of IPv6: to count single addresses would be to count nothing.
 _IPV6_NETWORK = 64
@@ -52,3 +56,28 @@ def counted_as(address: str) -> str:
     if ip.ipv4_mapped is not None:  # as a socket that serves both families shows IPv4
         return str(ip.ipv4_mapped)
     return str(ipaddress.ip_network((ip, _IPV6_NETWORK), strict=False))
+
+
+class Rates:
+    """Count what an address does, and say when it has done too much."""
+
+    def __init__(self, commands: Commands) -> None:
+        self._commands = commands
+        self._limiter = SlidingWindowCounterRateLimiter(Counters(commands.redis, commands.keys.rate))
+
+    async def spend(self, what: Rate, limit: RateLimitItem, *, address: str) -> float:
+        """Count one for an address, and return 0. If it is over its limit, count nothing and return the seconds to
+        wait."""
+        if await self._commands.call(lambda: self._limiter.hit(limit, what, address)):
+            return 0.0
+        return await self._seconds_to_wait(what, limit, address)
+
+    async def is_spent(self, what: Rate, limit: RateLimitItem, *, address: str) -> float:
+        """Return the seconds that an address has to wait; 0 if it is below its limit. Count nothing."""
+        if await self._commands.call(lambda: self._limiter.test(limit, what, address)):
+            return 0.0
+        return await self._seconds_to_wait(what, limit, address)
+
+    async def _seconds_to_wait(self, what: Rate, limit: RateLimitItem, address: str) -> float:
+        window = await self._commands.call(lambda: self._limiter.get_window_stats(limit, what, address))
+        return max(1.0, window.reset_time - time.time())

@@ -1,8 +1,8 @@
-"""A transfer, as Redis has it: what the verbs of `store` are about, and what they answer."""
+"""What the verbs take and return: transfers as Redis has them, and what is learned about them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Self
+from typing import NamedTuple, Self
 
 from relay.states import Outcome, State
 from relay.store.keys import Keys, TransferKeys
@@ -10,7 +10,11 @@ from relay.store.keys import Keys, TransferKeys
 
 @dataclass(frozen=True, slots=True)
 class Transfer:
-    """One live transfer: its identity, its keys, and what its hash says."""
+    """One live transfer: its identity, its keys, and the fields of its hash.
+
+    `name` is percent-encoded. `length` is in bytes, None if the uploader did not declare it. `created` and `joined` are
+    in Unix seconds, 0 if unknown. `uploader` and `downloader` are the ids of nodes.
+    """
 
     token: str
     name: str
@@ -25,18 +29,18 @@ class Transfer:
     joined: int = 0
 
     @property
-    def question(self) -> str:
-        """What wakes the upload's side, or has its node say that there is none."""
-        return f"{self.token} {self.name} {self.id}"
+    def inquiry(self) -> "Inquiry":
+        """The inquiry whether its uploader is still there."""
+        return Inquiry(self.token, self.name, self.id)
 
     @property
     def decider(self) -> str:
-        """The node that will end it, if nobody else does: where that is dead, somebody else has to."""
+        """The node that ends the transfer if no client does. If this node is dead, any other node may end it."""
         return self.downloader if self.state is State.FINISHING else self.uploader
 
     @classmethod
     def load(cls, keys: Keys, token: str, name: str, fields: Mapping[str, str]) -> Self:
-        """From its hash."""
+        """Return the transfer that a hash describes."""
         length = fields.get("length", "")
         return cls(
             token=token,
@@ -53,10 +57,30 @@ class Transfer:
         )
 
 
+class Inquiry(NamedTuple):
+    """A wake-up that asks a node whether the client of an upload is still there. A node without it disowns it."""
+
+    token: str
+    name: str
+    id: str
+
+    def __str__(self) -> str:
+        """The topic of the wake-up. Its parts are separated by spaces, which neither tokens nor names contain."""
+        return " ".join(self)
+
+    @classmethod
+    def parse(cls, topic: str) -> Self | None:
+        """Return the inquiry that a topic is, or None if it is a transfer's id or key."""
+        parts = topic.split(" ")
+        return cls(*parts) if len(parts) == len(cls._fields) else None
+
+
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """What a refused claim learns: who holds the name, when its client was last found alive, and what time it
-    is, both in milliseconds of Redis's clock."""
+    """What a refused claim learns: the transfer that holds the name, and when its client was last found alive.
+
+    `vouched` and `now` are milliseconds of Redis's clock.
+    """
 
     transfer: Transfer
     vouched: int
@@ -65,8 +89,10 @@ class Holder:
 
 @dataclass(frozen=True, slots=True)
 class Touched:
-    """How a transfer ended, FREE being its state then, or has to end; its downloader's node, and how many bytes
-    that has acknowledged."""
+    """How a transfer stands: its state, its downloader's node, and the bytes that it has acknowledged.
+
+    With `outcome` it has ended, if its state is FREE; otherwise the caller has to end it.
+    """
 
     outcome: Outcome | None
     state: State = State.FREE
@@ -76,14 +102,24 @@ class Touched:
 
 @dataclass(frozen=True, slots=True)
 class Final:
-    """What the one caller that ended a transfer learns: the transfer as it was, the bytes that had been
-    acknowledged, and the seconds since the downloader joined (or the upload began, where none did)."""
+    """What the one caller that ended a transfer learns: the transfer as it was, and the bytes delivered.
+
+    `seconds` is the time since the downloader joined, or since the upload began if none did.
+    """
 
     transfer: Transfer
     delivered: int
     seconds: int
 
 
+#: How the token's field that names a live transfer begins.
+_TRANSFER_FIELD = "transfer:"
+
+
 def transfers_in(token_fields: Mapping[str, str]) -> list[tuple[str, str]]:
-    """The names and ids of the live transfers that a token's fields list."""
-    return [(field[9:], value) for field, value in token_fields.items() if field.startswith("transfer:")]
+    """Return the names and ids of the live transfers that a token's fields list."""
+    return [
+        (field.removeprefix(_TRANSFER_FIELD), value)
+        for field, value in token_fields.items()
+        if field.startswith(_TRANSFER_FIELD)
+    ]

@@ -1,31 +1,33 @@
-"""TODO."""
+"""The Lua scripts in `lua/`: one file for each verb, and files of shared functions whose names begin with `_`."""
 
 import hashlib
 from importlib.resources import files
 
+#: The shared functions that are put before the script of a verb.
+_SHARED = {
+    "claim": ["_use", "_room"],
+    "look": ["_use", "_room"],
+    "end": ["_last", "_mark"],
+    "touch": ["_last"],
+}
+
 
 class Script:
-    """A Lua script, and how Redis calls it when it has it."""
+    """A Lua script, and the digest by which Redis calls it once it has it."""
 
     def __init__(self, source: str) -> None:
         self.source = source
         self.sha = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
 
 
-def sources() -> dict[str, str]:
-    """The scripts, by verb; those named here get the shared functions they use put before them."""
+def load_scripts() -> dict[str, Script]:
+    """Return the scripts by verb."""
     folder = files("relay.store") / "lua"
     source_of = {
         item.name.removesuffix(".lua"): item.read_text() for item in folder.iterdir() if item.name.endswith(".lua")
     }
-    shared = {
-        "claim": ["_use", "_room"],
-        "look": ["_use", "_room"],
-        "end": ["_last", "_mark"],
-        "touch": ["_last"],
-    }
     return {
-        verb: "".join(source_of[name] for name in shared.get(verb, [])) + source
+        verb: Script("".join(source_of[name] for name in _SHARED.get(verb, [])) + source)
         for verb, source in source_of.items()
         if not verb.startswith("_")
     }

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from relay.buffers import Bytes
 from relay.states import Outcome
-from relay.store.commands import Calls, is_out_of_memory, is_refused_id, ms, result
+from relay.store.commands import Commands, is_out_of_memory, is_refused_id, ms, result
 from relay.store.keys import TransferKeys
 from relay.store.offsets import chunk_id, end_id, ends, offset_of, trim_id
 from relay.store.resp import Command
@@ -60,11 +60,11 @@ class Stream(Protocol):
 class RedisStream:
     """A transfer's stream through Redis; see `Stream`."""
 
-    def __init__(self, calls: Calls, keys: TransferKeys) -> None:
+    def __init__(self, commands: Commands, keys: TransferKeys) -> None:
         self.written = chunk_id(0)
-        self._calls = calls
+        self._commands = commands
         self._keys = keys
-        self._patience = calls.settings.transfer_patience
+        self._patience = commands.settings.transfer_patience
 
     async def append(self, chunks: Sequence[Bytes], *, end: int, whole: bool = False) -> Ack | None:
         adds = [self._add(chunk_id(at), "d", chunk) for at, chunk in zip(ends(chunks, end=end), chunks, strict=True)]
@@ -78,7 +78,7 @@ class RedisStream:
         look = ("XREVRANGE", self._keys.acks, "+", "-", "COUNT", 1)
 
         async def write() -> tuple[list[Any], Any]:
-            *replies, acks = await self._calls.wires.call(self._keys.chunks, [*adds, look])
+            *replies, acks = await self._commands.connections.call(self._keys.chunks, [*adds, look])
             if len(adds) > 1:
                 *queued, done = replies
                 replies = done if isinstance(done, list) else [*queued, done]
@@ -86,7 +86,7 @@ class RedisStream:
             # behind it, and then the acks say so too.
             return [result(reply) for reply in replies if not is_refused_id(reply)], result(acks)
 
-        written, acks = await self._calls.repeat(write, patience=self._patience)
+        written, acks = await self._commands.repeat(write, patience=self._patience)
         self.written = last
         return None if None in written or not acks else _ack(acks[0])
 
@@ -97,9 +97,9 @@ class RedisStream:
         wait = ("XREAD", "BLOCK", ms(timeout), "STREAMS", self._keys.acks, after)
 
         async def read() -> Any:
-            return result((await self._calls.wires.call(self._keys.acks, [wait]))[0])
+            return result((await self._commands.connections.call(self._keys.acks, [wait]))[0])
 
-        reply = await self._calls.repeat(read, patience=self._patience, blocks=timeout)
+        reply = await self._commands.repeat(read, patience=self._patience, blocks=timeout)
         return _ack(reply[0][1][-1]) if reply else None
 
     async def read(self, *, position: int, acknowledge: bool, count: int, timeout: float) -> list[Entry]:
@@ -113,7 +113,7 @@ class RedisStream:
         commands = [*(acknowledging if acknowledge else ()), wait]
 
         async def read() -> Any:
-            *acknowledged, entries = await self._calls.wires.call(self._keys.chunks, commands, large=True)
+            *acknowledged, entries = await self._commands.connections.call(self._keys.chunks, commands, large=True)
             for done in acknowledged:
                 # A repeat, or an end marker stands there: the next entry, or touch(), will tell.  Without memory
                 # for it, it is said again with the next read: what is in Redis must be read to make room.
@@ -121,7 +121,7 @@ class RedisStream:
                     result(done)
             return result(entries)
 
-        reply = await self._calls.repeat(read, patience=self._patience, blocks=timeout)
+        reply = await self._commands.repeat(read, patience=self._patience, blocks=timeout)
         return [_entry(entry) for entry in reply[0][1]] if reply else []
 
 

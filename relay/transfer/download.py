@@ -1,4 +1,4 @@
-"""The downloader's side of a transfer: store → body."""
+"""The downloader's side of a transfer: from the stream to the response."""
 
 import asyncio
 import contextlib
@@ -13,73 +13,70 @@ from relay.store.offsets import follows
 from relay.store.records import Touched, Transfer
 from relay.store.streams import Entry
 from relay.tasks import first
+from relay.transfer.context import Context
 from relay.transfer.side import BLOCK, Side, time_limit
-from relay.transfer.work import Work
 
-#: Seconds a joined download waits for the first entry before its headers go out regardless.
+#: Seconds that a joined download waits for the first entry before it sends its headers regardless.
 _FIRST_ENTRY = 1.0
 
 
 class Sink(Protocol):
-    """Where a download goes: the response."""
+    """Where the bytes of a download go: the response. Its methods raise ClientGone if the client has left."""
 
+    #: Whether the headers were sent.
     begun: bool
 
     def check(self, transfer: Transfer) -> None:
-        """Raises Problem where this client cannot take such a transfer; nothing is joined then."""
+        """Raise Problem if this client cannot take such a transfer. It is called before the download joins."""
 
     async def begin(self, transfer: Transfer) -> None:
-        """Sends the headers."""
+        """Send the headers."""
 
     async def write(self, data: Bytes) -> None:
-        """Hands over some bytes; returns when there is room for more.  Raises ClientGone."""
+        """Hand over some bytes. Return when there is room for more."""
 
     async def approach(self, data: Bytes) -> Bytes:
-        """Hands over so much of the last bytes that the rest will not take long; answers what is left for `finish`.
-
-        Raises ClientGone.
-        """
+        """Hand over so much of the last bytes that the rest will not take long. Return the rest, for `finish`."""
 
     async def finish(self, data: Bytes) -> None:
-        """Hands over the last bytes and completes the response; returns when the client has all of it.
-
-        Raises ClientGone.
-        """
+        """Hand over the last bytes and complete the response. Return when the client has all of it."""
 
     def progress(self) -> int:
-        """A number that grows whenever the client takes something."""
+        """Return a number that grows whenever the client takes something."""
 
 
 class Download(Side):
     """One GET that has joined an upload."""
 
-    def __init__(self, work: Work, transfer: Transfer, joiner: str, sink: Sink, client: Connection) -> None:
-        super().__init__(work, transfer, client)
+    def __init__(self, context: Context, transfer: Transfer, joiner: str, sink: Sink, client: Connection) -> None:
+        super().__init__(context, transfer, client)
         self.peer = transfer.uploader
         self._joiner = joiner
         self._sink = sink
-        self._stream = work.stream(transfer, self.peer)
+        self._stream = context.stream(transfer, self.peer)
+        #: The byte offset up to which bytes were handed over.
         self._position = 0
-        #: What this side has decided, of two things that cannot both be: how it ends, or that it hands over the rest.
+        #: This side decides one of two things that exclude each other: how the transfer ends (`_decided`), or that it
+        #: hands over the last bytes (`_finishing`).
         self._decided: Outcome | None = None
         self._finishing = self._finished = False
-        #: Ended where the client's leaving does not matter any more.
+        #: Closed once a disconnect can no longer change the outcome.
         self._watching = contextlib.ExitStack()
 
     async def run(self) -> Outcome:
-        """Wakes the uploader, streams, settles.  Raises Problem while nothing has been sent."""
+        """Wake the uploader, stream, and settle. Return how it ended. Raise Problem if nothing was sent."""
         outcome = Outcome.DOWNLOADER_GONE
         with (
-            self.work.node.listening(self.transfer.id) as listener,
+            self.context.node.inbox.listening(self.transfer.id) as listener,
             self._telling(listener),
-            self._held(self.work.node.downloads),
+            self._listed(self.context.node.load.downloads),
             self._watching,
         ):
-            # One that has sent something behind its request is not read, so that its end would not be seen.
+            # A client that pipelined more data is not being read, so its disconnect would go unnoticed.
             self._watching.enter_context(self.client.watched())
             try:
-                await self.work.node.send_wake(self.peer, self.transfer.question)
-                outcome = await first(self._copy(), self._keep(listener))
+                await self.context.node.inbox.send(self.peer, str(self.transfer.inquiry))
+                outcome = await first(self._copy(), self._keep_alive(listener))
             except ClientGone:
                 outcome = Outcome.DOWNLOADER_GONE
                 raise
@@ -90,28 +87,34 @@ class Download(Side):
                 outcome = Outcome.STORE_LOST
             finally:
                 mine = ("chunks", "acks") if outcome is Outcome.NODE_LOST else ("chunks",)
-                await self.work.settle(self.transfer, outcome, *mine, joiner=self._joiner, position=self._position)
+                await self.context.endings.settle(
+                    self.transfer, outcome, *mine, joiner=self._joiner, position=self._position
+                )
         if not self._sink.begun and outcome is not Outcome.UPLOADER_GONE:
-            raise problem_for_downloader(outcome, seconds=time_limit(self.work.settings, outcome))
+            raise problem_for_downloader(outcome, seconds=time_limit(self.context.settings, outcome))
         return outcome
 
     async def _touch(self) -> Touched:
-        return await self.store.touch(self.transfer, joiner=self._joiner, position=self._position)
+        return await self.transfers.touch(self.transfer, joiner=self._joiner, position=self._position)
 
-    async def _end(self, outcome: Outcome) -> Outcome | None:
-        """Not once the last bytes are on their way, which cannot be taken back."""
+    async def _try_to_end(self, outcome: Outcome) -> Outcome | None:
+        """Decide that it ends, unless the last bytes are on their way: they cannot be taken back."""
         if not self._finishing:
             self._decided = outcome
         return self._decided
 
     def _client_matters(self) -> bool:
-        return not self._finishing  # the response's end closes the connection, and the sink watches it
+        return not self._finishing  # the end of the response closes the connection, and the sink watches that
 
     def _client_progress(self) -> int:
         return self._sink.progress()
 
     async def _copy(self) -> Outcome:
-        """Store → body.  Each read acknowledges what those before it brought, also again: Redis may have lost that."""
+        """Copy from the stream to the response, until the transfer ends. Return how it ended.
+
+        Each read acknowledges everything handed over so far, even if that was acknowledged before: Redis may have lost
+        an acknowledgement.
+        """
         while True:
             entries = await self._stream.read(
                 position=self._position,
@@ -126,23 +129,23 @@ class Download(Side):
                     return entry.outcome
                 if not follows(position=self._position, end=entry.end, size=len(entry.data)) or not self._fits(entry):
                     return Outcome.STORE_LOST
-                # A client that has Content-Length bytes may close at once, so those end the download too.
+                # A client that has Content-Length bytes may close at once, so they end the download too.
                 if entry.outcome is not None or entry.end == self.transfer.length:
-                    return await self._finish(entry)
+                    return await self._hand_over_last(entry)
                 await self._begin()
                 await self._hand_over(entry.data)
                 self._position = entry.end
-                self.work.node.delivered += len(entry.data)
+                self.context.node.load.delivered += len(entry.data)
 
-    async def _finish(self, entry: Entry) -> Outcome:
-        """Hands over the last bytes, unless the transfer is over: then they must not arrive."""
+    async def _hand_over_last(self, entry: Entry) -> Outcome:
+        """Hand over the last bytes, unless the transfer has ended: then they must not arrive."""
         data = entry.data
-        if self.transfer.length != 0:  # else its headers are all that there is to hand over
+        if self.transfer.length != 0:  # of an empty file, the headers are all there is to hand over
             await self._begin()
             self._owes_since = monotonic()
             data = await self._sink.approach(data)
             self._owes_since = None
-        answer = await self.store.finish(self.transfer, joiner=self._joiner)
+        answer = await self.transfers.finish(self.transfer, joiner=self._joiner)
         if self._decided is not None:
             return self._decided
         if answer is not Answer.FINISHING:
@@ -150,20 +153,23 @@ class Download(Side):
         self._finishing = True
         self._watching.close()
         await self._begin()
-        await self._sink.finish(data)  # which watches the client's progress by itself
+        await self._sink.finish(data)  # which watches by itself whether the client stalls
         self._position = entry.end
-        self.work.node.delivered += len(entry.data)
+        self.context.node.load.delivered += len(entry.data)
         self._finished = True
         return Outcome.COMPLETE
 
     def _fits(self, entry: Entry) -> bool:
-        """Whether the stream keeps to the length that was declared: no more than that, and no end before it."""
+        """Return whether the stream keeps to the declared length: no byte beyond it, and no end before it."""
         length = self.transfer.length
         return length is None or entry.end == length or (entry.end < length and entry.outcome is None)
 
     async def _begin(self) -> None:
-        """Sends the headers with the first entry or a second after joining: until then an upload that turns
-        out to be gone can still be answered by a status."""
+        """Send the headers, unless they were sent.
+
+        They go out with the first entry, or a second after joining. Until then, if the upload turns out to be gone,
+        the client can still get a status.
+        """
         if not self._sink.begun:
             await self._sink.begin(self.transfer)
 

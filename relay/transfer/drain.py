@@ -2,10 +2,10 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from enum import IntEnum
-from typing import Protocol
 
+from relay.errors import Error, Problem
 from relay.settings import Settings
 
 #: Seconds between looks at whether the last client has gone.
@@ -22,30 +22,50 @@ class Phase(IntEnum):
     CUT = 4  # streams are cut off
 
 
-class Drained(Protocol):
-    """What `drain` needs of a node."""
+class Gate:
+    """Lets clients in, counts them, and holds the phase of the shutdown."""
 
-    settings: Settings
+    def __init__(self, *, on_advance: Callable[[], None]) -> None:
+        self.phase = Phase.SERVING
+        self._on_advance = on_advance
+        self._clients = 0
 
-    def advance(self, phase: Phase) -> None: ...
-    def is_idle(self) -> bool: ...
+    @contextlib.contextmanager
+    def entered(self) -> Iterator[None]:
+        """Wrap the service of one client. Raise Problem(DRAINING) if no new work is taken."""
+        if self.phase >= Phase.CLOSED:
+            raise Problem(Error.DRAINING)
+        self._clients += 1
+        try:
+            yield
+        finally:
+            self._clients -= 1
+
+    def is_idle(self) -> bool:
+        """Return whether no client of this node waits or streams."""
+        return not self._clients
+
+    def advance(self, phase: Phase) -> None:
+        """Enter a phase of the shutdown, unless a later one has begun, and wake all clients that wait."""
+        self.phase = max(self.phase, phase)
+        self._on_advance()
 
 
-async def drain(node: Drained, *, hurry: asyncio.Event) -> None:
-    """Take `node` through the phases, each for as long as the settings say or its clients stay.
+async def drain(gate: Gate, settings: Settings, *, hurry: asyncio.Event) -> None:
+    """Take the node through the phases, each for as long as the settings say or its clients stay.
 
     Return when the last phase has begun. When `hurry` is set, pass through the rest of the phases at once.
     """
-    settings, now = node.settings, asyncio.get_running_loop().time
+    now = asyncio.get_running_loop().time
     end = now() + settings.drain_timeout
     is_alone = not settings.redis_url  # no balancer watches it, and no other node could take its clients
-    node.advance(Phase.UNREADY)
+    gate.advance(Phase.UNREADY)
     await _pause(0 if is_alone else settings.drain_delay, hurry=hurry, until=lambda: False)
-    node.advance(Phase.CLOSED)
-    await _pause(0 if is_alone else settings.drain_wait, hurry=hurry, until=node.is_idle)
-    node.advance(Phase.RELEASED)
-    await _pause(end - now(), hurry=hurry, until=node.is_idle)
-    node.advance(Phase.CUT)
+    gate.advance(Phase.CLOSED)
+    await _pause(0 if is_alone else settings.drain_wait, hurry=hurry, until=gate.is_idle)
+    gate.advance(Phase.RELEASED)
+    await _pause(end - now(), hurry=hurry, until=gate.is_idle)
+    gate.advance(Phase.CUT)
 
 
 async def _pause(seconds: float, *, hurry: asyncio.Event, until: Callable[[], bool]) -> None:

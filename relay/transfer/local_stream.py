@@ -1,9 +1,10 @@
-"""TODO."""
+"""The stream of a transfer whose two clients are on one node: the bytes do not leave the process."""
 
 import asyncio
 import contextlib
 from collections import deque
 from collections.abc import Sequence
+from weakref import WeakValueDictionary
 
 from relay.buffers import Bytes
 from relay.states import Outcome
@@ -12,7 +13,7 @@ from relay.store.streams import Ack, Entry
 
 
 class LocalStream:
-    """Between two clients of one node.  Its end it leaves to Redis: whoever ends a transfer wakes both sides."""
+    """A `Stream` in memory. It leaves the end of the transfer to Redis: whoever ends a transfer wakes both sides."""
 
     def __init__(self) -> None:
         self.written = chunk_id(0)
@@ -29,7 +30,7 @@ class LocalStream:
         return self._ack()
 
     async def acks(self, *, after: str, timeout: float) -> Ack | None:
-        if self._position <= offset_of(after.encode()) and not await _wait(self._acknowledged, timeout):
+        if self._position <= offset_of(after.encode()) and not await _next(self._acknowledged, timeout):
             return None
         return self._ack()
 
@@ -38,15 +39,26 @@ class LocalStream:
             self._position = position
             self._acknowledged.set()
         if not self._entries:
-            await _wait(self._arrived, timeout)
+            await _next(self._arrived, timeout)
         return [self._entries.popleft() for _ in range(min(count, len(self._entries)))]
 
     def _ack(self) -> Ack:
         return Ack(chunk_id(self._position), self._position)
 
 
-async def _wait(event: asyncio.Event, timeout: float) -> bool:
-    """Waits for the next time that it is set; False where it is not within `timeout` seconds."""
+class LocalStreams:
+    """The local streams of a node by transfer id. A stream is gone when neither side holds it any more."""
+
+    def __init__(self) -> None:
+        self._streams: WeakValueDictionary[str, LocalStream] = WeakValueDictionary()
+
+    def get(self, transfer_id: str) -> LocalStream:
+        """Return the stream of a transfer. The side that comes second gets the stream of the first."""
+        return self._streams.setdefault(transfer_id, LocalStream())
+
+
+async def _next(event: asyncio.Event, timeout: float) -> bool:
+    """Wait until the event is set the next time. Return False if that takes longer than `timeout` seconds."""
     event.clear()
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(timeout):

@@ -1,7 +1,7 @@
 """What the two sides of a transfer have in common; see `upload` and `download`.
 
-The two are usually on two nodes.  Each is one object with one `run`, and runs its loops side by side: one moves
-bytes, one keeps the transfer alive and watches for its end from outside.
+The two sides are usually on two nodes. Each is one object with one `run` method, which runs two kinds of loop side by
+side: some move bytes, one keeps the transfer alive and watches whether something ends it from outside.
 """
 
 import contextlib
@@ -16,31 +16,32 @@ from relay.server.connection import Connection
 from relay.settings import Settings
 from relay.states import Outcome, State
 from relay.store.records import Touched, Transfer
-from relay.store.store import TOUCH
+from relay.store.timing import TOUCH
+from relay.transfer.context import Context
 from relay.transfer.drain import Phase
-from relay.transfer.work import Work
 
-#: Seconds one read of a stream blocks.
+#: Seconds that one read of a stream blocks.
 BLOCK = 2.0
 
 
 class Side:
-    """What both sides of a transfer have: the other side's node to watch, and a client that may stall."""
+    """One side of a transfer: its client, which may stall, and the node of the other side, which may die."""
 
-    def __init__(self, work: Work, transfer: Transfer, client: Connection) -> None:
-        self.work = work
-        self.store = work.store
+    def __init__(self, context: Context, transfer: Transfer, client: Connection) -> None:
+        self.context = context
+        self.transfers = context.store.transfers
         self.transfer = transfer
         self.client = client
+        #: The node of the other side; empty until one has joined.
         self.peer = ""
-        #: Since when (monotonic seconds) it is in its state.
+        #: When it entered its present state, in monotonic seconds.
         self._since = monotonic()
-        #: Since when (monotonic seconds) the client owes us something: bytes to send, or to take.
+        #: When the client began to owe us something (bytes to send or to take), in monotonic seconds.
         self._owes_since: float | None = None
 
     @contextlib.contextmanager
-    def _held(self, sides: dict[Any, None]) -> Iterator[None]:
-        """Within it, this is among those `sides` that the node holds."""
+    def _listed(self, sides: dict[Any, None]) -> Iterator[None]:
+        """List this side among those `sides` that the node holds."""
         self._since, sides[self] = monotonic(), None
         try:
             yield
@@ -49,7 +50,7 @@ class Side:
 
     @contextlib.contextmanager
     def _telling(self, listener: Listener) -> Iterator[None]:
-        """Within it, the listener is woken when the client leaves, as long as that matters."""
+        """Wake the listener when the client leaves, unless its leaving no longer matters."""
 
         def left() -> None:
             if self._client_matters():
@@ -59,32 +60,34 @@ class Side:
             yield
 
     def _client_matters(self) -> bool:
+        """Return whether a disconnect of the client still ends the transfer."""
         return True
 
     def _client_progress(self) -> int:
+        """Return a number that grows whenever the client sends or takes something."""
         return 0
 
     def _patience(self, seconds: float) -> float:
-        """How long to wait for a wake-up, of `seconds` at most."""
+        """Return how long to wait for a wake-up, at most `seconds`."""
         return seconds
 
     async def _answer(self, *, woken: bool) -> None:
-        """Answers whoever may have asked, by a wake-up, whether our client still lives."""
+        """Reply to a node that may have inquired, by a wake-up, whether our client is still there."""
 
     async def _touch(self) -> Touched:
-        """Looks how the transfer stands, and renews this side's part of it."""
+        """Return how the transfer stands, and renew this side's keys."""
         raise NotImplementedError
 
-    async def _end(self, outcome: Outcome) -> Outcome | None:
-        """Ends the transfer, if that can be.  Answers how it has ended; None where it goes on."""
+    async def _try_to_end(self, outcome: Outcome) -> Outcome | None:
+        """End the transfer if it can still be ended. Return how it has ended, or None if it goes on."""
         raise NotImplementedError
 
-    async def _keep(self, listener: Listener) -> Outcome:
-        """Keeps the transfer alive until something ends it from outside."""
-        stall, most = self.work.settings.stall, self.work.settings.max_duration or math.inf
+    async def _keep_alive(self, listener: Listener) -> Outcome:
+        """Keep the transfer alive until something ends it from outside. Return how it ended."""
+        stall, longest = self.context.settings.stall, self.context.settings.max_duration or math.inf
         begun, progress, since = monotonic(), self._client_progress(), monotonic()
         while True:
-            woken = await listener.wait(self._patience(min(TOUCH, stall, most)))
+            woken = await listener.wait(self._patience(min(TOUCH, stall, longest)))
             if self.client.is_lost and self._client_matters():
                 raise ClientGone
             outcome = None
@@ -92,23 +95,27 @@ class Side:
                 progress, since = self._client_progress(), monotonic()
             elif monotonic() - max(since, self._owes_since) >= stall:
                 outcome = Outcome.STALLED
-            if monotonic() - begun >= most:
+            if monotonic() - begun >= longest:
                 outcome = Outcome.TOO_LONG
-            if not await self.work.node.is_alive(self.peer):
+            if not await self.context.node.is_alive(self.peer):
                 outcome = Outcome.NODE_LOST
-            if self.work.phase >= Phase.CUT:
+            if self.context.gate.phase >= Phase.CUT:
                 outcome = Outcome.DRAINED
-            if (outcome and (ended := await self._end(outcome))) or (ended := await self._ended()):
+            if outcome and (ended := await self._try_to_end(outcome)):
+                return ended
+            if ended := await self._check():
                 return ended
             await self._answer(woken=woken)
 
-    async def _ended(self) -> Outcome | None:
-        """How the transfer ended, or has to end, by what Redis says; None where it goes on."""
+    async def _check(self) -> Outcome | None:
+        """Ask Redis how the transfer stands, and end it if it has to end. Return how it ended, or None."""
         now = await self._touch()
-        return now.outcome if now.outcome is None or now.state is State.FREE else await self._end(now.outcome)
+        if now.outcome is None or now.state is State.FREE:
+            return now.outcome
+        return await self._try_to_end(now.outcome)
 
 
 def time_limit(settings: Settings, outcome: Outcome) -> float:
-    """The seconds that have passed where a transfer ended for the time it took."""
+    """Return the limit, in seconds, that passed if a transfer ended with `outcome`."""
     limits = {Outcome.NO_DOWNLOADER: settings.upload_wait, Outcome.TOO_LONG: settings.max_duration}
     return limits.get(outcome, settings.stall)

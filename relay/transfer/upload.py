@@ -15,10 +15,10 @@ from relay.states import Answer, Outcome, State
 from relay.store.records import Final, Holder, Touched, Transfer
 from relay.store.streams import Ack, Stream
 from relay.tasks import first
+from relay.transfer.context import Context
 from relay.transfer.drain import Phase
 from relay.transfer.side import BLOCK, Side, time_limit
 from relay.transfer.window import Window
-from relay.transfer.work import Work
 
 #: Seconds that an upload whose name is taken gives the other's node to vouch for its client, and between asking.
 _DOUBT, _DOUBT_PAUSE = 2.0, 0.05
@@ -30,16 +30,16 @@ _PROBING, _PROBE_PAUSE = 1.5, 0.3
 class Upload(Side):
     """One PUT."""
 
-    def __init__(self, work: Work, transfer: Transfer, body: AsyncIterator[bytes], client: Connection) -> None:
-        super().__init__(work, transfer, client)
+    def __init__(self, context: Context, transfer: Transfer, body: AsyncIterator[bytes], client: Connection) -> None:
+        super().__init__(context, transfer, client)
         self.looked = self._since
         self._body = body
         self._length: int | None = None
-        self._buffer = Buffer(work.settings.chunk, work.blocks)
+        self._buffer = Buffer(context.settings.chunk, context.blocks)
         self._arrived = asyncio.Event()
         self._taken = asyncio.Event()
         self._whole = False
-        self._window = Window(work.settings.window)
+        self._window = Window(context.settings.window)
         #: There from when a downloader has joined.
         self._stream: Stream | None = None
         self._most = 0
@@ -54,7 +54,7 @@ class Upload(Side):
         outcome: Outcome | None = Outcome.UPLOADER_GONE
         self._length = length
         with (
-            self.work.node.listening(self.transfer.id, self.transfer.question) as listener,
+            self.context.node.inbox.listening(self.transfer.id, str(self.transfer.inquiry)) as listener,
             self._telling(listener),
             self.client.watched(),
         ):
@@ -81,7 +81,7 @@ class Upload(Side):
                     # The other side reads its stream to the end, unless it has, or is not there any more.
                     is_last = outcome in (Outcome.COMPLETE, Outcome.NODE_LOST)
                     mine = ("acks", "chunks") if is_last else ("acks",)
-                    await self.work.settle(
+                    await self.context.endings.settle(
                         replace(self.transfer, downloader=self.peer),
                         outcome,
                         *mine,
@@ -90,7 +90,7 @@ class Upload(Side):
                     )
         if outcome is Outcome.COMPLETE:
             return self._window.written
-        settings = self.work.settings
+        settings = self.context.settings
         raise problem_for_uploader(
             outcome, sent=self._window.acknowledged, seconds=time_limit(settings, outcome), most=self._most
         )
@@ -102,7 +102,7 @@ class Upload(Side):
             token=self.transfer.token,
             name=self.transfer.name,
             state=State.STREAMING if self.peer else State.WAITING,
-            uploader=self.work.node.id,
+            uploader=self.context.node.id,
             downloader=self.peer,
             length=self._length,
             delivered=self._window.acknowledged,
@@ -118,25 +118,25 @@ class Upload(Side):
         """
         deadline, asked = monotonic() + _DOUBT, None
         while True:
-            answer = await self.store.claim(
-                self.transfer, node=self.work.node.id, length=length, media_type=media_type, use=asked is None
+            answer = await self.transfers.claim(
+                self.transfer, node=self.context.node.id, length=length, media_type=media_type, use=asked is None
             )
             if isinstance(answer, Outcome):
                 return answer
             if not isinstance(answer, Holder):
-                self.transfer = replace(self.transfer, uploader=self.work.node.id)
-                self.work.node.used.add(self.transfer.token)
+                self.transfer = replace(self.transfer, uploader=self.context.node.id)
+                self.context.node.load.used_tokens.add(self.transfer.token)
                 for node in answer:
-                    await self.work.node.send_wake(node, self.transfer.keys.transfer)
+                    await self.context.node.inbox.send(node, self.transfer.keys.transfer)
                 return None
             asked = answer.now if asked is None else asked
             holder = answer.transfer
-            if not await self.work.node.is_alive(holder.decider):
-                await self.work.end(holder, Outcome.NODE_LOST)
+            if not await self.context.node.is_alive(holder.decider):
+                await self.context.endings.end(holder, Outcome.NODE_LOST)
             elif answer.vouched >= asked or monotonic() > deadline:
                 raise Problem(Error.NAME_IN_USE)
             else:
-                await self.work.node.send_wake(holder.uploader, holder.question)
+                await self.context.node.inbox.send(holder.uploader, str(holder.inquiry))
                 await asyncio.sleep(_DOUBT_PAUSE)
 
     async def _wait(self, listener: Listener) -> Outcome | None:
@@ -145,23 +145,23 @@ class Upload(Side):
         Where a wake-up is lost, the node's rounds (see `Node`) wake us.
         Answers None when one has joined, else how the wait ended.
         """
-        deadline = monotonic() + self.work.settings.upload_wait
-        with self._held(self.work.node.uploads[State.WAITING]):
+        deadline = monotonic() + self.context.settings.upload_wait
+        with self._listed(self.context.node.load.uploads[State.WAITING]):
             while True:
                 woken = await listener.wait(self._patience(deadline - monotonic()))
                 if self.client.is_lost:
                     raise ClientGone
-                if self.work.phase >= Phase.RELEASED:
+                if self.context.gate.phase >= Phase.RELEASED:
                     return Outcome.DRAINED
                 if monotonic() >= deadline:
-                    answer = await self.work.end(self.transfer, Outcome.NO_DOWNLOADER, only_waiting=True)
+                    answer = await self.context.endings.end(self.transfer, Outcome.NO_DOWNLOADER, only_waiting=True)
                     if isinstance(answer, Final):
                         return Outcome.NO_DOWNLOADER
                 now = await self._touch()
                 if now.outcome is not None or now.state is State.STREAMING:
                     self.peer = now.downloader
                     if now.outcome is None:
-                        self.work.metrics.wait_seconds.observe(monotonic() - self._since)
+                        self.context.metrics.wait_seconds.observe(monotonic() - self._since)
                     return now.outcome
                 await self._answer(woken=woken)
 
@@ -178,21 +178,24 @@ class Upload(Side):
             self._asked = None
             self.client.stop_probing()
             with contextlib.suppress(StoreUnavailable):  # without our word, who asked believes that it lives
-                await self.store.vouch(self.transfer)
+                await self.transfers.vouch(self.transfer)
 
     async def _send(self, listener: Listener) -> Outcome:
-        self._stream = stream = self.work.stream(self.transfer, self.peer)
-        with self._held(self.work.node.uploads[State.STREAMING]), self.work.metrics.transfer_seconds.time():
-            return await first(self._receive(), self._write(stream), self._keep(listener))
+        self._stream = stream = self.context.stream(self.transfer, self.peer)
+        with (
+            self._listed(self.context.node.load.uploads[State.STREAMING]),
+            self.context.metrics.transfer_seconds.time(),
+        ):
+            return await first(self._receive(), self._write(stream), self._keep_alive(listener))
 
     async def _touch(self) -> Touched:
-        touched = await self.store.touch(self.transfer, written=self._stream.written if self._stream else "")
+        touched = await self.transfers.touch(self.transfer, written=self._stream.written if self._stream else "")
         self._window.acknowledge(touched.position)
         return touched
 
-    async def _end(self, outcome: Outcome) -> Outcome | None:
+    async def _try_to_end(self, outcome: Outcome) -> Outcome | None:
         """Not while the download hands over the last bytes: how it ends then is for that side to say."""
-        answer = await self.work.end(self.transfer, outcome)
+        answer = await self.context.endings.end(self.transfer, outcome)
         if answer is Answer.KEPT:
             return None
         return outcome if isinstance(answer, Final) else (await self._touch()).outcome
@@ -263,14 +266,14 @@ class Upload(Side):
     def _take(self) -> list[Bytes]:
         """What is to be written next: of the chunks that there are, as many as the window has room for."""
         chunks: list[Bytes] = []
-        self._window.size = self.work.window()
-        self._buffer.enough = min(BATCH * self.work.settings.chunk, self._window.size)
+        self._window.size = self.context.window()
+        self._buffer.enough = min(BATCH * self.context.settings.chunk, self._window.size)
         while (
             (self._buffer.has_pieces or (self._buffer and not chunks)) and len(chunks) < BATCH and self._window.is_open
         ):
             chunks.append(self._buffer.take())
             self._window.write(len(chunks[-1]))
-        self.work.node.received += sum(map(len, chunks))
+        self.context.node.load.received += sum(map(len, chunks))
         self._taken.set()
         if self._owes_since is None and not self._whole and not self._buffer.full:
             self._owes_since = monotonic()

@@ -1,63 +1,65 @@
-"""TODO."""
+"""The window: how much of an upload may be in Redis and not yet acknowledged. Pure."""
 
 from collections import deque
 
-#: Bytes for which an entry counts beside its data, bytes of a node of entries, and what a node counts for beside them,
-#: as MEMORY USAGE of Redis 7.0 has it.
+#: What Redis 7.0's MEMORY USAGE reports, in bytes: the overhead of an entry, the size of a node of entries, and the
+#: overhead of a node.
 _ENTRY, _NODE, _TREE = 64, 4096, 512
+#: Maximum sum of the windows of a node's uploads, in bytes, before each window is made smaller.
+_TOTAL_MAX = 96 * 1024 * 1024
+#: Minimum window, in chunks.
+_CHUNKS_MIN = 3
 
 
-#: Bytes that the windows of all uploads of a node come to before each is made smaller; and its least, in chunks.
-_WINDOWS, _WINDOW_LEAST = 96 * 1024 * 1024, 3
+def window_size(largest: int, *, chunk: int, uploads: int) -> int:
+    """Return the window of each upload in bytes when so many `uploads` stream; `largest` is the setting.
 
-
-def share(window: int, *, chunk: int, uploads: int) -> int:
-    """The window of each, in bytes, where so many uploads stream; `window` is the most.
-
-    What many have under way is in no cache any more, and who came first would be done before the others begin.
+    With many streams at full windows, the bytes in flight fit into no cache any more, and the streams that began first
+    would be done before the others get going.
     """
-    return max(min(window, _WINDOWS // max(1, uploads)), min(window, _WINDOW_LEAST * chunk))
+    return max(min(largest, _TOTAL_MAX // max(1, uploads)), min(largest, _CHUNKS_MIN * chunk))
 
 
 class Window:
-    """What an upload has written to Redis and its downloader has not acknowledged: `size` bytes and one chunk at most.
+    """What an upload has written and its downloader has not acknowledged: at most `size` bytes and one chunk.
 
-    It counts the memory that Redis needs for them.
+    It counts the memory that Redis allocates for the chunks, not the chunks' own bytes.
     """
 
     def __init__(self, size: int) -> None:
-        #: Byte offsets.
+        #: The byte offsets up to which chunks were written, and acknowledged.
         self.written = self.acknowledged = 0
         self.size = size
-        #: The offset of each entry's end, and the memory that it takes.
+        #: For each entry in flight: the byte offset after it, and its memory in bytes.
         self._entries: deque[tuple[int, int]] = deque()
-        self._taken = 0
+        self._used = 0
 
     @property
     def is_open(self) -> bool:
         """Whether another chunk may be written."""
-        return self._taken < self.size
+        return self._used < self.size
 
     def write(self, size: int) -> int:
-        """Takes note of a chunk of `size` bytes; answers the offset of its end."""
+        """Record a chunk of `size` bytes. Return the byte offset after it."""
         self.written += size
         memory = footprint(size)
         self._entries.append((self.written, memory))
-        self._taken += memory
+        self._used += memory
         return self.written
 
     def acknowledge(self, position: int) -> None:
-        """Takes note that the downloader has everything up to byte offset `position`."""
+        """Record that the downloader has everything up to byte offset `position`."""
         self.acknowledged = max(self.acknowledged, position)
         while self._entries and self._entries[0][0] <= self.acknowledged:
-            self._taken -= self._entries.popleft()[1]
+            self._used -= self._entries.popleft()[1]
 
 
 def footprint(size: int) -> int:
-    """Bytes of Redis's memory that a stream entry with `size` bytes of data takes.
+    """Return the memory, in bytes, that Redis allocates for a stream entry with `size` bytes of data.
 
-    Entries lie in nodes of `stream-node-max-bytes` or one entry.  Each is an allocation, for which jemalloc has four
-    sizes from each power of two to the next (https://jemalloc.net/jemalloc.3.html#size_classes), and a key of a tree.
+    Redis puts entries into nodes of `stream-node-max-bytes`, or one larger entry. Each node is one allocation and one
+    key of a tree. jemalloc has four allocation sizes from each power of two to the next
+    (https://jemalloc.net/jemalloc.3.html#size_classes).
     """
     entry = size + _ENTRY
     count = max(1, _NODE // entry)

@@ -41,15 +41,15 @@ class Pair:
         return await self.down.download(token=token, name="x", wait=60, sink=client, client=client.connection)
 
     async def settled(self) -> None:
-        await self.up.finish()
-        await self.down.finish()
+        await self.up.context.background.wait()
+        await self.down.context.background.wait()
 
     async def send_away(self, token: str, up: Uploader, down: Downloader) -> None:
         """Ends a side that waits for one that will not come any more."""
-        transfer = await self.up.store.look(token=token, name="x", use=False)
+        transfer = await self.up.store.transfers.look(token=token, name="x", use=False)
         if transfer is not None and transfer.state is State.WAITING:
             up.leave()
-        if not (self.down.node.downloads or self.down.node.uploads[State.STREAMING]):
+        if not (self.down.node.load.downloads or self.down.node.load.uploads[State.STREAMING]):
             down.leave()
 
 
@@ -84,7 +84,7 @@ async def cancel(pair: Pair, side: str, first: str, at: int) -> bool:
     """Cancels a side at that step, and looks what is left.  False where it ended before it came so far."""
     before, token = asyncio.all_tasks(), new_token()
     up, down = Uploader(PIECES), Downloader()
-    await pair.up.store.mint(token=token)
+    await pair.up.store.tokens.make(token=token)
     work = {"upload": pair.upload(token, up), "download": pair.download(token, down)}
     sides: dict[str, Victim] = {}
     for name in sorted(work, key=lambda name: name != first):
@@ -108,11 +108,11 @@ async def cancel(pair: Pair, side: str, first: str, at: int) -> bool:
     elif side == "download":
         assert not down.is_complete  # else the uploader was told that it was not
     assert not await keys_of_transfers(pair.up.store)
-    found = await pair.up.store.token(token=token)
+    found = await pair.up.store.tokens.read(token=token)
     assert found is not None
     assert set(found[1]) - {"bytes"} == {"created", "uses"}
-    assert pair.up.is_idle()
-    assert pair.down.is_idle()
+    assert pair.up.gate.is_idle()
+    assert pair.down.gate.is_idle()
     assert not {task for task in asyncio.all_tasks() - before if not is_of_fakeredis(task)}
     return victim.was_met
 
@@ -131,9 +131,9 @@ async def test_deleted_at_any_step(pair: Pair, side: str, whole_token: bool) -> 
 async def delete(pair: Pair, side: str, at: int, *, whole_token: bool) -> bool:
     """Deletes the transfer or its token at that step of a side.  False where that ended before it came so far."""
     token, up, down, deleted = new_token(), Uploader(PIECES), Downloader(), None
-    await pair.up.store.mint(token=token)
+    await pair.up.store.tokens.make(token=token)
     # So that both have connected: who deletes would wait for a side that connects, and that stands still meanwhile.
-    await pair.down.store.token(token=token)
+    await pair.down.store.tokens.read(token=token)
 
     async def now() -> None:
         nonlocal deleted

@@ -216,12 +216,12 @@ async def test_a_lost_wake_up_is_made_good(prefix: str) -> None:
                 token=token, name="x", length=None, media_type="", body=client.body(), client=client.connection
             )
         )
-        while not relay.node.uploads[State.WAITING]:
+        while not relay.node.load.uploads[State.WAITING]:
             await asyncio.sleep(0)
-        await relay.store.commands.delete(relay.store.keys.token(token))  # as an operator would: nobody is woken
-        await relay.node.look_round(time.monotonic())
+        await relay.store.commands.redis.delete(relay.store.keys.token(token))  # as an operator would: nobody is woken
+        await relay.node.recheck(time.monotonic())
         assert not (await asyncio.wait([upload], timeout=0.1))[0]
-        await relay.node.look_round(time.monotonic() + RECHECK)
+        await relay.node.recheck(time.monotonic() + RECHECK)
         with pytest.raises(Problem, match="REVOKED"):
             await asyncio.wait_for(upload, 10)
 
@@ -233,11 +233,11 @@ async def test_a_crowd_that_ends_at_once_is_served_to_the_last(redis_server: Red
     """However long that takes, as long as Redis answers: giving up would leave names taken for minutes."""
     store = Store.connect(Settings(redis_url=redis_server.url, prefix=prefix, redis_commands=1, transfer_patience=0.5))
     token = new_id()
-    await store.mint(token=token)
-    claims = [store.transfer(token=token, name=f"{index}", transfer_id=new_id()) for index in range(4000)]
+    await store.tokens.make(token=token)
+    claims = [store.transfers.identify(token=token, name=f"{index}", transfer_id=new_id()) for index in range(4000)]
     for claim in claims:
-        await store.claim(claim, node="here", length=None, media_type="", use=False)
-    ends = await asyncio.gather(*(store.end(claim, Outcome.UPLOADER_GONE) for claim in claims))
+        await store.transfers.claim(claim, node="here", length=None, media_type="", use=False)
+    ends = await asyncio.gather(*(store.transfers.end(claim, Outcome.UPLOADER_GONE) for claim in claims))
     assert all(isinstance(end, Final) for end in ends)
     await store.aclose()
 
@@ -248,7 +248,7 @@ async def test_many_streams_have_small_windows_each(prefix: str) -> None:
     uploader, downloader = Uploader([bytes(CHUNK)] * 20), Downloader()
     downloader.takes.clear()
     async with serving(settings, server) as up, serving(settings, server) as down:
-        up.node.uploads[State.STREAMING] |= dict.fromkeys(cast(Any, range(1_000_000)))
+        up.node.load.uploads[State.STREAMING] |= dict.fromkeys(cast(Any, range(1_000_000)))
         token = await up.make_token()
         upload = asyncio.create_task(
             up.upload(
@@ -258,25 +258,25 @@ async def test_many_streams_have_small_windows_each(prefix: str) -> None:
         download = asyncio.create_task(
             down.download(token=token, name="x", wait=60, sink=downloader, client=downloader.connection)
         )
-        while up.node.received < 3 * CHUNK:
+        while up.node.load.received < 3 * CHUNK:
             await asyncio.sleep(0.001)
         assert not (await asyncio.wait([upload, download], timeout=0.2))[0]
-        assert up.node.received == 3 * CHUNK
+        assert up.node.load.received == 3 * CHUNK
         downloader.takes.set()
         assert await upload == 20 * CHUNK
         assert await download is Outcome.COMPLETE
-        up.node.uploads[State.STREAMING].clear()
+        up.node.load.uploads[State.STREAMING].clear()
 
 
 async def test_a_crowd_gives_up_together_when_redis_is_away(prefix: str) -> None:
     """Not one after the other: 200 patiences in a row would be 100 s."""
     server = RedisServer(newest("a crowd without Redis was not tested"))
     store = Store.connect(Settings(redis_url=server.url, prefix=prefix, redis_commands=1, redis_patience=0.5))
-    await store.mint(token="here")
+    await store.tokens.make(token="here")
     server.process.send_signal(signal.SIGSTOP)
     try:
         async with asyncio.timeout(30):
-            answers = await asyncio.gather(*(store.mint(token="x") for _ in range(200)), return_exceptions=True)
+            answers = await asyncio.gather(*(store.tokens.make(token="x") for _ in range(200)), return_exceptions=True)
     finally:
         server.process.send_signal(signal.SIGCONT)
     assert {type(answer) for answer in answers} == {StoreUnavailable}

@@ -25,7 +25,8 @@ from relay.errors import ClientGone, Error, Problem
 from relay.names import new_token
 from relay.settings import Settings
 from relay.states import Outcome, State
-from relay.store.store import LINGER, Store
+from relay.store.store import Store
+from relay.store.timing import LINGER
 from relay.transfer.drain import Phase
 from tests.support.redis import RedisServer
 from tests.support.sides import Downloader, Hosted, Uploader
@@ -279,14 +280,14 @@ class Model(RuleBasedStateMachine):
     def a_node_is_drained(self, data: st.DataObject) -> None:
         draining = data.draw(st.sampled_from(self._sides())).node
         relay = draining.relay
-        relay.advance(Phase.CLOSED)
+        relay.gate.advance(Phase.CLOSED)
         put, get = self._put(draining, self.tokens[0], "x"), self._get(draining, self.tokens[0], "x", LONG)
         self._settle({put: Error.DRAINING, get: Error.DRAINING})
-        relay.advance(Phase.RELEASED)
+        relay.gate.advance(Phase.RELEASED)
         waiting: list[Side] = [up for up in self.ups if up.node is draining and up.down is None]
         waiting += [down for down in self.downs if down.node is draining and down.up is None]
         self._settle(dict.fromkeys(waiting, Error.DRAINING))
-        relay.advance(Phase.CUT)
+        relay.gate.advance(Phase.CUT)
         ends: Ends = {}
         for up in [up for up in self.ups if up.down is not None and draining in (up.node, up.down.node)]:
             ends |= {up: Error.DRAINING, **self._told(up.down, Outcome.DRAINED)}
@@ -317,14 +318,14 @@ class Model(RuleBasedStateMachine):
         self._wait(self._is_clean, "what is over to leave no key")
 
     async def _is(self, state: State, token: str, name: str) -> bool:
-        found = await self.nodes[0].relay.store.look(token=token, name=name, use=False)
+        found = await self.nodes[0].relay.store.transfers.look(token=token, name=name, use=False)
         return state is (found.state if found is not None else State.FREE)
 
     async def _is_clean(self) -> bool:
         store = self.nodes[0].relay.store
         live = {f"{{{up.token}}}:{up.name}" for up in self.ups} | {f"{{{token}}}:{name}" for token, name in self.stale}
-        for key in [key.decode() async for key in store.commands.scan_iter(match=f"{self.prefix}:*")]:
-            left = await store.commands.pttl(key)
+        for key in [key.decode() async for key in store.commands.redis.scan_iter(match=f"{self.prefix}:*")]:
+            left = await store.commands.redis.pttl(key)
             assert left != -1, f"{key} has no TTL"
             kind, _, rest = key.removeprefix(f"{self.prefix}:").partition(":")
             if kind == "transfer" and rest not in live:
@@ -362,9 +363,9 @@ class Model(RuleBasedStateMachine):
         """What time does: the dead node has not been heard of for too long."""
         store = self.nodes[0].relay.store
         await delete(store, store.keys.node(dead))
-        await store.commands.zrem(store.keys.nodes, dead)
+        await store.commands.redis.zrem(store.keys.nodes, dead)
         for node in self.nodes:
-            node.relay.node._roll._seen.pop(dead, None)
+            node.relay.node._membership._seen.pop(dead, None)
             await node.relay.node._beat()
 
     def _mint(self) -> str:
@@ -457,7 +458,7 @@ class Model(RuleBasedStateMachine):
     def _look_again(self) -> None:
         """What waits looks into Redis now, which it would do within half a minute."""
         for node in self.nodes:
-            node.relay.node.wake_all()
+            node.relay.node.inbox.wake_all()
 
     def _wait(self, condition: Callable[[], Any], what: str) -> Any:
         """The condition's first true answer."""
@@ -478,7 +479,7 @@ class Model(RuleBasedStateMachine):
 
 async def delete(store: Store, key: str) -> None:
     """As when it expires."""
-    await store.commands.delete(key)
+    await store.commands.redis.delete(key)
 
 
 async def _ends(tasks: Sequence["asyncio.Task[Any]"]) -> list[End]:

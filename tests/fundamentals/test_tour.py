@@ -31,7 +31,7 @@ class Node:
 
     async def wait_for(self, token: str, name: str, state: State) -> None:
         while True:
-            transfer = await self.relay.store.look(token=token, name=name, use=False)
+            transfer = await self.relay.store.transfers.look(token=token, name=name, use=False)
             if (transfer.state if transfer else State.FREE) is state:
                 return
             await asyncio.sleep(0.01)
@@ -84,33 +84,33 @@ async def test_an_error_says_what_to_do(node: Node) -> None:
 async def test_what_redis_holds_while_a_transfer_runs(node: Node) -> None:
     # The same, one verb of the store at a time, as two nodes would do it.
     store = node.relay.store
-    redis: Any = store.commands
+    redis: Any = store.commands.redis
     token = await node.relay.make_token()
 
     # The uploader's node claims the name: one hash says who has it.
-    transfer = store.transfer(token=token, name="x", transfer_id=new_id())
-    await store.claim(transfer, node="a", length=10, media_type="text/plain", use=True)
+    transfer = store.transfers.identify(token=token, name="x", transfer_id=new_id())
+    await store.transfers.claim(transfer, node="a", length=10, media_type="text/plain", use=True)
     assert await redis.hget(transfer.keys.transfer, "state") == b"waiting"
 
     # The downloader's node joins: from now on there are two streams, one for each direction.
-    await store.join(transfer, joiner=new_id(), node="b")
+    await store.transfers.join(transfer, joiner=new_id(), node="b")
     assert await redis.hget(transfer.keys.transfer, "downloader") == b"b"
 
     # Chunks go one way.  An entry's ID is the byte offset after the chunk, so a repeat is refused.
-    await store.stream(transfer).append([b"01234"], end=5)
-    await store.stream(transfer).append([b"01234"], end=5)
-    await store.stream(transfer).append([b"56789"], end=10)
+    await store.transfers.stream(transfer).append([b"01234"], end=5)
+    await store.transfers.stream(transfer).append([b"01234"], end=5)
+    await store.transfers.stream(transfer).append([b"56789"], end=10)
     assert [entry_id for entry_id, _ in await redis.xrange(transfer.keys.chunks)] == [b"5-0", b"10-0"]
 
     # Acknowledgements go the other way, and trim what has arrived: Redis holds at most the window.
-    await store.stream(transfer).read(position=5, acknowledge=True, count=1, timeout=1)
+    await store.transfers.stream(transfer).read(position=5, acknowledge=True, count=1, timeout=1)
     assert [entry_id for entry_id, _ in await redis.xrange(transfer.keys.chunks)] == [b"10-0"]
     assert [entry_id for entry_id, _ in await redis.xrange(transfer.keys.acks)] == [b"5-0"]
 
     # Whoever ends it frees the name in the same step, and leaves word at the end of both streams.
-    await store.end(transfer, Outcome.CANCELLED)
+    await store.transfers.end(transfer, Outcome.CANCELLED)
     assert not await redis.exists(transfer.keys.transfer)
-    (entry,) = await store.stream(transfer).read(position=10, acknowledge=False, count=1, timeout=1)
+    (entry,) = await store.transfers.stream(transfer).read(position=10, acknowledge=False, count=1, timeout=1)
     assert entry.outcome is Outcome.CANCELLED
 
 
@@ -118,7 +118,7 @@ async def test_everything_in_redis_expires(node: Node) -> None:
     token = await node.relay.make_token()
     upload = asyncio.create_task(node.http.put(f"/{token}/x", content=b"data"))
     await node.wait_for(token, "x", State.WAITING)
-    redis = node.relay.store.commands
+    redis = node.relay.store.commands.redis
     keys = [key async for key in redis.scan_iter()]
     assert len(keys) >= 4
     for key in keys:

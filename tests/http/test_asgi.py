@@ -81,14 +81,14 @@ async def token(app: Starlette) -> str:
 async def reach(app: Starlette, token: str, state: State) -> None:
     async with asyncio.timeout(20):
         while True:
-            transfer = await app.state.relay.store.look(token=token, name="x", use=False)
+            transfer = await app.state.relay.store.transfers.look(token=token, name="x", use=False)
             if (transfer.state if transfer else State.FREE) is state:
                 return
             await asyncio.sleep(0.005)
 
 
 async def left_over(app: Starlette) -> list[Any]:
-    return [key async for key in app.state.relay.store.commands.scan_iter("relay:[tca][rhc][ak]*:*x*")]
+    return [key async for key in app.state.relay.store.commands.redis.scan_iter("relay:[tca][rhc][ak]*:*x*")]
 
 
 async def test_nothing_of_the_body_is_read_before_a_downloader_is_there(app: Starlette, token: str) -> None:

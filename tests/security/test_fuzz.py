@@ -116,9 +116,9 @@ async def test_no_input_is_a_500(caplog: pytest.LogCaptureFixture) -> None:
 
         for _ in range(COUNT // 20):
             await asyncio.gather(*(ask() for _ in range(20)))
-            if [1 for token in inputs.tokens if await relay.store.token(token=token.decode()) is None]:
+            if [1 for token in inputs.tokens if await relay.store.tokens.read(token=token.decode()) is None]:
                 inputs.tokens = [(await relay.make_token()).encode() for _ in range(20)]
-        keys = [key.decode() async for key in relay.store.commands.scan_iter("*")]
+        keys = [key.decode() async for key in relay.store.commands.redis.scan_iter("*")]
     assert not [key for key in keys if not KEY.fullmatch(key)], f"seed {SEED}"
     assert not [record for record in caplog.records if record.exc_info], f"seed {SEED}"
     print(f"seed {SEED}: {dict(sorted(statuses.items()))}")

@@ -33,17 +33,17 @@ async def store(redis_url: str, prefix: str) -> AsyncIterator[Store]:
 
 def client(store: Store) -> Any:
     """The store's own client, to look at what its verbs did."""
-    return store.commands
+    return store.commands.redis
 
 
 @pytest.fixture
 async def token(store: Store) -> str:
     token = new_token()
-    await store.mint(token=token)
+    await store.tokens.make(token=token)
     return token
 
 
 @pytest.fixture
 def transfer(store: Store, token: str) -> Transfer:
     """A transfer that is not claimed yet."""
-    return store.transfer(token=token, name="file.bin", transfer_id=new_id())
+    return store.transfers.identify(token=token, name="file.bin", transfer_id=new_id())

@@ -47,14 +47,14 @@ async def fill(store: Store) -> None:
 
 
 async def test_without_memory_nothing_begins(store: Store, transfer: Transfer) -> None:
-    await store.claim(transfer, node="up", length=None, media_type="", use=False)
-    other = store.transfer(token=transfer.token, name="other", transfer_id=new_id())
+    await store.transfers.claim(transfer, node="up", length=None, media_type="", use=False)
+    other = store.transfers.identify(token=transfer.token, name="other", transfer_id=new_id())
     await fill(store)
     for refused in (
-        store.mint(token="x" * 22),
-        store.claim(other, node="up", length=None, media_type="", use=True),
-        store.join(transfer, joiner="me", node="down"),
-        store.check(node="here"),
+        store.tokens.make(token="x" * 22),
+        store.transfers.claim(other, node="up", length=None, media_type="", use=True),
+        store.transfers.join(transfer, joiner="me", node="down"),
+        store.nodes.check(node="here"),
     ):
         with pytest.raises(StoreUnavailable) as caught:
             await refused
@@ -62,35 +62,37 @@ async def test_without_memory_nothing_begins(store: Store, transfer: Transfer) -
 
 
 async def test_without_memory_what_is_there_is_read_and_ends(store: Store, transfer: Transfer) -> None:
-    await store.claim(transfer, node="up", length=None, media_type="", use=False)
-    await store.join(transfer, joiner="me", node="down")
-    await store.stream(transfer).append([b"abc"], end=3)
+    await store.transfers.claim(transfer, node="up", length=None, media_type="", use=False)
+    await store.transfers.join(transfer, joiner="me", node="down")
+    await store.transfers.stream(transfer).append([b"abc"], end=3)
     await fill(store)
     with pytest.raises(StoreUnavailable):
-        await store.stream(transfer).append([b"d"], end=4)
-    assert await store.stream(transfer).read(position=0, acknowledge=False, count=4, timeout=0.05) == [Entry(3, b"abc")]
-    assert await store.stream(transfer).read(position=3, acknowledge=True, count=4, timeout=0.05) == []
+        await store.transfers.stream(transfer).append([b"d"], end=4)
+    assert await store.transfers.stream(transfer).read(position=0, acknowledge=False, count=4, timeout=0.05) == [
+        Entry(3, b"abc")
+    ]
+    assert await store.transfers.stream(transfer).read(position=3, acknowledge=True, count=4, timeout=0.05) == []
     assert await client(store).xlen(transfer.keys.chunks) == 0
-    assert (await store.touch(transfer, written="3-0")).outcome is None
-    assert (await store.touch(transfer, joiner="me")).outcome is None
-    assert isinstance(await store.end(transfer, Outcome.CANCELLED), Final)
-    assert (await store.touch(transfer, joiner="me")).outcome is not None
-    assert await store.end(transfer, Outcome.CANCELLED) is Answer.GONE
+    assert (await store.transfers.touch(transfer, written="3-0")).outcome is None
+    assert (await store.transfers.touch(transfer, joiner="me")).outcome is None
+    assert isinstance(await store.transfers.end(transfer, Outcome.CANCELLED), Final)
+    assert (await store.transfers.touch(transfer, joiner="me")).outcome is not None
+    assert await store.transfers.end(transfer, Outcome.CANCELLED) is Answer.GONE
 
 
 async def test_without_memory_nodes_seem_alive(store: Store) -> None:
-    await store.beat(node="a", facts={"host": "x"})
+    await store.nodes.beat(node="a", facts={"host": "x"})
     await fill(store)
-    assert set(await store.beat(node="a", facts={"host": "y"})) == {"a"}
-    assert await store.is_beating(node="a")
-    assert set(await store.beat(node="b", facts={"host": "y"})) == {"a", "b"}
+    assert set(await store.nodes.beat(node="a", facts={"host": "y"})) == {"a"}
+    assert await store.nodes.is_beating(node="a")
+    assert set(await store.nodes.beat(node="b", facts={"host": "y"})) == {"a", "b"}
 
 
 @pytest.mark.parametrize("size", [1, 20, 500, 1400, 1900, 2100, 2600, 5000, 70_000, 100_000, 140_000, 180_000, CHUNK])
 async def test_a_full_window_takes_no_more_memory_than_it_says(store: Store, transfer: Transfer, size: int) -> None:
     """And one entry, whatever their size; give or take what Redis has only once."""
-    await store.claim(transfer, node="up", length=None, media_type="", use=False)
-    await store.join(transfer, joiner="me", node="down")
+    await store.transfers.claim(transfer, node="up", length=None, media_type="", use=False)
+    await store.transfers.join(transfer, joiner="me", node="down")
     window, raw = Window(1024 * 1024), client(store).pipeline(transaction=False)
     while window.is_open:
         raw.xadd(transfer.keys.chunks, {"d": bytes(size)}, id=f"{window.write(size)}-0")

@@ -12,34 +12,34 @@ from tests.store.conftest import client
 
 async def bring_to(store: Store, transfer: Transfer, state: State) -> None:
     if state is not State.FREE:
-        await store.claim(transfer, node="up", length=None, media_type="", use=False)
+        await store.transfers.claim(transfer, node="up", length=None, media_type="", use=False)
     if state in (State.STREAMING, State.FINISHING):
-        assert await store.join(transfer, joiner="me", node="down") is Answer.JOINED
+        assert await store.transfers.join(transfer, joiner="me", node="down") is Answer.JOINED
     if state is State.FINISHING:
-        assert await store.finish(transfer, joiner="me") is Answer.FINISHING
+        assert await store.transfers.finish(transfer, joiner="me") is Answer.FINISHING
 
 
 async def ask(store: Store, transfer: Transfer, event: Event) -> Answer:
     match event:
         case Event.CLAIM:
-            other = store.transfer(token=transfer.token, name=transfer.name, transfer_id=new_id())
-            answer = await store.claim(other, node="up2", length=None, media_type="", use=False)
+            other = store.transfers.identify(token=transfer.token, name=transfer.name, transfer_id=new_id())
+            answer = await store.transfers.claim(other, node="up2", length=None, media_type="", use=False)
             return Answer.BUSY if isinstance(answer, Holder) else Answer.CLAIMED
         case Event.JOIN:
-            return await store.join(transfer, joiner=new_id(), node="down2")
+            return await store.transfers.join(transfer, joiner=new_id(), node="down2")
         case Event.FINISH:
-            return await store.finish(transfer, joiner="me")
+            return await store.transfers.finish(transfer, joiner="me")
         case Event.GIVE_UP:
-            final = await store.end(transfer, Outcome.NO_DOWNLOADER, only_waiting=True)
+            final = await store.transfers.end(transfer, Outcome.NO_DOWNLOADER, only_waiting=True)
         case Event.END:
-            final = await store.end(transfer, Outcome.CANCELLED)
+            final = await store.transfers.end(transfer, Outcome.CANCELLED)
         case Event.CLOSE:
-            final = await store.end(transfer, Outcome.NODE_LOST)
+            final = await store.transfers.end(transfer, Outcome.NODE_LOST)
     return Answer.ENDED if isinstance(final, Final) else final
 
 
 async def state_of(store: Store, transfer: Transfer) -> State:
-    found = await store.look(token=transfer.token, name=transfer.name, use=False)
+    found = await store.transfers.look(token=transfer.token, name=transfer.name, use=False)
     return State.FREE if found is None else found.state
 
 
@@ -56,7 +56,7 @@ async def test_move(store: Store, transfer: Transfer, pair: tuple[State, Event],
 async def test_a_stranger_moves_nothing(store: Store, transfer: Transfer, state: State, event: Event) -> None:
     """Whoever comes late, with the id of a transfer that is over, hears what it would if the name were free."""
     await bring_to(store, transfer, state)
-    over = store.transfer(token=transfer.token, name=transfer.name, transfer_id=new_id())
+    over = store.transfers.identify(token=transfer.token, name=transfer.name, transfer_id=new_id())
     assert await ask(store, over, event) is MOVES[State.FREE, event].answer
     assert await state_of(store, transfer) is state
 
@@ -65,12 +65,12 @@ async def test_a_stranger_moves_nothing(store: Store, transfer: Transfer, state:
 async def test_a_repeated_claim_stands(store: Store, transfer: Transfer, state: State) -> None:
     """Its reply was lost, and so it cannot know whether the name was free, or how far its own transfer is."""
     await bring_to(store, transfer, state)
-    assert await store.claim(transfer, node="up", length=None, media_type="", use=False) == []
+    assert await store.transfers.claim(transfer, node="up", length=None, media_type="", use=False) == []
     assert await state_of(store, transfer) is (State.WAITING if state is State.FREE else state)
 
 
 async def test_a_claim_makes_a_readable_hash_with_a_ttl(store: Store, transfer: Transfer) -> None:
-    await store.claim(transfer, node="up", length=5, media_type="text/plain", use=False)
+    await store.transfers.claim(transfer, node="up", length=5, media_type="text/plain", use=False)
     raw = client(store)
     fields = await raw.hgetall(transfer.keys.transfer)
     assert fields.pop(b"created").isdigit()
@@ -86,68 +86,68 @@ async def test_a_claim_makes_a_readable_hash_with_a_ttl(store: Store, transfer: 
 
 
 async def test_a_busy_claim_answers_the_holder(store: Store, transfer: Transfer) -> None:
-    await store.claim(transfer, node="up", length=5, media_type="", use=False)
-    other = store.transfer(token=transfer.token, name=transfer.name, transfer_id=new_id())
-    holder = await store.claim(other, node="up2", length=None, media_type="", use=False)
+    await store.transfers.claim(transfer, node="up", length=5, media_type="", use=False)
+    other = store.transfers.identify(token=transfer.token, name=transfer.name, transfer_id=new_id())
+    holder = await store.transfers.claim(other, node="up2", length=None, media_type="", use=False)
     assert isinstance(holder, Holder)
     assert (holder.transfer.id, holder.transfer.uploader, holder.transfer.length) == (transfer.id, "up", 5)
     assert holder.vouched == 0
-    await store.vouch(transfer)
-    later = await store.claim(other, node="up2", length=None, media_type="", use=False)
+    await store.transfers.vouch(transfer)
+    later = await store.transfers.claim(other, node="up2", length=None, media_type="", use=False)
     assert isinstance(later, Holder)
     assert holder.now <= later.vouched <= later.now
 
 
 async def test_a_claim_that_ended_before_it_was_answered_is_not_made_again(store: Store, transfer: Transfer) -> None:
     """Its reply was lost, and it was cancelled, or joined and broken off, before it was said again."""
-    await store.claim(transfer, node="up", length=5, media_type="", use=False)
-    await store.end(transfer, Outcome.CANCELLED)
-    assert await store.claim(transfer, node="up", length=5, media_type="", use=False) is Outcome.CANCELLED
+    await store.transfers.claim(transfer, node="up", length=5, media_type="", use=False)
+    await store.transfers.end(transfer, Outcome.CANCELLED)
+    assert await store.transfers.claim(transfer, node="up", length=5, media_type="", use=False) is Outcome.CANCELLED
     assert await state_of(store, transfer) is State.FREE
 
 
 async def test_nobody_vouches_for_what_is_over(store: Store, transfer: Transfer) -> None:
-    await store.vouch(transfer)
+    await store.transfers.vouch(transfer)
     assert not await client(store).exists(transfer.keys.transfer)
 
 
 async def test_a_repeated_join_is_joined_and_another_is_taken(store: Store, transfer: Transfer) -> None:
-    await store.claim(transfer, node="up", length=None, media_type="", use=False)
-    assert await store.join(transfer, joiner="me", node="down") is Answer.JOINED
-    assert await store.join(transfer, joiner="me", node="down") is Answer.JOINED
-    assert await store.join(transfer, joiner="you", node="down") is Answer.TAKEN
+    await store.transfers.claim(transfer, node="up", length=None, media_type="", use=False)
+    assert await store.transfers.join(transfer, joiner="me", node="down") is Answer.JOINED
+    assert await store.transfers.join(transfer, joiner="me", node="down") is Answer.JOINED
+    assert await store.transfers.join(transfer, joiner="you", node="down") is Answer.TAKEN
 
 
 async def test_a_joiner_ends_only_its_own_download(store: Store, transfer: Transfer) -> None:
-    await store.claim(transfer, node="up", length=None, media_type="", use=False)
-    await store.join(transfer, joiner="me", node="down")
-    assert await store.end(transfer, Outcome.DOWNLOADER_GONE, joiner="you") is Answer.GONE
-    assert isinstance(await store.end(transfer, Outcome.DOWNLOADER_GONE, joiner="me"), Final)
+    await store.transfers.claim(transfer, node="up", length=None, media_type="", use=False)
+    await store.transfers.join(transfer, joiner="me", node="down")
+    assert await store.transfers.end(transfer, Outcome.DOWNLOADER_GONE, joiner="you") is Answer.GONE
+    assert isinstance(await store.transfers.end(transfer, Outcome.DOWNLOADER_GONE, joiner="me"), Final)
 
 
 async def test_only_the_download_itself_finishes_and_ends_then(store: Store, transfer: Transfer) -> None:
     await bring_to(store, transfer, State.STREAMING)
-    assert await store.finish(transfer, joiner="you") is Answer.GONE
+    assert await store.transfers.finish(transfer, joiner="you") is Answer.GONE
     assert await state_of(store, transfer) is State.STREAMING
-    await store.finish(transfer, joiner="me")
-    assert await store.end(transfer, Outcome.DOWNLOADER_GONE, joiner="you") is Answer.GONE
-    assert isinstance(await store.end(transfer, Outcome.DOWNLOADER_GONE, joiner="me"), Final)
+    await store.transfers.finish(transfer, joiner="me")
+    assert await store.transfers.end(transfer, Outcome.DOWNLOADER_GONE, joiner="you") is Answer.GONE
+    assert isinstance(await store.transfers.end(transfer, Outcome.DOWNLOADER_GONE, joiner="me"), Final)
 
 
 async def test_what_finishes_does_so_without_its_token(store: Store, transfer: Transfer) -> None:
     await bring_to(store, transfer, State.FINISHING)
-    await store.revoke(token=transfer.token)
+    await store.tokens.revoke(token=transfer.token)
     for side in ({"written": "0-0"}, {"joiner": "me"}):
-        assert await store.touch(transfer, **side) == Touched(None, State.FINISHING, "down")  # type: ignore[arg-type]
-    assert isinstance(await store.end(transfer, Outcome.COMPLETE, joiner="me"), Final)
-    await store.forget(transfer.keys.chunks, transfer.keys.acks)
+        assert await store.transfers.touch(transfer, **side) == Touched(None, State.FINISHING, "down")  # type: ignore[arg-type]
+    assert isinstance(await store.transfers.end(transfer, Outcome.COMPLETE, joiner="me"), Final)
+    await client(store).delete(transfer.keys.chunks, transfer.keys.acks)
 
 
 async def test_an_upload_that_goes_meanwhile_is_left_no_word(store: Store, transfer: Transfer) -> None:
     await bring_to(store, transfer, State.FINISHING)
-    assert await store.end(transfer, Outcome.DRAINED, mine=["acks"]) is Answer.KEPT
-    assert await store.touch(transfer, joiner="me") == Touched(None, State.FINISHING, "down")
-    await store.end(transfer, Outcome.COMPLETE, joiner="me", mine=["chunks"])
+    assert await store.transfers.end(transfer, Outcome.DRAINED, mine=["acks"]) is Answer.KEPT
+    assert await store.transfers.touch(transfer, joiner="me") == Touched(None, State.FINISHING, "down")
+    await store.transfers.end(transfer, Outcome.COMPLETE, joiner="me", mine=["chunks"])
     assert not await client(store).exists(*transfer.keys.all()[1:])
 
 
@@ -156,33 +156,33 @@ async def test_an_end_deletes_what_the_caller_alone_reads(store: Store, transfer
     """Also where another has ended it, who left word there."""
     await bring_to(store, transfer, state)
     for _ in range(2):
-        await store.end(transfer, Outcome.NODE_LOST, mine=["chunks", "acks"])
+        await store.transfers.end(transfer, Outcome.NODE_LOST, mine=["chunks", "acks"])
         assert not await client(store).exists(transfer.keys.chunks, transfer.keys.acks)
 
 
 async def test_one_of_many_hears_that_it_ended(store: Store, transfer: Transfer) -> None:
-    await store.claim(transfer, node="up", length=9, media_type="", use=False)
-    await store.join(transfer, joiner="me", node="down")
-    final = await store.end(transfer, Outcome.COMPLETE, joiner="me", position=9)
+    await store.transfers.claim(transfer, node="up", length=9, media_type="", use=False)
+    await store.transfers.join(transfer, joiner="me", node="down")
+    final = await store.transfers.end(transfer, Outcome.COMPLETE, joiner="me", position=9)
     assert isinstance(final, Final)
     assert (final.delivered, final.transfer.uploader, final.transfer.downloader) == (9, "up", "down")
-    assert await store.end(transfer, Outcome.UPLOADER_GONE) is Answer.GONE
+    assert await store.transfers.end(transfer, Outcome.UPLOADER_GONE) is Answer.GONE
 
 
 async def test_an_end_leaves_no_claim_and_no_field(store: Store, transfer: Transfer) -> None:
-    await store.claim(transfer, node="up", length=9, media_type="", use=False)
-    await store.end(transfer, Outcome.UPLOADER_GONE)
+    await store.transfers.claim(transfer, node="up", length=9, media_type="", use=False)
+    await store.transfers.end(transfer, Outcome.UPLOADER_GONE)
     raw = client(store)
     assert not await raw.exists(transfer.keys.transfer, transfer.keys.chunks, transfer.keys.acks)
     assert await raw.hget(transfer.keys.token, "transfer:file.bin") is None
 
 
 async def wish(store: Store, transfer: Transfer, node: str) -> Transfer | None:
-    return await store.look(token=transfer.token, name=transfer.name, use=False, waits_on=node)
+    return await store.transfers.look(token=transfer.token, name=transfer.name, use=False, waits_on=node)
 
 
 async def unwant(store: Store, transfer: Transfer, node: str) -> None:
-    await store.unwant(token=transfer.token, name=transfer.name, node=node)
+    await store.transfers.unwant(token=transfer.token, name=transfer.name, node=node)
 
 
 async def wanted(store: Store, transfer: Transfer) -> bytes | None:
@@ -195,7 +195,7 @@ async def test_a_claim_hears_once_of_each_node_where_a_download_waits(store: Sto
         assert await wish(store, transfer, node) is None
     await unwant(store, transfer, "b")
     for _ in range(2):  # the reply was lost, say
-        claimed = await store.claim(transfer, node="up", length=None, media_type="", use=False)
+        claimed = await store.transfers.claim(transfer, node="up", length=None, media_type="", use=False)
         assert claimed == ["a", "node-b", "c"]
     for node in ("a", "c", "node-b"):
         await unwant(store, transfer, node)
@@ -204,20 +204,20 @@ async def test_a_claim_hears_once_of_each_node_where_a_download_waits(store: Sto
 
 async def test_a_join_forgets_who_waited(store: Store, transfer: Transfer) -> None:
     await wish(store, transfer, "a")
-    await store.claim(transfer, node="up", length=None, media_type="", use=False)
+    await store.transfers.claim(transfer, node="up", length=None, media_type="", use=False)
     assert await wanted(store, transfer) == b"a"
-    await store.join(transfer, joiner="me", node="a")
+    await store.transfers.join(transfer, joiner="me", node="a")
     assert await wanted(store, transfer) is None
 
 
 async def test_who_finds_an_upload_does_not_wait_for_one(store: Store, transfer: Transfer) -> None:
-    await store.claim(transfer, node="up", length=None, media_type="", use=False)
+    await store.transfers.claim(transfer, node="up", length=None, media_type="", use=False)
     assert await wish(store, transfer, "a") is not None
     assert await wanted(store, transfer) is None
 
 
 async def test_a_wish_makes_no_token(store: Store, transfer: Transfer) -> None:
-    await store.revoke(token=transfer.token)
+    await store.tokens.revoke(token=transfer.token)
     with pytest.raises(Problem):
         await wish(store, transfer, "a")
     await unwant(store, transfer, "a")
@@ -225,16 +225,20 @@ async def test_a_wish_makes_no_token(store: Store, transfer: Transfer) -> None:
 
 
 async def test_news_of_those_that_do_not_wait_any_more(store: Store, transfer: Transfer) -> None:
-    claims = {what: store.transfer(token=transfer.token, name=what, transfer_id=new_id()) for what in "abcd"}
+    claims = {what: store.transfers.identify(token=transfer.token, name=what, transfer_id=new_id()) for what in "abcd"}
     for claim in claims.values():
-        await store.claim(claim, node="up", length=None, media_type="", use=False)
-    assert await store.news([*claims.values()]) == []
-    await store.join(claims["b"], joiner="me", node="down")
-    await store.end(claims["c"], Outcome.UPLOADER_GONE)
-    successor = store.transfer(token=transfer.token, name="c", transfer_id=new_id())
-    await store.claim(successor, node="up", length=None, media_type="", use=False)
+        await store.transfers.claim(claim, node="up", length=None, media_type="", use=False)
+    assert await store.transfers.no_longer_waiting([*claims.values()]) == []
+    await store.transfers.join(claims["b"], joiner="me", node="down")
+    await store.transfers.end(claims["c"], Outcome.UPLOADER_GONE)
+    successor = store.transfers.identify(token=transfer.token, name="c", transfer_id=new_id())
+    await store.transfers.claim(successor, node="up", length=None, media_type="", use=False)
     await client(store).delete(claims["d"].keys.transfer)
-    assert await store.news([*claims.values(), successor]) == [claims["b"], claims["c"], claims["d"]]
+    assert await store.transfers.no_longer_waiting([*claims.values(), successor]) == [
+        claims["b"],
+        claims["c"],
+        claims["d"],
+    ]
     await client(store).delete(transfer.keys.token)
-    assert await store.news([claims["a"]]) == [claims["a"]]
-    await store.forget(claims["b"].keys.chunks, claims["b"].keys.acks)
+    assert await store.transfers.no_longer_waiting([claims["a"]]) == [claims["a"]]
+    await client(store).delete(claims["b"].keys.chunks, claims["b"].keys.acks)

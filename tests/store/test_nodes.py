@@ -17,50 +17,50 @@ from tests.support.ports import free_port
 async def test_connections_that_broke_while_nobody_used_them_are_closed(store: Store, redis_url: str) -> None:
     if not redis_url:
         pytest.skip("fakeredis has no connections that could break")
-    await asyncio.gather(*(client(store).ping() for _ in range(4)), store.check(node="here"))
+    await asyncio.gather(*(client(store).ping() for _ in range(4)), store.nodes.check(node="here"))
     open_before = psutil.Process().num_fds()
     with redis.Redis.from_url(redis_url) as other:
         for connection in other.client_list():
             if connection["name"] == "here":
                 other.client_kill_filter(_id=connection["id"])
-    await store.drop_idle()
+    await store.commands.close_idle()
     async with asyncio.timeout(20):
         while psutil.Process().num_fds() > open_before - 5:
             await asyncio.sleep(0.01)
-    await store.check(node="here")
+    await store.nodes.check(node="here")
 
 
 async def test_a_beat_lists_all_with_their_ages(store: Store) -> None:
-    await store.beat(node="a", facts={"host": "x"})
+    await store.nodes.beat(node="a", facts={"host": "x"})
     await asyncio.sleep(0.05)
-    ages = await store.beat(node="b", facts={"host": "y"})
+    ages = await store.nodes.beat(node="b", facts={"host": "y"})
     assert set(ages) == {"a", "b"}
     assert 0.04 < ages["a"] < 5
     assert ages["b"] < ages["a"]
-    assert await store.is_beating(node="a")
+    assert await store.nodes.is_beating(node="a")
     assert await client(store).hgetall(store.keys.node("a")) == {b"host": b"x"}
 
 
 async def test_a_node_that_signs_off_is_gone(store: Store) -> None:
-    await store.beat(node="a", facts={"host": "x"})
-    await store.wake(node="a", about="x")
-    await store.sign_off(node="a")
-    assert not await store.is_beating(node="a")
-    assert set(await store.beat(node="b", facts={"host": "y"})) == {"b"}
+    await store.nodes.beat(node="a", facts={"host": "x"})
+    await store.nodes.wake(node="a", about="x")
+    await store.nodes.sign_off(node="a")
+    assert not await store.nodes.is_beating(node="a")
+    assert set(await store.nodes.beat(node="b", facts={"host": "y"})) == {"b"}
     assert not await client(store).exists(store.keys.inbox("a"))
 
 
 async def test_wake_ups_arrive_once_and_in_order(store: Store) -> None:
-    reading = asyncio.create_task(store.inbox(node="a", after="0-0", timeout=30))
+    reading = asyncio.create_task(store.nodes.inbox(node="a", after="0-0", timeout=30))
     await asyncio.sleep(0)
-    await store.wake(node="a", about="1")
+    await store.nodes.wake(node="a", about="1")
     after, topics = await asyncio.wait_for(reading, 10)
     assert topics == ["1"]
-    await store.wake(node="a", about="2")
-    await store.wake(node="a", about="3")
-    after, topics = await store.inbox(node="a", after=after, timeout=1)
+    await store.nodes.wake(node="a", about="2")
+    await store.nodes.wake(node="a", about="3")
+    after, topics = await store.nodes.inbox(node="a", after=after, timeout=1)
     assert topics == ["2", "3"]
-    assert await store.inbox(node="a", after=after, timeout=0.02) == (after, [])
+    assert await store.nodes.inbox(node="a", after=after, timeout=0.02) == (after, [])
     assert await client(store).xlen(store.keys.inbox("a")) <= 1
 
 
@@ -70,9 +70,9 @@ async def test_an_absent_redis_is_said_within_the_patience(prefix: str) -> None:
     )
     begun = time.monotonic()
     with pytest.raises(StoreUnavailable):
-        await store.mint(token="x" * 22)
+        await store.tokens.make(token="x" * 22)
     assert time.monotonic() - begun >= 0.1
     with pytest.raises(StoreUnavailable):
-        await store.forget("x")
+        await store.transfers.delete_chunks(store.transfers.identify(token="x" * 22, name="x"))
     assert time.monotonic() - begun >= 0.4
     await store.aclose()

@@ -27,7 +27,7 @@ def progress(transfer_id: str, token: str) -> Progress:
 
 
 async def test_a_report_replaces_the_one_before(store: Store, token: str) -> None:
-    await store.beat(node="a", facts={"waiting": 2, "uploading": 1})
+    await store.nodes.beat(node="a", facts={"waiting": 2, "uploading": 1})
     await Census(store).report(node="a", transfers=[progress("1", token), progress("2", token)])
     await Census(store).report(node="a", transfers=[progress("2", token), progress("3", token)])
     overview = await Census(store).overview()
@@ -38,7 +38,7 @@ async def test_a_report_replaces_the_one_before(store: Store, token: str) -> Non
 
 
 async def test_a_node_that_does_not_beat_is_lost(store: Store) -> None:
-    await store.beat(node="a", facts={"waiting": 2})
+    await store.nodes.beat(node="a", facts={"waiting": 2})
     await client(store).delete(store.keys.node("a"))
     (node,) = (await Census(store).overview()).nodes
     assert (node.node, node.alive) == ("a", False)
@@ -46,7 +46,7 @@ async def test_a_node_that_does_not_beat_is_lost(store: Store) -> None:
 
 async def test_tokens_are_enrolled_and_the_first_to_end_come_first(store: Store, token: str) -> None:
     other = new_token()
-    await store.mint(token=other)
+    await store.tokens.make(token=other)
     await client(store).pexpire(store.keys.token(token), 5000)
     lives = await Census(store).lives(tokens=[other, token, new_token()])
     assert sorted(round(left) for left in lives.values()) == [0, 5, 1200]
@@ -63,18 +63,18 @@ async def test_a_token_that_should_be_over_is_asked_about_once_and_then_forgotte
     assert over == [token]
     assert await Census(store).enrol(lives={}) == [], "somebody looks after it"
     assert (await Census(store).overview()).tokens == 1, "it was used since, and lives"
-    await store.revoke(token=token)
+    await store.tokens.revoke(token=token)
     assert (await Census(store).overview()).tokens == 0
     await Census(store).enrol(lives=await Census(store).lives(tokens=[token]))
     assert await client(store).zcard(store.keys.tokens) == 0
 
 
 async def test_reports_tell_of_used_tokens_and_catch_up_with_those_that_live_longer(store: Store, token: str) -> None:
-    node = Node(store.settings, store)
-    reports = Reports(store.settings, store, node)
-    node.used.add(token)
+    node = Node(store.commands.settings, store)
+    reports = Reports(store.commands.settings, store, node)
+    node.load.used_tokens.add(token)
     await reports.report()
-    assert not node.used
+    assert not node.load.used_tokens
     await client(store).zadd(store.keys.tokens, {token: 1.0})
     await reports.report()  # finds it over
     await reports.report()  # finds out that it is not
@@ -84,17 +84,17 @@ async def test_reports_tell_of_used_tokens_and_catch_up_with_those_that_live_lon
 
 
 async def test_an_overview_is_read_once_a_second(store: Store, token: str) -> None:
-    reports = Reports(store.settings, store, Node(store.settings, store))
+    reports = Reports(store.commands.settings, store, Node(store.commands.settings, store))
     assert await reports.overview() is await reports.overview()
 
 
 async def test_every_transfer(store: Store, token: str, transfer: Transfer) -> None:
-    await store.claim(transfer, node="up", length=30, media_type="", use=False)
-    second = store.transfer(token=token, name="a%3Ab", transfer_id=new_id())
-    await store.claim(second, node="up", length=None, media_type="", use=False)
-    await store.join(second, joiner=new_id(), node="down")
-    await store.stream(second).append([b"0123456789"], end=10)
-    await store.stream(second).read(position=10, acknowledge=True, count=1, timeout=0.01)
+    await store.transfers.claim(transfer, node="up", length=30, media_type="", use=False)
+    second = store.transfers.identify(token=token, name="a%3Ab", transfer_id=new_id())
+    await store.transfers.claim(second, node="up", length=None, media_type="", use=False)
+    await store.transfers.join(second, joiner=new_id(), node="down")
+    await store.transfers.stream(second).append([b"0123456789"], end=10)
+    await store.transfers.stream(second).read(position=10, acknowledge=True, count=1, timeout=0.01)
     streams, waits = await Census(store).transfers()
     assert (streams.id, streams.name, streams.token) == (second.id, "a%3Ab", token)
     assert (streams.state, streams.uploader, streams.downloader) == (State.STREAMING, "up", "down")
@@ -104,7 +104,7 @@ async def test_every_transfer(store: Store, token: str, transfer: Transfer) -> N
 
 async def test_every_token_or_those_that_begin_so(store: Store, token: str) -> None:
     other = new_token()
-    await store.mint(token=other)
+    await store.tokens.make(token=other)
     await client(store).pexpire(store.keys.token(other), 5000)
     assert [life.token for life in await Census(store).tokens()] == [other, token]
     assert [life.token for life in await Census(store).tokens(beginning=token[:10])] == [token]

@@ -18,33 +18,35 @@ from tests.support.redis import RedisServer, newest
 
 @pytest.fixture
 async def streaming(store: Store, transfer: Transfer) -> Transfer:
-    await store.claim(transfer, node="up", length=None, media_type="", use=False)
-    await store.join(transfer, joiner="me", node="down")
+    await store.transfers.claim(transfer, node="up", length=None, media_type="", use=False)
+    await store.transfers.join(transfer, joiner="me", node="down")
     return transfer
 
 
 async def read(store: Store, transfer: Transfer, position: int, *, acknowledge: bool = False) -> list[Entry]:
-    return await store.stream(transfer).read(position=position, acknowledge=acknowledge, count=4, timeout=0.05)
+    return await store.transfers.stream(transfer).read(
+        position=position, acknowledge=acknowledge, count=4, timeout=0.05
+    )
 
 
 async def test_chunks_are_read_back_in_order_from_any_offset(store: Store, streaming: Transfer) -> None:
-    assert await store.stream(streaming).append([b"abc"], end=3) == Ack("0-1", 0)
-    await store.stream(streaming).append([memoryview(b"de")], end=5)
-    await store.stream(streaming).append([], end=5, whole=True)
+    assert await store.transfers.stream(streaming).append([b"abc"], end=3) == Ack("0-1", 0)
+    await store.transfers.stream(streaming).append([memoryview(b"de")], end=5)
+    await store.transfers.stream(streaming).append([], end=5, whole=True)
     assert await read(store, streaming, 0) == [Entry(3, b"abc"), Entry(5, b"de"), Entry(5, outcome=Outcome.COMPLETE)]
     assert await read(store, streaming, 3) == [Entry(5, b"de"), Entry(5, outcome=Outcome.COMPLETE)]
 
 
 async def test_a_repeated_write_doubles_nothing(store: Store, streaming: Transfer) -> None:
     for _ in range(3):
-        assert await store.stream(streaming).append([b"abc"], end=3) == Ack("0-1", 0)
-    await store.stream(streaming).append([b"de"], end=5)
-    assert await store.stream(streaming).append([b"abc"], end=3) == Ack("0-1", 0)
+        assert await store.transfers.stream(streaming).append([b"abc"], end=3) == Ack("0-1", 0)
+    await store.transfers.stream(streaming).append([b"de"], end=5)
+    assert await store.transfers.stream(streaming).append([b"abc"], end=3) == Ack("0-1", 0)
     assert await read(store, streaming, 0) == [Entry(3, b"abc"), Entry(5, b"de")]
 
 
 async def test_several_chunks_are_written_at_once_and_a_repeat_doubles_none(store: Store, streaming: Transfer) -> None:
-    stream = store.stream(streaming)
+    stream = store.transfers.stream(streaming)
     for _ in range(2):
         assert await stream.append([b"abc", memoryview(b"de"), b"f"], end=6) == Ack("0-1", 0)
     assert stream.written == "6-0"
@@ -56,13 +58,13 @@ async def test_of_several_chunks_all_or_none_get_in(prefix: str) -> None:
     server = RedisServer(newest("writing without memory was not tested"), "--maxmemory-policy", "noeviction")
     store = Store.connect(Settings(redis_url=server.url, prefix=prefix, node="here", transfer_patience=2))
     try:
-        transfer = store.transfer(token="t", name="x", transfer_id=new_id())
-        await store.mint(token="t")
-        await store.claim(transfer, node="up", length=None, media_type="", use=False)
-        await store.join(transfer, joiner="me", node="down")
+        transfer = store.transfers.identify(token="t", name="x", transfer_id=new_id())
+        await store.tokens.make(token="t")
+        await store.transfers.claim(transfer, node="up", length=None, media_type="", use=False)
+        await store.transfers.join(transfer, joiner="me", node="down")
         used = (await client(store).info("memory"))["used_memory"]
         await client(store).config_set("maxmemory", used + 1_500_000)
-        stream, chunks = store.stream(transfer), [bytes(1_000_000)] * 3
+        stream, chunks = store.transfers.stream(transfer), [bytes(1_000_000)] * 3
         with pytest.raises(StoreUnavailable) as caught:
             await stream.append(chunks, end=3_000_000)
         assert caught.value.error is Error.STORE_FULL
@@ -77,58 +79,62 @@ async def test_of_several_chunks_all_or_none_get_in(prefix: str) -> None:
 
 async def test_redis_learns_of_bytes_that_do_not_come_through_it(store: Store, streaming: Transfer) -> None:
     for position, known in ((0, 0), (70, 70), (70, 70), (50, 70)):
-        touched = await store.touch(streaming, joiner="me", position=position)
+        touched = await store.transfers.touch(streaming, joiner="me", position=position)
         assert touched == Touched(None, State.STREAMING, "down", position=known)
-    assert await store.stream(streaming).acks(after="0-1", timeout=0.05) == Ack("70-0", 70)
+    assert await store.transfers.stream(streaming).acks(after="0-1", timeout=0.05) == Ack("70-0", 70)
     assert await client(store).xlen(streaming.keys.acks) == 1
 
 
 async def test_a_download_that_says_how_far_it_is_leaves_nothing_behind_it(store: Store, streaming: Transfer) -> None:
     """Or the upload, which now has room in its window, would have more in Redis than it may."""
-    await store.stream(streaming).append([b"abc", b"de", b"f"], end=6)
-    assert (await store.touch(streaming, joiner="me", position=5)).position == 5
+    await store.transfers.stream(streaming).append([b"abc", b"de", b"f"], end=6)
+    assert (await store.transfers.touch(streaming, joiner="me", position=5)).position == 5
     assert [entry[0] for entry in await client(store).xrange(streaming.keys.chunks)] == [b"6-0"]
     assert await read(store, streaming, 5) == [Entry(6, b"f")]
 
 
 async def test_an_empty_upload_is_one_marker(store: Store, streaming: Transfer) -> None:
-    await store.stream(streaming).append([], end=0, whole=True)
+    await store.transfers.stream(streaming).append([], end=0, whole=True)
     assert await read(store, streaming, 0) == [Entry(0, outcome=Outcome.COMPLETE)]
 
 
 async def test_an_acknowledgement_trims_and_tells_the_writer(store: Store, streaming: Transfer) -> None:
-    await store.stream(streaming).append([b"abc"], end=3)
-    await store.stream(streaming).append([b"de"], end=5)
+    await store.transfers.stream(streaming).append([b"abc"], end=3)
+    await store.transfers.stream(streaming).append([b"de"], end=5)
     assert await read(store, streaming, 3, acknowledge=True) == [Entry(5, b"de")]
     assert [entry[0] for entry in await client(store).xrange(streaming.keys.chunks)] == [b"5-0"]
     assert await client(store).xlen(streaming.keys.acks) == 1
-    assert await store.stream(streaming).append([b"f"], end=6) == Ack("3-0", 3)
-    assert await store.stream(streaming).acks(after="0-1", timeout=0.05) == Ack("3-0", 3)
-    assert await store.stream(streaming).acks(after="3-0", timeout=0.05) is None
+    assert await store.transfers.stream(streaming).append([b"f"], end=6) == Ack("3-0", 3)
+    assert await store.transfers.stream(streaming).acks(after="0-1", timeout=0.05) == Ack("3-0", 3)
+    assert await store.transfers.stream(streaming).acks(after="3-0", timeout=0.05) is None
 
 
 async def test_a_repeated_acknowledgement_does_no_harm(store: Store, streaming: Transfer) -> None:
-    await store.stream(streaming).append([b"abc"], end=3)
+    await store.transfers.stream(streaming).append([b"abc"], end=3)
     for _ in range(2):
         assert await read(store, streaming, 3, acknowledge=True) == []
-    assert await store.stream(streaming).acks(after="0-1", timeout=0.05) == Ack("3-0", 3)
+    assert await store.transfers.stream(streaming).acks(after="0-1", timeout=0.05) == Ack("3-0", 3)
 
 
 async def test_a_blocked_reader_wakes_at_once(store: Store, streaming: Transfer) -> None:
-    reading = asyncio.create_task(store.stream(streaming).read(position=0, acknowledge=False, count=4, timeout=30))
-    waiting = asyncio.create_task(store.stream(streaming).acks(after="0-1", timeout=30))
+    reading = asyncio.create_task(
+        store.transfers.stream(streaming).read(position=0, acknowledge=False, count=4, timeout=30)
+    )
+    waiting = asyncio.create_task(store.transfers.stream(streaming).acks(after="0-1", timeout=30))
     await asyncio.sleep(0)
-    await store.stream(streaming).append([b"a"], end=1)
+    await store.transfers.stream(streaming).append([b"a"], end=1)
     assert await asyncio.wait_for(reading, 10) == [Entry(1, b"a")]
     await read(store, streaming, 1, acknowledge=True)
     assert await asyncio.wait_for(waiting, 10) == Ack("1-0", 1)
 
 
 async def test_an_end_wakes_both_blocked_sides(store: Store, streaming: Transfer) -> None:
-    reading = asyncio.create_task(store.stream(streaming).read(position=0, acknowledge=False, count=4, timeout=30))
-    waiting = asyncio.create_task(store.stream(streaming).acks(after="0-1", timeout=30))
+    reading = asyncio.create_task(
+        store.transfers.stream(streaming).read(position=0, acknowledge=False, count=4, timeout=30)
+    )
+    waiting = asyncio.create_task(store.transfers.stream(streaming).acks(after="0-1", timeout=30))
     await asyncio.sleep(0.05)
-    await store.end(streaming, Outcome.CANCELLED)
+    await store.transfers.end(streaming, Outcome.CANCELLED)
     assert await asyncio.wait_for(reading, 10) == [Entry(0, outcome=Outcome.CANCELLED)]
     ack = await asyncio.wait_for(waiting, 10)
     assert ack is not None
@@ -136,26 +142,26 @@ async def test_an_end_wakes_both_blocked_sides(store: Store, streaming: Transfer
 
 
 async def test_the_reader_gets_what_was_written_before_the_end(store: Store, streaming: Transfer) -> None:
-    await store.stream(streaming).append([b"abc"], end=3)
-    await store.end(streaming, Outcome.UPLOADER_GONE)
+    await store.transfers.stream(streaming).append([b"abc"], end=3)
+    await store.transfers.end(streaming, Outcome.UPLOADER_GONE)
     assert await read(store, streaming, 0) == [Entry(3, b"abc"), Entry(3, outcome=Outcome.UPLOADER_GONE)]
 
 
 async def test_the_writer_learns_how_many_bytes_the_reader_took(store: Store, streaming: Transfer) -> None:
-    await store.stream(streaming).append([b"x" * 300], end=300)
-    await store.end(streaming, Outcome.DOWNLOADER_GONE, joiner="me", position=200)
-    ack = await store.stream(streaming).append([b"y"], end=301)
+    await store.transfers.stream(streaming).append([b"x" * 300], end=300)
+    await store.transfers.end(streaming, Outcome.DOWNLOADER_GONE, joiner="me", position=200)
+    ack = await store.transfers.stream(streaming).append([b"y"], end=301)
     assert ack is not None
     assert (ack.position, ack.outcome) == (200, Outcome.DOWNLOADER_GONE)
 
 
 async def test_a_late_acknowledgement_does_not_drive_out_the_end(store: Store, streaming: Transfer) -> None:
     """It was under way when another ended the transfer."""
-    await store.stream(streaming).append([b"x" * 300], end=300)
-    await store.end(streaming, Outcome.CANCELLED)
+    await store.transfers.stream(streaming).append([b"x" * 300], end=300)
+    await store.transfers.end(streaming, Outcome.CANCELLED)
     await read(store, streaming, 300, acknowledge=True)
-    assert await store.touch(streaming, written="300-0") == Touched(Outcome.CANCELLED)
-    ack = await store.stream(streaming).acks(after="0-1", timeout=0.05)
+    assert await store.transfers.touch(streaming, written="300-0") == Touched(Outcome.CANCELLED)
+    ack = await store.transfers.stream(streaming).acks(after="0-1", timeout=0.05)
     assert ack is not None
     assert (ack.position, ack.outcome) == (0, Outcome.CANCELLED)
 
@@ -163,35 +169,35 @@ async def test_a_late_acknowledgement_does_not_drive_out_the_end(store: Store, s
 @pytest.mark.parametrize("whole", [False, True])
 async def test_a_late_write_does_not_hide_the_end(store: Store, streaming: Transfer, whole: bool) -> None:
     """It was under way, too."""
-    stream = store.stream(streaming)
+    stream = store.transfers.stream(streaming)
     await stream.append([b"x" * 10], end=10)
-    await store.end(streaming, Outcome.CANCELLED)
+    await store.transfers.end(streaming, Outcome.CANCELLED)
     await stream.append([b"y"] * BATCH, end=10 + BATCH, whole=whole)
-    assert await store.touch(streaming, joiner="me", position=10) == Touched(Outcome.CANCELLED)
+    assert await store.transfers.touch(streaming, joiner="me", position=10) == Touched(Outcome.CANCELLED)
 
 
 async def test_writing_to_what_is_over_makes_no_key(store: Store, streaming: Transfer) -> None:
-    await store.end(streaming, Outcome.CANCELLED)
-    await store.forget(streaming.keys.chunks, streaming.keys.acks)
-    assert await store.stream(streaming).append([b"x"], end=1) is None
-    assert await store.stream(streaming).append([], end=1, whole=True) is None
+    await store.transfers.end(streaming, Outcome.CANCELLED)
+    await client(store).delete(streaming.keys.chunks, streaming.keys.acks)
+    assert await store.transfers.stream(streaming).append([b"x"], end=1) is None
+    assert await store.transfers.stream(streaming).append([], end=1, whole=True) is None
     await read(store, streaming, 1, acknowledge=True)
     assert not await client(store).exists(*streaming.keys.all()[1:])
 
 
 async def test_the_streams_of_an_ended_transfer_expire(store: Store, streaming: Transfer) -> None:
-    await store.end(streaming, Outcome.UPLOADER_GONE)
+    await store.transfers.end(streaming, Outcome.UPLOADER_GONE)
     for key in (streaming.keys.chunks, streaming.keys.acks):
         assert 25 < await client(store).ttl(key) <= 30
 
 
 async def test_touch_says_how_it_stands(store: Store, transfer: Transfer) -> None:
-    await store.claim(transfer, node="up", length=None, media_type="", use=False)
-    assert await store.touch(transfer) == Touched(None, State.WAITING)
-    await store.join(transfer, joiner="me", node="down")
-    assert await store.touch(transfer) == Touched(None, State.STREAMING, "down")
-    await store.end(transfer, Outcome.STALLED)
-    assert await store.touch(transfer) == Touched(Outcome.STALLED)
+    await store.transfers.claim(transfer, node="up", length=None, media_type="", use=False)
+    assert await store.transfers.touch(transfer) == Touched(None, State.WAITING)
+    await store.transfers.join(transfer, joiner="me", node="down")
+    assert await store.transfers.touch(transfer) == Touched(None, State.STREAMING, "down")
+    await store.transfers.end(transfer, Outcome.STALLED)
+    assert await store.transfers.touch(transfer) == Touched(Outcome.STALLED)
 
 
 async def test_each_side_keeps_its_own_stream_alive(store: Store, streaming: Transfer) -> None:
@@ -204,69 +210,71 @@ async def test_each_side_keeps_its_own_stream_alive(store: Store, streaming: Tra
         return answer
 
     await renewed()
-    await store.touch(streaming)
+    await store.transfers.touch(streaming)
     assert not await renewed()
-    await store.touch(streaming, written="0-0")
+    await store.transfers.touch(streaming, written="0-0")
     assert await renewed() == {keys.transfer, keys.chunks}
-    await store.touch(streaming, joiner="me")
+    await store.transfers.touch(streaming, joiner="me")
     assert await renewed() == {keys.acks}
 
 
 @pytest.mark.parametrize("stream", ["chunks", "acks"])
 async def test_a_side_that_is_gone_without_a_word_is_missed(store: Store, streaming: Transfer, stream: str) -> None:
     await client(store).delete(getattr(streaming.keys, stream))  # as its expiry would
-    assert await store.touch(streaming, written="0-0") == Touched(Outcome.STORE_LOST)
-    assert await store.touch(streaming, joiner="me") == Touched(Outcome.STORE_LOST)
+    assert await store.transfers.touch(streaming, written="0-0") == Touched(Outcome.STORE_LOST)
+    assert await store.transfers.touch(streaming, joiner="me") == Touched(Outcome.STORE_LOST)
 
 
 async def test_touch_finds_what_a_rollback_lost(store: Store, transfer: Transfer) -> None:
-    await store.claim(transfer, node="up", length=None, media_type="", use=False)
-    assert await store.touch(transfer, written="0-0") == Touched(Outcome.STORE_LOST), "the join"
-    assert await store.touch(transfer, joiner="me") == Touched(Outcome.STORE_LOST), "the join"
-    await store.join(transfer, joiner="me", node="down")
-    assert await store.touch(transfer, joiner="other") == Touched(Outcome.STORE_LOST), "another joined afterwards"
-    await store.stream(transfer).append([b"x" * 12], end=12)
+    await store.transfers.claim(transfer, node="up", length=None, media_type="", use=False)
+    assert await store.transfers.touch(transfer, written="0-0") == Touched(Outcome.STORE_LOST), "the join"
+    assert await store.transfers.touch(transfer, joiner="me") == Touched(Outcome.STORE_LOST), "the join"
+    await store.transfers.join(transfer, joiner="me", node="down")
+    assert await store.transfers.touch(transfer, joiner="other") == Touched(Outcome.STORE_LOST), (
+        "another joined afterwards"
+    )
+    await store.transfers.stream(transfer).append([b"x" * 12], end=12)
     for written, is_there in [("9-0", True), ("12-0", True), ("12-1", False), ("13-0", False), ("100-0", False)]:
-        outcome = (await store.touch(transfer, written=written)).outcome
+        outcome = (await store.transfers.touch(transfer, written=written)).outcome
         assert outcome is (None if is_there else Outcome.STORE_LOST), written
-    await store.stream(transfer).append([], end=12, whole=True)
+    await store.transfers.stream(transfer).append([], end=12, whole=True)
     await read(store, transfer, 12, acknowledge=True)
-    assert await store.touch(transfer, written="12-1") == Touched(None, State.STREAMING, "down", position=12)
+    assert await store.transfers.touch(transfer, written="12-1") == Touched(None, State.STREAMING, "down", position=12)
 
 
 async def test_touch_tells_revoked_from_lost(store: Store, streaming: Transfer) -> None:
     await client(store).delete(streaming.keys.token)  # as an operator would
-    assert await store.touch(streaming, written="0-0") == Touched(Outcome.REVOKED, State.STREAMING)
+    assert await store.transfers.touch(streaming, written="0-0") == Touched(Outcome.REVOKED, State.STREAMING)
     await client(store).delete(*streaming.keys.all())  # as a restart would
-    assert await store.touch(streaming, written="0-0") == Touched(Outcome.STORE_LOST)
+    assert await store.transfers.touch(streaming, written="0-0") == Touched(Outcome.STORE_LOST)
 
 
 async def test_a_download_finds_the_word_though_the_uploader_is_done(store: Store, streaming: Transfer) -> None:
     """Not only by reading on: it may still be handing over what came before."""
-    await store.end(streaming, Outcome.UPLOADER_GONE)
-    await store.forget(streaming.keys.acks)
-    assert (await store.touch(streaming, joiner="me")).outcome is Outcome.UPLOADER_GONE
+    await store.transfers.end(streaming, Outcome.UPLOADER_GONE)
+    await client(store).delete(streaming.keys.acks)
+    assert (await store.transfers.touch(streaming, joiner="me")).outcome is Outcome.UPLOADER_GONE
 
 
 async def test_the_end_of_the_upload_is_not_the_end_of_the_download(store: Store, streaming: Transfer) -> None:
-    await store.stream(streaming).append([], end=0, whole=True)
+    await store.transfers.stream(streaming).append([], end=0, whole=True)
     await client(store).delete(streaming.keys.transfer, streaming.keys.acks)
-    assert (await store.touch(streaming, joiner="me")).outcome is Outcome.STORE_LOST
+    assert (await store.transfers.touch(streaming, joiner="me")).outcome is Outcome.STORE_LOST
 
 
 async def test_a_waiting_upload_is_left_word_of_its_end(store: Store, transfer: Transfer) -> None:
-    await store.claim(transfer, node="up", length=None, media_type="", use=False)
-    await store.end(transfer, Outcome.CANCELLED)
-    assert await store.touch(transfer) == Touched(Outcome.CANCELLED)
-    await store.forget(transfer.keys.acks)
+    await store.transfers.claim(transfer, node="up", length=None, media_type="", use=False)
+    await store.transfers.end(transfer, Outcome.CANCELLED)
+    assert await store.transfers.touch(transfer) == Touched(Outcome.CANCELLED)
+    await client(store).delete(transfer.keys.acks)
 
 
 async def test_a_late_writer_harms_no_successor(store: Store, streaming: Transfer) -> None:
-    await store.end(streaming, Outcome.NODE_LOST)
-    successor = store.transfer(token=streaming.token, name=streaming.name, transfer_id=new_id())
-    await store.claim(successor, node="up2", length=None, media_type="", use=False)
-    await store.join(successor, joiner="other", node="down")
-    await store.stream(streaming).append([b"late"], end=4)
-    assert await store.end(streaming, Outcome.UPLOADER_GONE) is not None
+    await store.transfers.end(streaming, Outcome.NODE_LOST)
+    successor = store.transfers.identify(token=streaming.token, name=streaming.name, transfer_id=new_id())
+    await store.transfers.claim(successor, node="up2", length=None, media_type="", use=False)
+    await store.transfers.join(successor, joiner="other", node="down")
+    await store.transfers.stream(streaming).append([b"late"], end=4)
+    assert await store.transfers.end(streaming, Outcome.UPLOADER_GONE) is not None
     assert await read(store, successor, 0) == []
-    assert await store.touch(successor, written="0-0") == Touched(None, State.STREAMING, "down")
+    assert await store.transfers.touch(successor, written="0-0") == Touched(None, State.STREAMING, "down")

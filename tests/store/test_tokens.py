@@ -18,13 +18,13 @@ async def set_life(store: Store, token: str, seconds: float) -> None:
 
 
 async def life(store: Store, token: str) -> float:
-    found = await store.token(token=token)
+    found = await store.tokens.read(token=token)
     assert found is not None
     return found[0]
 
 
 async def test_a_new_token_has_its_whole_life_and_no_uses(store: Store, token: str) -> None:
-    found = await store.token(token=token)
+    found = await store.tokens.read(token=token)
     assert found is not None
     left, fields = found
     assert 1190 < left <= 1200
@@ -33,7 +33,7 @@ async def test_a_new_token_has_its_whole_life_and_no_uses(store: Store, token: s
 
 
 async def test_an_unknown_token_is_none(store: Store) -> None:
-    assert await store.token(token=new_token()) is None
+    assert await store.tokens.read(token=new_token()) is None
 
 
 @pytest.mark.parametrize(
@@ -48,13 +48,13 @@ async def test_an_unknown_token_is_none(store: Store) -> None:
 )
 async def test_a_use_adds_up_to_the_cap(store: Store, token: str, before: int, after: int) -> None:
     await set_life(store, token, before)
-    await store.look(token=token, name="x", use=True)
+    await store.transfers.look(token=token, name="x", use=True)
     assert after - 5 < await life(store, token) <= after
 
 
 async def test_a_look_that_is_no_use_changes_nothing(store: Store, token: str) -> None:
-    await store.look(token=token, name="x", use=False)
-    found = await store.token(token=token)
+    await store.transfers.look(token=token, name="x", use=False)
+    found = await store.tokens.read(token=token)
     assert found is not None
     assert found[0] <= 1200
     assert found[1]["uses"] == "0"
@@ -62,64 +62,64 @@ async def test_a_look_that_is_no_use_changes_nothing(store: Store, token: str) -
 
 async def test_a_claim_is_a_use_and_its_repeat_is_not(store: Store, token: str, transfer: Transfer) -> None:
     for _ in range(3):  # the reply was lost, say
-        assert await store.claim(transfer, node="a", length=1, media_type="", use=True) == []
-    found = await store.token(token=token)
+        assert await store.transfers.claim(transfer, node="a", length=1, media_type="", use=True) == []
+    found = await store.tokens.read(token=token)
     assert found is not None
     assert 1490 < found[0] <= 1500
     assert found[1]["uses"] == "1"
 
 
 async def test_a_streaming_transfer_keeps_its_token_at_five_minutes(store: Store, transfer: Transfer) -> None:
-    await store.claim(transfer, node="a", length=1, media_type="", use=True)
-    await store.join(transfer, joiner=new_id(), node="b")
+    await store.transfers.claim(transfer, node="a", length=1, media_type="", use=True)
+    await store.transfers.join(transfer, joiner=new_id(), node="b")
     await set_life(store, transfer.token, 20)
-    await store.touch(transfer, written="0-0")
+    await store.transfers.touch(transfer, written="0-0")
     assert 295 < await life(store, transfer.token) <= 300
     await set_life(store, transfer.token, 400)
-    await store.touch(transfer, written="0-0")
+    await store.transfers.touch(transfer, written="0-0")
     assert 395 < await life(store, transfer.token) <= 400
 
 
 async def test_a_waiting_transfer_does_not(store: Store, transfer: Transfer) -> None:
-    await store.claim(transfer, node="a", length=1, media_type="", use=True)
+    await store.transfers.claim(transfer, node="a", length=1, media_type="", use=True)
     await set_life(store, transfer.token, 20)
-    await store.touch(transfer)
+    await store.transfers.touch(transfer)
     assert await life(store, transfer.token) <= 20
 
 
 async def test_expiry_is_redis_own(redis_url: str, prefix: str) -> None:
     store = Store.connect(Settings(redis_url=redis_url, prefix=prefix, token_life=0.05))
     token = new_token()
-    await store.mint(token=token)
+    await store.tokens.make(token=token)
     assert await client(store).pttl(store.keys.token(token)) <= 50
-    while await store.token(token=token) is not None:
+    while await store.tokens.read(token=token) is not None:
         pass
     with pytest.raises(Problem) as caught:
-        await store.look(token=token, name="x", use=True)
+        await store.transfers.look(token=token, name="x", use=True)
     assert caught.value.error is Error.UNKNOWN_TOKEN
     await store.aclose()
 
 
 async def test_revoke_answers_the_transfers(store: Store, token: str, transfer: Transfer) -> None:
-    await store.claim(transfer, node="a", length=1, media_type="", use=True)
-    assert await store.revoke(token=token) == [("file.bin", transfer.id)]
-    assert await store.token(token=token) is None
-    assert await store.revoke(token=token) is None
+    await store.transfers.claim(transfer, node="a", length=1, media_type="", use=True)
+    assert await store.tokens.revoke(token=token) == [("file.bin", transfer.id)]
+    assert await store.tokens.read(token=token) is None
+    assert await store.tokens.revoke(token=token) is None
     with pytest.raises(Problem):
-        await store.claim(transfer, node="a", length=1, media_type="", use=True)
+        await store.transfers.claim(transfer, node="a", length=1, media_type="", use=True)
 
 
 async def test_revoke_bears_repeating(store: Store, transfer: Transfer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its reply was lost: the transfers that it is to end are known to nobody but Redis."""
-    await store.claim(transfer, node="a", length=1, media_type="", use=True)
-    repeat = store.repeat
+    await store.transfers.claim(transfer, node="a", length=1, media_type="", use=True)
+    repeat = store.commands.repeat
 
     async def twice(command: Callable[[], Awaitable[Any]], **options: Any) -> Any:
         await repeat(command, **options)
         return await repeat(command, **options)
 
-    monkeypatch.setattr(store, "repeat", twice)
-    assert await store.revoke(token=transfer.token) == [("file.bin", transfer.id)]
+    monkeypatch.setattr(store.commands, "repeat", twice)
+    assert await store.tokens.revoke(token=transfer.token) == [("file.bin", transfer.id)]
 
 
 def test_transfers_in() -> None:

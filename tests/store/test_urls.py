@@ -120,34 +120,36 @@ async def test_form(form: str, request: pytest.FixtureRequest, prefix: str) -> N
     store = Store.connect(Settings(redis_url=url, prefix=prefix))
     for _ in range(4):  # tokens in several slots, where there are slots
         await one_transfer(store)
-    assert set(await store.beat(node="a", facts={"host": "x"})) == {"a"}
-    await store.wake(node="a", about="b")
-    assert (await store.inbox(node="a", after="0-0", timeout=1))[1] == ["b"]
-    assert await store.spend(Rate.TOKENS, parse("1/hour"), address="192.0.2.1") == 0
-    assert await store.spend(Rate.TOKENS, parse("1/hour"), address="192.0.2.1") > 0
+    assert set(await store.nodes.beat(node="a", facts={"host": "x"})) == {"a"}
+    await store.nodes.wake(node="a", about="b")
+    assert (await store.nodes.inbox(node="a", after="0-0", timeout=1))[1] == ["b"]
+    assert await store.rates.spend(Rate.TOKENS, parse("1/hour"), address="192.0.2.1") == 0
+    assert await store.rates.spend(Rate.TOKENS, parse("1/hour"), address="192.0.2.1") > 0
     tokens = await Census(store).tokens()
     assert (len(tokens), await Census(store).transfers()) == (4, [])
     await Census(store).enrol(lives={life.token: life.seconds for life in tokens})
     overview = await Census(store).overview()
     assert (overview.tokens, len(overview.lives), len(overview.nodes)) == (4, 4, 1)
-    await store.sign_off(node="a")
+    await store.nodes.sign_off(node="a")
     await store.aclose()
 
 
 async def one_transfer(store: Store) -> None:
     token = new_token()
-    await store.mint(token=token)
-    transfer = store.transfer(token=token, name="x", transfer_id=new_id())
-    assert await store.claim(transfer, node="a", length=3, media_type="", use=True) == []
-    found = await store.look(token=token, name="x", use=True)
+    await store.tokens.make(token=token)
+    transfer = store.transfers.identify(token=token, name="x", transfer_id=new_id())
+    assert await store.transfers.claim(transfer, node="a", length=3, media_type="", use=True) == []
+    found = await store.transfers.look(token=token, name="x", use=True)
     assert found is not None
-    assert await store.join(found, joiner="me", node="b") is Answer.JOINED
-    reading = asyncio.create_task(store.stream(transfer).read(position=0, acknowledge=False, count=4, timeout=10))
-    await store.stream(transfer).append([b"a", b"bc"], end=3)
+    assert await store.transfers.join(found, joiner="me", node="b") is Answer.JOINED
+    reading = asyncio.create_task(
+        store.transfers.stream(transfer).read(position=0, acknowledge=False, count=4, timeout=10)
+    )
+    await store.transfers.stream(transfer).append([b"a", b"bc"], end=3)
     assert await reading == [Entry(1, b"a"), Entry(3, b"bc")]
-    assert await store.stream(transfer).read(position=3, acknowledge=True, count=4, timeout=0.01) == []
-    ack = await store.stream(transfer).append([], end=3, whole=True)
+    assert await store.transfers.stream(transfer).read(position=3, acknowledge=True, count=4, timeout=0.01) == []
+    ack = await store.transfers.stream(transfer).append([], end=3, whole=True)
     assert ack is not None
     assert ack.position == 3
-    assert isinstance(await store.end(transfer, Outcome.COMPLETE, joiner="me", position=3), Final)
-    await store.forget(transfer.keys.chunks, transfer.keys.acks)
+    assert isinstance(await store.transfers.end(transfer, Outcome.COMPLETE, joiner="me", position=3), Final)
+    await store.commands.redis.delete(transfer.keys.chunks, transfer.keys.acks)

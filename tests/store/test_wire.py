@@ -10,16 +10,16 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 
 from relay.settings import Settings
-from relay.store.connections import Wires
+from relay.store.connections import Connections
 from relay.store.redis_py import connect
 from tests.support.redis import RedisServer
 from tests.support.wait import wait_until
 
 
 @pytest.fixture
-async def wires(redis_server: RedisServer, prefix: str) -> AsyncIterator[Wires]:
+async def wires(redis_server: RedisServer, prefix: str) -> AsyncIterator[Connections]:
     clients = connect(Settings(redis_url=redis_server.url, node=prefix))
-    wires = Wires(clients.commands)
+    wires = Connections(clients.commands)
     yield wires
     wires.close_idle()
     await clients.aclose()
@@ -31,14 +31,14 @@ def connections(server: RedisServer, prefix: str) -> list[dict[str, str]]:
 
 
 async def test_commands_at_the_same_time_share_a_connection(
-    wires: Wires, redis_server: RedisServer, prefix: str
+    wires: Connections, redis_server: RedisServer, prefix: str
 ) -> None:
     answers = await asyncio.gather(*(wires.share("k", [("ECHO", f"{number}")]) for number in range(500)))
     assert answers == [[b"%d" % number] for number in range(500)]
     assert len(connections(redis_server, prefix)) == 1
 
 
-async def test_who_gives_up_takes_nobodys_reply(wires: Wires) -> None:
+async def test_who_gives_up_takes_nobodys_reply(wires: Connections) -> None:
     await wires.share("k", [("PING",)])
     calls = [asyncio.create_task(wires.share("k", [("ECHO", f"{number}")])) for number in range(10)]
     await asyncio.sleep(0)
@@ -49,13 +49,13 @@ async def test_who_gives_up_takes_nobodys_reply(wires: Wires) -> None:
     assert await wires.share("k", [("ECHO", "after")]) == [b"after"]
 
 
-async def test_an_error_is_the_reply_of_its_own_command(wires: Wires) -> None:
+async def test_an_error_is_the_reply_of_its_own_command(wires: Connections) -> None:
     first, error, last = await wires.share("k", [("ECHO", "a"), ("NONSENSE",), ("ECHO", "b")])
     assert (first, last) == (b"a", b"b")
     assert isinstance(error, ResponseError)
 
 
-async def test_one_that_blocks_holds_up_nobody(wires: Wires, prefix: str) -> None:
+async def test_one_that_blocks_holds_up_nobody(wires: Connections, prefix: str) -> None:
     wait = ("XREAD", "BLOCK", 20_000, "STREAMS", f"{prefix}:s", "$")
     blocked = asyncio.create_task(wires.call("k", [wait]))
     await asyncio.sleep(0.05)
@@ -66,7 +66,7 @@ async def test_one_that_blocks_holds_up_nobody(wires: Wires, prefix: str) -> Non
 
 
 async def test_one_that_was_given_up_while_it_blocked_is_not_used_again(
-    wires: Wires, redis_server: RedisServer, prefix: str
+    wires: Connections, redis_server: RedisServer, prefix: str
 ) -> None:
     blocked = asyncio.create_task(wires.call("k", [("XREAD", "BLOCK", 20_000, "STREAMS", f"{prefix}:s", "$")]))
     await asyncio.to_thread(wait_until, lambda: connections(redis_server, prefix), "the connection")
@@ -78,7 +78,7 @@ async def test_one_that_was_given_up_while_it_blocked_is_not_used_again(
 
 
 @pytest.mark.parametrize("sizes", [[1], [8191, 8192, 8193], [16_384, 16_385], [261_632] * 4, [3_000_000, 1, 700_000]])
-async def test_replies_of_any_size_come_whole(wires: Wires, prefix: str, sizes: list[int]) -> None:
+async def test_replies_of_any_size_come_whole(wires: Connections, prefix: str, sizes: list[int]) -> None:
     values = [os.urandom(size) for size in sizes]
     keys = [f"{prefix}:{number}" for number in range(len(sizes))]
     for key, value in zip(keys, values, strict=True):
@@ -89,7 +89,7 @@ async def test_replies_of_any_size_come_whole(wires: Wires, prefix: str, sizes: 
     await wires.share("k", [("DEL", *keys)])
 
 
-async def test_a_reply_is_kept_though_the_next_one_is_received(wires: Wires, prefix: str) -> None:
+async def test_a_reply_is_kept_though_the_next_one_is_received(wires: Connections, prefix: str) -> None:
     """It is a slice of the block that it came in."""
     for letter in (b"a", b"b"):
         await wires.call("k", [("SET", f"{prefix}:{letter.decode()}", letter * 200_000, "EX", 60)])
@@ -101,7 +101,7 @@ async def test_a_reply_is_kept_though_the_next_one_is_received(wires: Wires, pre
 
 
 async def test_a_connection_that_is_cut_fails_all_that_wait_and_is_replaced(
-    wires: Wires, redis_server: RedisServer, prefix: str
+    wires: Connections, redis_server: RedisServer, prefix: str
 ) -> None:
     await wires.share("k", [("PING",)])
     waiting = [asyncio.create_task(wires.share("k", [("BLPOP", f"{prefix}:none", 20)])) for _ in range(3)]

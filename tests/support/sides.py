@@ -9,6 +9,7 @@ import fakeredis
 
 from relay.cluster.node import Node
 from relay.errors import ClientGone
+from relay.metrics import Metrics
 from relay.server.connection import Connection
 from relay.settings import Settings
 from relay.store.records import Transfer
@@ -22,7 +23,7 @@ def connect(settings: Settings, server: fakeredis.FakeServer) -> Store:
     """A store on `settings.redis_url`, or else on this embedded server, which others may use too."""
     if settings.redis_url:
         return Store.connect(settings)
-    return Store(settings, Clients(fakeredis.FakeAsyncRedis(server=server)))
+    return Store(settings, Metrics(), Clients(fakeredis.FakeAsyncRedis(server=server)))
 
 
 @contextlib.asynccontextmanager
@@ -30,10 +31,10 @@ async def serving(settings: Settings, server: fakeredis.FakeServer) -> AsyncIter
     """A node that beats and reads its inbox."""
     store = connect(settings, server)
     node = Node(settings, store)
-    relay = Relay(settings, store, node)
+    relay = Relay(settings, store, Metrics(), node)
     async with node.running():
         yield relay
-        await relay.finish()
+        await relay.context.background.wait()
     await store.aclose()
 
 
@@ -68,15 +69,15 @@ class Hosted:
         async def never(*_: object, **__: object) -> None:
             await asyncio.Event().wait()
 
-        self.relay.store.repeat = never  # type: ignore[method-assign, assignment]
+        self.relay.store.commands.repeat = never  # type: ignore[method-assign, assignment]
         await stop([*sides, self._task])
-        await stop(self.relay._background)
+        await stop(self.relay.context.background._tasks)
         await self.relay.store.aclose()
 
 
 async def keys_of_transfers(store: Store) -> list[str]:
     """Keys that only a live transfer, or one that ended a moment ago, may have."""
-    raw = store.commands
+    raw = store.commands.redis
     kinds = ("transfer", "chunks", "acks")
     return [key.decode() for kind in kinds async for key in raw.scan_iter(match=f"{store.keys.prefix}:{kind}:*")]
 

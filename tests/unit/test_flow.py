@@ -5,7 +5,7 @@ import pytest
 from relay.buffers import BATCH, CHUNK, Blocks, Buffer
 from relay.cluster.progress import Meter
 from relay.store.offsets import chunk_id, end_id, follows, offset_of, trim_id
-from relay.transfer.window import Window, footprint, share
+from relay.transfer.window import Window, footprint, window_size
 
 
 def test_an_entry_id_is_the_offset_after_the_chunk() -> None:
@@ -72,7 +72,7 @@ def test_an_entry_counts_for_the_memory_that_redis_allocates(size: int, memory: 
     ],
 )
 def test_the_more_stream_the_smaller_is_the_window_of_each(window: int, uploads: int, of_each: int) -> None:
-    assert share(window, chunk=CHUNK, uploads=uploads) == of_each
+    assert window_size(window, chunk=CHUNK, uploads=uploads) == of_each
 
 
 @pytest.mark.parametrize(("position", "end", "size", "fits"), [(0, 5, 5, True), (5, 9, 3, False), (5, 9, 5, False)])

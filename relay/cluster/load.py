@@ -1,0 +1,53 @@
+"""What this node holds and has done: its uploads and downloads, bytes, outcomes, and the tokens used lately."""
+
+import socket
+import time
+from collections import Counter
+from typing import Protocol
+
+from relay import __version__
+from relay.cluster.progress import Meter, Progress
+from relay.states import Outcome, State
+from relay.store.records import Transfer
+
+
+class Uploading(Protocol):
+    """An upload that this node holds."""
+
+    transfer: Transfer
+    #: When somebody last looked into Redis for it, in monotonic seconds.
+    looked: float
+
+    def progress(self, now: float) -> Progress:
+        """Return how far it is at `now`, in monotonic seconds."""
+
+
+class Load:
+    """The clients of one node, and its counters since it started."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[Outcome] = Counter()
+        #: The uploads on this node by state, and the downloads that stream; the oldest first.
+        self.uploads: dict[State, dict[Uploading, None]] = {State.WAITING: {}, State.STREAMING: {}}
+        self.downloads: dict[object, None] = {}
+        #: Tokens that were made or used since the last report.
+        self.used_tokens: set[str] = set()
+        #: Bytes received from uploaders, and delivered to downloaders.
+        self.received = self.delivered = 0
+        self._started = int(time.time())
+        self._meter_in, self._meter_out = Meter(time.monotonic()), Meter(time.monotonic())
+
+    def facts(self) -> dict[str, str | int]:
+        """Return the fields of this node's hash in Redis. Rates are in bytes a second, times in Unix seconds."""
+        now = time.monotonic()
+        return {
+            "host": socket.gethostname(),
+            "version": __version__,
+            "started": self._started,
+            "waiting": len(self.uploads[State.WAITING]),
+            "streaming": len(self.uploads[State.STREAMING]) + len(self.downloads),
+            "uploading": len(self.uploads[State.STREAMING]),
+            "rate_in": self._meter_in.read(self.received, now),
+            "rate_out": self._meter_out.read(self.delivered, now),
+            **{outcome: self.counts[outcome] for outcome in Outcome},
+        }

@@ -1,0 +1,77 @@
+"""The verbs about nodes: heartbeats, and the inboxes through which nodes wake each other."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from relay.store.commands import Commands, ms, result
+
+#: Maximum entries of an inbox: more than wake-ups can pile up between two reads.
+_INBOX_MAX = 100_000
+#: Seconds that an inbox lives after the last wake-up.
+_INBOX_TTL = 60.0
+#: Seconds that the list of nodes lives after the last heartbeat.
+_NODES_TTL = 3600.0
+
+
+class Nodes:
+    """Sign nodes in and out, and wake them."""
+
+    def __init__(self, commands: Commands) -> None:
+        self._commands = commands
+        self._keys = commands.keys
+
+    async def beat(self, *, node: str, facts: Mapping[str, str | int]) -> dict[str, float]:
+        """Record that a node is alive, with `facts` about it. Return each known node's seconds since its heartbeat.
+
+        This uses a connection of its own: a node must not seem dead because it has many clients.
+        """
+        settings, send = self._commands.settings, self._commands.connections.call
+        sign: list[str | int] = [ms(3 * settings.heartbeat), *(part for pair in facts.items() for part in pair)]
+        roll: list[str | int] = [node, ms(10 * settings.node_death), ms(_NODES_TTL)]
+
+        async def run(verb: str, key: str, arguments: list[str | int]) -> Any:
+            return await self._commands.repeat(
+                lambda: self._commands.evaluate(verb, [key], arguments, send), patience=settings.redis_patience
+            )
+
+        await run("beat", self._keys.node(node), sign)
+        ages = await run("roll", self._keys.nodes, roll)
+        return {
+            other.decode(errors="replace"): int(age) / 1000 for other, age in zip(ages[::2], ages[1::2], strict=True)
+        }
+
+    async def is_beating(self, *, node: str) -> bool:
+        """Return whether a node has sent a heartbeat lately. Ask this for a node that is not on our list yet."""
+        return (await self._commands.ask(("EXISTS", self._keys.node(node)))) == [1]
+
+    async def sign_off(self, *, node: str) -> None:
+        """Remove a node that shuts down from the list, and delete its keys."""
+        await self._commands.ask(("ZREM", self._keys.nodes, node))
+        for key in (self._keys.node(node), self._keys.inbox(node), self._keys.uploads(node)):  # each in its own slot
+            await self._commands.ask(("UNLINK", key))
+
+    async def wake(self, *, node: str, about: str) -> None:
+        """Put a wake-up into the inbox of a node, for the listeners to `about`."""
+        await self._commands.run("wake", [self._keys.inbox(node)], [about, _INBOX_MAX, ms(_INBOX_TTL)])
+
+    async def check(self, *, node: str) -> None:
+        """Raise StoreUnavailable unless Redis carries out a write."""
+        await self.wake(node=node, about="check")
+
+    async def inbox(self, *, node: str, after: str, timeout: float) -> tuple[str, list[str]]:
+        """Wait up to `timeout` seconds for wake-ups after the entry ID `after`, and trim those before it.
+
+        Return the last ID, and what each wake-up is about. Raise StoreUnavailable at the first failure.
+        """
+        key = self._keys.inbox(node)
+        trim = ("XTRIM", key, "MINID", "=", after)
+        wait = ("XREAD", "COUNT", 1000, "BLOCK", ms(timeout), "STREAMS", key, after)
+
+        async def read() -> Any:
+            return result((await self._commands.connections.call(key, [trim, wait]))[1])
+
+        reply = await self._commands.repeat(read, patience=0, blocks=timeout)
+        if not reply:
+            return after, []
+        entries = reply[0][1]
+        return entries[-1][0].decode(), [about.decode(errors="replace") for _, (_, about) in entries]

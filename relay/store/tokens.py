@@ -1,0 +1,51 @@
+"""The verbs about tokens."""
+
+from collections.abc import Sequence
+
+from relay.errors import Error, Problem
+from relay.names import new_id
+from relay.store.commands import Commands, ms, pairs
+from relay.store.records import transfers_in
+from relay.store.timing import LINGER
+
+
+class Tokens:
+    """Make, read and revoke tokens."""
+
+    def __init__(self, commands: Commands) -> None:
+        self._commands = commands
+        self._keys = commands.keys
+
+    async def make(self, *, token: str) -> None:
+        """Make a token with its whole life ahead."""
+        life = self._commands.settings.token_life
+        await self._commands.run("mint", [self._keys.token(token)], [ms(life)])
+
+    async def read(self, *, token: str) -> tuple[float, dict[str, str]] | None:
+        """Return the seconds that a token has left, and its fields; None if it is gone. This is not a use of it."""
+        key = self._keys.token(token)
+        left, fields = await self._commands.ask(("PTTL", key), ("HGETALL", key))
+        return (left / 1000, pairs(fields)) if left >= 0 else None
+
+    async def delivered(self, *, token: str) -> int:
+        """Return the bytes that the ended transfers of a token have delivered; 0 if there is no such token."""
+        (delivered,) = await self._commands.ask(("HGET", self._keys.token(token), "bytes"))
+        return int(delivered or 0)
+
+    async def revoke(self, *, token: str) -> list[tuple[str, str]] | None:
+        """Delete a token. Return the names and ids of its transfers, or None if it was gone already."""
+        keys = [self._keys.token(token), self._keys.revoked(token, new_id())]
+        fields = pairs(await self._commands.run("revoke", keys, [ms(LINGER)]))
+        return transfers_in(fields) if fields else None
+
+
+def need_token(reply: Sequence[bytes]) -> None:
+    """Raise Problem(UNKNOWN_TOKEN) if a script found no token."""
+    if reply[0] == b"no_token":
+        raise Problem(Error.UNKNOWN_TOKEN)
+
+
+def need_room(reply: Sequence[bytes]) -> None:
+    """Raise Problem(CROWDED) if a script found no room for another name in the token's hash."""
+    if reply[0] == b"crowded":
+        raise Problem(Error.CROWDED)

@@ -1,0 +1,202 @@
+"""The verbs about transfers. Most are one script in `lua/`; `relay.states.MOVES` says what each does in each state."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from relay.names import new_id
+from relay.states import Answer, Outcome, State
+from relay.store.commands import Commands, ms, pairs
+from relay.store.offsets import offset_of
+from relay.store.records import Final, Holder, Touched, Transfer
+from relay.store.streams import RedisStream
+from relay.store.timing import CLAIM_MARGIN, JOINED_TTL, LINGER, lease
+from relay.store.tokens import need_room, need_token
+
+#: Outcomes that come from outside. Even an upload that still waits must be told of them through its acks stream.
+_FROM_OUTSIDE = {Outcome.CANCELLED, Outcome.REVOKED, Outcome.NODE_LOST}
+#: Outcomes that are observed, not requested: the download's node is dead, or Redis has lost a part of the transfer.
+_OBSERVED = {Outcome.NODE_LOST, Outcome.STORE_LOST}
+#: Fields of a token's hash that are not about a name: `created`, `uses`, `bytes`.
+_TOKEN_FIELDS = 3
+
+
+class Transfers:
+    """Claim names, join uploads, keep transfers alive, and end them."""
+
+    def __init__(self, commands: Commands) -> None:
+        self._commands = commands
+        self._settings = commands.settings
+        self._keys = commands.keys
+        self._lease = ms(lease(commands.settings))
+
+    def identify(self, *, token: str, name: str, transfer_id: str = "") -> Transfer:
+        """Return the identity of a transfer before Redis knows of it; by default with a fresh id."""
+        transfer_id = transfer_id or new_id()
+        return Transfer(token=token, name=name, id=transfer_id, keys=self._keys.of(token, name, transfer_id))
+
+    def stream(self, transfer: Transfer) -> RedisStream:
+        """Return the transfer's stream through Redis, for either side."""
+        return RedisStream(self._commands, transfer.keys)
+
+    async def claim(
+        self, transfer: Transfer, *, node: str, length: int | None, media_type: str, use: bool
+    ) -> "Holder | Outcome | list[str]":
+        """Claim the name for an upload on `node`.
+
+        Return the nodes on which a download waits for it; or the Holder of the name; or, if the claim has already
+        ended before its reply could be read, its Outcome. `use` counts as a use of the token.
+        Raise Problem(UNKNOWN_TOKEN) or Problem(CROWDED).
+        """
+        reply = await self._commands.run(
+            "claim",
+            [transfer.keys.token, transfer.keys.transfer, transfer.keys.acks],
+            [
+                transfer.id,
+                transfer.name,
+                node,
+                "" if length is None else length,
+                media_type,
+                *self._use(counts=use),
+                ms(self._settings.upload_wait + CLAIM_MARGIN),
+                self._max_fields,
+            ],
+        )
+        need_token(reply)
+        need_room(reply)
+        if reply[0] == Answer.BUSY.encode():
+            fields = pairs(reply[1])
+            holder = Transfer.load(self._keys, transfer.token, transfer.name, fields)
+            return Holder(holder, vouched=int(fields.get("vouched", 0)), now=int(reply[2]))
+        if reply[0] == Answer.ENDED.encode():
+            return Outcome(reply[1].decode())
+        return str(reply[1].decode()).split()
+
+    async def no_longer_waiting(self, waiting: Sequence[Transfer]) -> list[Transfer]:
+        """Return the transfers that no longer wait, or whose token has expired."""
+        tokens = list(dict.fromkeys(transfer.keys.token for transfer in waiting))
+
+        async def ask() -> list[Any]:
+            pipe = self._commands.redis.pipeline(transaction=False)
+            for transfer in waiting:
+                pipe.hmget(transfer.keys.transfer, "id", "state")
+            for token in tokens:
+                pipe.exists(token)
+            return await pipe.execute()
+
+        replies = await self._commands.call(ask)
+        live = {token for token, exists in zip(tokens, replies[len(waiting) :], strict=True) if exists}
+        return [
+            transfer
+            for transfer, now in zip(waiting, replies, strict=False)
+            if transfer.keys.token not in live or now != [transfer.id.encode(), State.WAITING.encode()]
+        ]
+
+    async def vouch(self, transfer: Transfer) -> None:
+        """Record that the uploader of a waiting transfer was found alive just now."""
+        await self._commands.run("vouch", [transfer.keys.transfer], [transfer.id])
+
+    async def look(self, *, token: str, name: str, use: bool, waits_on: str = "") -> Transfer | None:
+        """Return the live transfer of a name, or None. `use` counts as a use of the token.
+
+        If there is none and a download waits for it on the node `waits_on`, that is recorded: the next claim of the
+        name wakes that node. Raise Problem(UNKNOWN_TOKEN) or Problem(CROWDED).
+        """
+        keys = [self._keys.token(token), self._keys.transfer(token, name)]
+        reply = await self._commands.run("look", keys, [*self._use(counts=use), name, waits_on, self._max_fields])
+        need_token(reply)
+        need_room(reply)
+        return Transfer.load(self._keys, token, name, pairs(reply[1])) if reply[0] == b"found" else None
+
+    async def unwant(self, *, token: str, name: str, node: str) -> None:
+        """Record that no download waits for this name on `node` any more."""
+        await self._commands.run("unwant", [self._keys.token(token)], [name, node])
+
+    async def join(self, transfer: Transfer, *, joiner: str, node: str) -> Answer:
+        """Join a download on `node`, named by its id `joiner`, to an upload. Return JOINED, TAKEN or ABSENT."""
+        arguments: list[str | int] = [transfer.id, transfer.name, joiner, node, ms(JOINED_TTL), self._lease]
+        return Answer((await self._commands.run("join", transfer.keys.all(), arguments)).decode())
+
+    async def finish(self, transfer: Transfer, *, joiner: str) -> Answer:
+        """Ask whether the download `joiner` may hand over the last bytes. Return FINISHING or GONE.
+
+        From then on only that download decides how the transfer ends. `end` overrules it only for callers that have
+        observed that its node is dead, or that Redis has lost the transfer.
+        """
+        arguments: list[str | int] = [transfer.id, joiner, self._lease]
+        patience = self._settings.transfer_patience
+        reply = await self._commands.run("finish", [transfer.keys.transfer], arguments, patience=patience)
+        return Answer(reply.decode())
+
+    async def touch(self, transfer: Transfer, *, written: str = "", joiner: str = "", position: int = 0) -> Touched:
+        """Return whether the transfer is alive as this side knows it, and renew the keys that this side keeps alive.
+
+        A streaming upload passes the ID of the last entry it has `written`. A download passes its id as `joiner`, and
+        the `position` up to which it has handed over bytes. An upload that still waits passes nothing.
+        """
+        reply = await self._commands.run(
+            "touch",
+            transfer.keys.all(),
+            [transfer.id, written, joiner, position, ms(self._settings.token_floor), self._lease],
+            patience=self._settings.transfer_patience,
+        )
+        match [part.decode() for part in reply]:
+            case ["live", state, downloader, acknowledged]:
+                return Touched(None, State(state), downloader, position=offset_of(acknowledged.encode()))
+            case ["ended", outcome, delivered]:
+                return Touched(Outcome(outcome), position=int(delivered))
+            case ["revoked", state]:
+                return Touched(Outcome.REVOKED, State(state))
+            case _:
+                return Touched(Outcome.STORE_LOST)
+
+    async def end(
+        self,
+        transfer: Transfer,
+        outcome: Outcome,
+        *,
+        joiner: str = "",
+        position: int = 0,
+        only_waiting: bool = False,
+        mine: Sequence[str] = (),
+    ) -> "Final | Answer":
+        """End the transfer, if the name still belongs to it (or, with `joiner`, to that download of it).
+
+        `position`: the bytes handed to the downloader, if the caller knows; otherwise the last acknowledgement counts.
+        `mine`: which of `chunks` and `acks` only the caller reads, and reads no more; they are deleted.
+        Exactly one caller gets `Final`. The others get GONE; or KEPT if the transfer is finishing, or if it streams
+        and the caller asked for `only_waiting`.
+        """
+        within = {State.WAITING} if only_waiting else {State.WAITING, State.STREAMING}
+        if joiner or outcome in _OBSERVED:
+            within = {*State}
+        reply = await self._commands.run(
+            "end",
+            transfer.keys.all(),
+            [
+                joiner or transfer.id,
+                transfer.name,
+                outcome,
+                ms(LINGER),
+                position,
+                " ".join(sorted(within)),
+                int(outcome in _FROM_OUTSIDE),
+                " ".join(mine),
+            ],
+            patience=self._settings.transfer_patience,
+        )
+        if reply[0] != b"ended":
+            return Answer(reply[0].decode())
+        was = Transfer.load(self._keys, transfer.token, transfer.name, pairs(reply[3]))
+        return Final(was, delivered=int(reply[2]), seconds=int(reply[1]) - (was.joined or was.created))
+
+    async def delete_chunks(self, transfer: Transfer) -> None:
+        """Delete the stream of chunks, if nobody will read it any more."""
+        await self._commands.ask(("UNLINK", transfer.keys.chunks), patience=self._settings.transfer_patience)
+
+    @property
+    def _max_fields(self) -> int:
+        """Maximum fields of a token's hash; 0 means unlimited."""
+        return self._settings.token_names + _TOKEN_FIELDS if self._settings.token_names else 0
+
+    def _use(self, *, counts: bool) -> list[int]:
+        return [ms(self._settings.token_use) if counts else 0, ms(self._settings.token_max)]

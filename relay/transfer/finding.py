@@ -1,0 +1,114 @@
+"""How a download finds its upload: it looks, waits if there is none, and joins."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Iterator
+
+from relay.cluster.inbox import Listener
+from relay.cluster.node import RECHECK
+from relay.errors import ClientGone, Error, Problem, StoreUnavailable
+from relay.names import new_id
+from relay.server.connection import Connection
+from relay.states import Answer, Outcome
+from relay.store.records import Final, Transfer
+from relay.transfer.context import Context
+from relay.transfer.drain import Phase
+
+
+class Finder:
+    """One download that looks for its upload, for at most `wait` seconds. Use it within `running`."""
+
+    def __init__(self, context: Context, *, token: str, name: str, wait: float, client: Connection) -> None:
+        self._context = context
+        self._transfers = context.store.transfers
+        self._token = token
+        self._name = name
+        self._client = client
+        self._topic = context.store.keys.transfer(token, name)
+        self._deadline = time.monotonic() + wait
+        #: Whether the next look counts as a use of the token: the first one does.
+        self._use = True
+        #: Whether Redis has recorded that a download waits here.
+        self._is_recorded = False
+        self._listener: Listener
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        """Listen to claims of the name, and withdraw the record in Redis at the end."""
+        inbox = self._context.node.inbox
+        try:
+            with inbox.listening(self._topic) as self._listener, self._client.telling(self._listener.set):
+                yield
+        finally:
+            if self._is_recorded and not inbox.has_listener(self._topic):
+                self._context.background.spawn(self._withdraw())
+
+    async def find(self) -> Transfer:
+        """Return an upload that waits under the name.
+
+        Raise Problem(NO_UPLOAD) when the time is over, another Problem, or ClientGone.
+        """
+        while True:
+            may_wait = time.monotonic() < self._deadline
+            self._is_recorded = self._is_recorded or may_wait
+            transfer = await self._look(may_wait=may_wait)
+            if transfer is not None:
+                return transfer
+            if not may_wait:
+                raise Problem(Error.NO_UPLOAD)
+            with self._client.watched():  # a client that waits may have pipelined more data, and is not being read
+                await self._listener.wait(min(RECHECK, self._deadline - time.monotonic()))
+            self.check_client()
+
+    def check_client(self) -> None:
+        """Raise ClientGone if the client has left, or Problem(DRAINING) if waiting clients are sent away."""
+        if self._client.is_lost:
+            raise ClientGone
+        if self._context.gate.phase >= Phase.RELEASED:
+            raise Problem(Error.DRAINING)
+
+    async def join(self, transfer: Transfer) -> str | None:
+        """Join an upload. Return the id of this download; None if the upload is over. Raise Problem(TAKEN)."""
+        joiner = new_id()
+        joining = self._context.background.spawn(
+            self._transfers.join(transfer, joiner=joiner, node=self._context.node.id)
+        )
+        try:
+            answer = await asyncio.shield(joining)
+        except (asyncio.CancelledError, StoreUnavailable):
+            # Redis may have joined us although we did not hear of it (cancelled, or the reply was lost).
+            self._context.background.spawn(self._leave(joining, transfer, joiner))
+            raise
+        if answer is Answer.TAKEN:
+            raise Problem(Error.TAKEN)
+        if answer is not Answer.JOINED:
+            return None
+        self._is_recorded = False  # the script of `join` has deleted the record
+        return joiner
+
+    async def _look(self, *, may_wait: bool) -> Transfer | None:
+        """Return the upload that waits under the name. End uploads whose node is dead.
+
+        If there is none and the download `may_wait`, the next claim of the name wakes this node.
+        """
+        waits_on = self._context.node.id if may_wait else ""
+        while True:
+            transfer = await self._transfers.look(token=self._token, name=self._name, use=self._use, waits_on=waits_on)
+            self._use = False
+            self._context.node.load.used_tokens.add(self._token)
+            if transfer is None or await self._context.node.is_alive(transfer.decider):
+                return transfer
+            await self._context.endings.end(transfer, Outcome.NODE_LOST)
+
+    async def _leave(self, joining: "asyncio.Task[Answer]", transfer: Transfer, joiner: str) -> None:
+        with contextlib.suppress(StoreUnavailable):
+            await joining
+        with contextlib.suppress(StoreUnavailable):
+            ended = await self._context.endings.end(transfer, Outcome.DOWNLOADER_GONE, joiner=joiner)
+            if isinstance(ended, Final):
+                await self._transfers.delete_chunks(transfer)
+
+    async def _withdraw(self) -> None:
+        with contextlib.suppress(StoreUnavailable):
+            await self._transfers.unwant(token=self._token, name=self._name, node=self._context.node.id)
