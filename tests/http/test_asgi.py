@@ -190,6 +190,6 @@ async def test_cancelled_tasks_leave_nothing(app: Starlette, token: str) -> None
     for call in (upload, download):
         call.task.cancel()
     await asyncio.gather(upload.task, download.task, return_exceptions=True)
-    await app.state.relay.finish()
+    await app.state.relay.context.background.wait()
     await reach(app, token, State.FREE)
     assert not await left_over(app)
