@@ -1,7 +1,7 @@
-"""Every error a client can meet: its status and its one line, which says what to do next.
+"""Every error that a client can get: its status, and its one line, which says what to do next.
 
-A `Problem` is raised anywhere below `http` and rendered there, in one place.  Lines never repeat what the
-client sent, so they cannot carry anything into a terminal or a page.
+Any module may raise a `Problem`; `api.exchange` renders it, in one place. The lines never repeat what the client sent,
+so nobody can smuggle anything into a terminal or a page.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from relay.states import Outcome
 
 @dataclass(frozen=True)
 class Spec:
-    """One row of the table.  `retry_after` is in seconds; None sends no Retry-After."""
+    """One row of the table. `retry_after` is in seconds; None sends no Retry-After."""
 
     status: int
     title: str
@@ -21,7 +21,7 @@ class Spec:
 
 
 class Error(Enum):
-    """The table.  `{braces}` are filled in by the keyword arguments of `Problem`."""
+    """The table. The keyword arguments of `Problem` fill in the `{braces}`."""
 
     BAD_NAME = Spec(400, "Bad name", "{why} Use PUT or GET /TOKEN/NAME with one percent-encoded path segment.")
     BAD_WAIT = Spec(400, "Bad wait", "wait= takes a number of seconds from 0 to {most:g}.")
@@ -117,7 +117,7 @@ class Error(Enum):
 
     @property
     def type(self) -> str:
-        """The word for scripts: the `type` of the problem JSON, and the reason in logs."""
+        """The word for scripts: the `code` of the problem JSON, and the `reason` in logs."""
         return self.name.lower()
 
 
@@ -130,7 +130,7 @@ class Problem(Exception):
         self.status = error.value.status
         self.line = error.value.line.format(**details)
         self.details = details
-        #: Seconds; None where trying again is no use.
+        #: Seconds after which to try again; None if that is useless.
         self.retry_after: int | None = error.value.retry_after
 
     def __repr__(self) -> str:
@@ -138,7 +138,7 @@ class Problem(Exception):
 
 
 class StoreUnavailable(Problem):
-    """Redis did not answer in time, or refused to."""
+    """Redis did not reply in time, or refused a command."""
 
     def __init__(self, error: Error = Error.STORE_DOWN) -> None:
         super().__init__(error)
@@ -146,7 +146,7 @@ class StoreUnavailable(Problem):
 
 _TO_UPLOADER: dict[Outcome, Error] = {
     Outcome.NO_DOWNLOADER: Error.NO_DOWNLOADER,
-    Outcome.UPLOADER_GONE: Error.NAME_IN_USE,  # by whoever took the name over from this one
+    Outcome.UPLOADER_GONE: Error.NAME_IN_USE,  # by the upload that took the name over from this one
     Outcome.DOWNLOADER_GONE: Error.DOWNLOADER_GONE,
     Outcome.NODE_LOST: Error.NODE_LOST,
     Outcome.CANCELLED: Error.CANCELLED,
@@ -160,13 +160,15 @@ _TO_UPLOADER: dict[Outcome, Error] = {
 
 
 def problem_for_uploader(outcome: Outcome, *, sent: int, seconds: float, most: int) -> Problem:
-    """What the uploader is told.  `sent`: bytes the downloader had; `seconds`: the limit that passed, in
-    seconds; `most`: the size limit in bytes."""
+    """Return what the uploader is told.
+
+    `sent` is the bytes that the downloader had, `seconds` the limit that passed, `most` the maximum size in bytes.
+    """
     return Problem(_TO_UPLOADER[outcome], sent=sent, seconds=seconds, most=most)
 
 
 def problem_for_downloader(outcome: Outcome, *, seconds: float) -> Problem:
-    """What the downloader is told where its response has not begun; after that it can only be cut off."""
+    """Return what the downloader is told if its response has not begun. After that it can only be cut off."""
     if outcome in (Outcome.NODE_LOST, Outcome.STORE_LOST):
         return Problem(Error.STORE_LOST, sent=0)
     if outcome in (Outcome.CANCELLED, Outcome.REVOKED, Outcome.TOO_LONG, Outcome.STALLED, Outcome.DRAINED):

@@ -1,4 +1,4 @@
-"""Tokens and names: what is allowed, and how a name travels through URL, Redis key and header.  Pure."""
+"""Tokens and names: what is allowed, and how a name is written in URLs, Redis keys and headers. Pure."""
 
 import re
 import secrets
@@ -8,39 +8,36 @@ from urllib.parse import quote, unquote_to_bytes
 
 from relay.errors import Error, Problem
 
-#: 22 letters and digits are 131 bits.  No `-` or `_`, so that a token is one word to a double click and
-#: never looks like a command-line flag.
+#: 22 letters and digits are 131 bits. There is no `-` or `_`, so that a double click selects the whole token, and a
+#: token never looks like a command-line flag.
 _ALPHABET = string.ascii_letters + string.digits
 _TOKEN_LENGTH = 22
 _TOKEN = re.compile(rb"[A-Za-z0-9]{%d}" % _TOKEN_LENGTH)
 _BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 
-#: Bytes of a decoded name: the limit of ext4, APFS, NTFS and so of whoever saves the download.
+#: Maximum length of a decoded name, in bytes: the limit of ext4, APFS and NTFS, on which the download is saved.
 NAME_MAX = 255
 
 
 def new_token() -> str:
-    """A fresh token of 131 random bits."""
+    """Return a new token of 131 random bits."""
     return "".join(secrets.choice(_ALPHABET) for _ in range(_TOKEN_LENGTH))
 
 
 def new_id() -> str:
-    """A fresh transfer id: 64 random bits, short enough to read aloud."""
+    """Return a new transfer id: 64 random bits, short enough to read aloud."""
     return secrets.token_hex(8)
 
 
 def parse_token(raw: bytes) -> str:
-    """The token in a path segment.  What cannot be a token never reaches a Redis key.
-
-    Raises Problem(UNKNOWN_TOKEN).
-    """
+    """Return the token in a path segment. Raise Problem(UNKNOWN_TOKEN) if it cannot be one: it must not reach Redis."""
     if not _TOKEN.fullmatch(raw):
         raise Problem(Error.UNKNOWN_TOKEN)
     return raw.decode("ascii")
 
 
 def parse_name(raw: bytes) -> str:
-    """The name in a percent-encoded path segment, decoded.  Raises Problem(BAD_NAME) that says why."""
+    """Return the decoded name in a percent-encoded path segment. Raise Problem(BAD_NAME) that says why it is bad."""
     if _BAD_ESCAPE.search(raw):
         raise Problem(Error.BAD_NAME, why="A % in the name is not followed by two hex digits.")
     data = unquote_to_bytes(raw)
@@ -62,16 +59,19 @@ def parse_name(raw: bytes) -> str:
 
 
 def encode_name(name: str) -> str:
-    """The one percent-encoded form of a name that stands in Redis keys and logs: only RFC 3986's unreserved
-    characters are left bare, so that it needs no quoting in a shell and no colon can be mistaken for ours."""
+    """Return the percent-encoded form of a name for Redis keys and logs.
+
+    Only RFC 3986's unreserved characters remain bare, so that the name needs no quotes in a shell, and none of its
+    colons can be mistaken for one that separates the parts of a key.
+    """
     return quote(name, safe="")
 
 
 def content_disposition(name: str) -> str:
-    """`attachment` with the exact name in `filename*` (RFC 8187) and an ASCII stand-in in `filename`.
+    """Return `attachment` with the exact name in `filename*` (RFC 8187) and an ASCII substitute in `filename`.
 
-    In the stand-in whatever RFC 6266 appendix D warns of (quotes, backslash, %) becomes `_` as well.
+    In the substitute, characters that RFC 6266 appendix D warns of (quotes, backslash, %) become `_` as well.
     """
     plain = "".join(c if " " <= c <= "~" and c not in '"\\%;' else "_" for c in name)
-    # RFC 8187's attr-char leaves fewer characters bare than quote() does, but all that quote() leaves are in it.
+    # RFC 8187 allows all the characters that quote() leaves bare (its attr-char), and a few more.
     return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(name, safe='')}"

@@ -1,4 +1,4 @@
-"""TODO."""
+"""The forms of `RELAY_REDIS_URL`, and which of them are refused. Pure."""
 
 import re
 from urllib.parse import SplitResult, parse_qsl
@@ -13,12 +13,8 @@ REDIS_SCHEMES = (
     "redis+cluster",
     "rediss+cluster",
 )
-
-
-#: What may stand after the `?` of a Redis URL.  redis-py takes more, and some of it breaks the relay.
+#: The options that may follow the `?` of a Redis URL. redis-py accepts more, and some of those break the relay.
 _DATABASE = {"db": r"[0-9]{1,5}"}
-
-
 _TLS = {
     "ssl_ca_certs": r".+",
     "ssl_certfile": r".+",
@@ -26,17 +22,16 @@ _TLS = {
     "ssl_cert_reqs": r"none|optional|required",
     "ssl_check_hostname": r"true|false",
 }
-
-
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\[\]:]+)(:(?P<port>[0-9]{1,5}))?")
-
-
 _HIGHEST_PORT = 65535
 
 
 def split_url(text: str) -> SplitResult:
-    """The parts of a URL by RFC 3986, appendix B.  Its authority may be a list, in which `urlsplit` of Python 3.11.12,
-    3.12.9, 3.13.2 and later refuses IPv6 addresses behind the first host."""
+    """Split a URL as RFC 3986, appendix B, does.
+
+    Its authority may be a list of hosts, in which `urlsplit` of Python 3.11.12, 3.12.9, 3.13.2 and later refuses IPv6
+    addresses after the first host.
+    """
     scheme, authority, path, query, fragment = re.fullmatch(  # type: ignore[union-attr]
         r"(?:([^:/?#]+):)?(?://([^/?#]*))?([^?#]*)(?:\?([^#]*))?(?:#(.*))?", text, re.DOTALL
     ).groups(default="")
@@ -44,9 +39,9 @@ def split_url(text: str) -> SplitResult:
 
 
 def check_redis_url(text: str) -> None:
-    """Raises ValueError where something in the URL would be misread, or noticed only by the first command.
+    """Raise ValueError if a part of the URL would be misread, or would fail only at the first command.
 
-    The message never repeats the URL, which may have a password.
+    The message never repeats the URL, which may contain a password.
     """
     url = split_url(text)
     if url.scheme not in REDIS_SCHEMES:

@@ -1,7 +1,7 @@
-"""Settings: environment variables `RELAY_…`, or the flags of `relay serve` made from them.
+"""Settings: environment variables `RELAY_…`, or the flags of `relay serve` that are made from them.
 
-Each field's description gives meaning and unit; its default is the default.  Times are in seconds, sizes in
-bytes.  A bad value stops the start with one line naming the variable.
+The description of each field says its meaning and unit; times are in seconds, sizes in bytes. A bad value stops the
+start, with one line that names the variable.
 """
 
 import ipaddress
@@ -26,106 +26,107 @@ def _node_name() -> str:
 
 
 class Settings(BaseSettings):
-    """All of them.  See `relay serve --help`."""
+    """All settings. `relay serve --help` shows them."""
 
     model_config = SettingsConfigDict(env_prefix="RELAY_", frozen=True)
 
     host: str = Field("0.0.0.0", description="address to listen on")  # noqa: S104 (a server for others)
     port: int = Field(4000, ge=0, le=65535, description="TCP port to listen on; 0 takes a free one")
     ssl_certfile: str = Field(
-        "", description="PEM file with the certificate and its chain, to serve HTTPS and not HTTP; empty: HTTP"
+        "", description="PEM file with the certificate and its chain, to serve HTTPS instead of HTTP; empty: HTTP"
     )
-    ssl_keyfile: str = Field("", description="PEM file with its key, where it is not in the same file")
+    ssl_keyfile: str = Field("", description="PEM file with the key, if it is not in the same file")
     redis_url: str = Field(
         "",
         description="redis://, rediss://, unix://, redis+sentinel://HOST:PORT,HOST:PORT/SERVICE/DB or "
-        "redis+cluster://HOST:PORT; empty: alone, on an embedded store in this process",
+        "redis+cluster://HOST:PORT; empty: one node by itself, with an embedded store",
     )
     prefix: str = Field(
         "relay",
         pattern=r"^[A-Za-z0-9_.-]{1,32}$",
-        description="first part of every Redis key, before the colon",
+        description="first part of every Redis key, before the first colon",
     )
     node: str = Field(
         default_factory=_node_name,
         pattern=r"^[A-Za-z0-9_.-]{1,64}$",
-        description="this node's name. Each run of it is called by that and six random hex digits. "
-        "Default: the host's name",
+        description="this node's name; each start adds six random hex digits to it. Default: the host's name",
     )
-    token_life: Seconds = Field(20 * 60, description="seconds a new token lives")
-    token_use: Seconds = Field(5 * 60, description="seconds each PUT or GET adds to the token's life")
-    token_max: Seconds = Field(60 * 60, description="most seconds from now that uses can extend a token to")
+    token_life: Seconds = Field(20 * 60, description="seconds that a new token lives")
+    token_use: Seconds = Field(5 * 60, description="seconds that each PUT or GET adds to the token's life")
+    token_max: Seconds = Field(60 * 60, description="maximum seconds that a token has left after a use")
     token_floor: Seconds = Field(
-        5 * 60, description="least seconds a token has left while one of its transfers streams"
+        5 * 60, description="minimum seconds that a token has left while one of its transfers streams"
     )
-    upload_wait: Seconds = Field(5 * 60, description="seconds an upload waits for its downloader")
+    upload_wait: Seconds = Field(5 * 60, description="seconds that an upload waits for its downloader")
     download_wait: float = Field(
         2,
         ge=0,
         le=300,
         allow_inf_nan=False,
-        description="seconds a download waits for its upload, without ?wait=",
+        description="seconds that a download waits for its upload if it has no ?wait=",
     )
-    download_wait_max: Seconds = Field(300, description="most seconds that ?wait= may ask for")
-    max_upload: Bytes = Field(0, description="most bytes of one upload; 0: no limit")
+    download_wait_max: Seconds = Field(300, description="maximum seconds that ?wait= may ask for")
+    max_upload: Bytes = Field(0, description="maximum size of one upload, in bytes; 0: unlimited")
     max_duration: float = Field(
         0,
         ge=0,
         le=7 * 24 * 3600,
         allow_inf_nan=False,
-        description="most seconds that one transfer may stream; 0: no limit",
+        description="maximum seconds that one transfer may stream; 0: unlimited",
     )
-    header_timeout: Seconds = Field(30, description="seconds a client may take to send a request's header")
-    stall: Seconds = Field(5 * 60, description="seconds without a byte from or to a client that end its transfer")
+    header_timeout: Seconds = Field(30, description="maximum seconds for a client to send the header of a request")
+    stall: Seconds = Field(
+        5 * 60, description="seconds without a byte from or to a client after which its transfer ends"
+    )
     token_secret: str = Field(
         "",
-        description="secrets, comma-separated, one of which POST /token needs as Bearer; empty: tokens for everybody",
+        description="secrets, comma-separated; POST /token needs one of them as Bearer token; empty: none is needed",
     )
     token_rate: str = Field(
-        "600/minute", description="tokens one address may make, as 10/second or 600 per 2 hours; empty: no limit"
+        "600/minute",
+        description="maximum tokens made from one address, as 10/second or 600 per 2 hours; empty: unlimited",
     )
     failure_rate: str = Field(
-        "300/minute", description="401s one address may have, for tokens or secrets; empty: no limit"
+        "300/minute", description="maximum 401 answers to one address, for wrong tokens or secrets; empty: unlimited"
     )
     token_names: int = Field(
         10_000,
         ge=0,
-        description="names of one token that may be at work at a time: uploads, and names that downloads wait for; "
-        "0: no limit",
+        description="maximum names of one token in use at a time: by uploads, and by downloads that wait; 0: unlimited",
     )
-    token_bytes: Bytes = Field(0, description="bytes that all transfers of one token may carry together; 0: no limit")
-    chunk: int = Field(CHUNK, ge=1, le=16 * 1024 * 1024, description="most bytes of one Redis stream entry")
+    token_bytes: Bytes = Field(0, description="maximum sum of the bytes of all transfers of one token; 0: unlimited")
+    chunk: int = Field(CHUNK, ge=1, le=16 * 1024 * 1024, description="maximum bytes of one Redis stream entry")
     window: int = Field(
         2 * 1024 * 1024,
         ge=1,
         le=1024 * 1024 * 1024,
-        description="bytes of one transfer that may be in Redis unacknowledged; one chunk more is the most",
+        description="maximum bytes of one transfer in Redis that are not acknowledged; up to one chunk more",
     )
-    heartbeat: Seconds = Field(2, description="seconds between a node's signs of life")
-    node_death: Seconds = Field(6, description="seconds without a sign of life after which a node counts as dead")
-    redis_patience: Seconds = Field(1.5, description="seconds to keep trying Redis before a new request is told 503")
+    heartbeat: Seconds = Field(2, description="seconds between two heartbeats of a node")
+    node_death: Seconds = Field(6, description="seconds without a heartbeat after which a node is considered dead")
+    redis_patience: Seconds = Field(1.5, description="seconds to keep trying Redis before a new request gets 503")
     transfer_patience: Seconds = Field(
-        10, description="seconds a running transfer keeps trying Redis before it ends as store_lost"
+        10, description="seconds that a running transfer keeps trying Redis before it ends as store_lost"
     )
     redis_commands: int = Field(
         64,
         ge=1,
         le=10_000,
-        description="most commands to Redis under way at a time; they share a connection, streams have their own",
+        description="maximum commands to Redis at a time; they share one connection, and streams have their own",
     )
     drain_delay: float = Field(
         5,
         ge=0,
         le=3600,
         allow_inf_nan=False,
-        description="seconds after SIGTERM in which the node is unready but still takes work, for the balancer to see",
+        description="seconds after SIGTERM during which the node is unready but takes work, until the balancer notices",
     )
     drain_wait: float = Field(
         10,
         ge=0,
         le=3600,
         allow_inf_nan=False,
-        description="seconds after that until waiting clients are told 503",
+        description="seconds after that until waiting clients get 503",
     )
     drain_timeout: float = Field(
         120,
@@ -136,24 +137,24 @@ class Settings(BaseSettings):
     )
     trusted_proxies: str = Field(
         "",
-        description="addresses or networks, comma-separated, whose X-Forwarded-For and -Proto are believed",
+        description="addresses or networks of proxies, comma-separated, whose X-Forwarded-For and -Proto are trusted",
     )
     admin_secret: str = Field(
         "",
-        description="secret that shows its bearer everything on GET /, as Bearer or as Basic password; empty: none",
+        description="secret with which GET / shows everything, as Bearer token or as Basic password; empty: none",
     )
     status: str = Field(
         "public",
         pattern=r"^(public|private)$",
         description="who may see GET / and /metrics: public (everybody, without secrets and names) or private "
-        "(whoever has RELAY_ADMIN_SECRET)",
+        "(only with RELAY_ADMIN_SECRET)",
     )
     log_format: str = Field(
         "auto", pattern=r"^(auto|text|json)$", description="text, json (one object a line), or auto: text on a terminal"
     )
     cors_origins: str = Field(
         "",
-        description="origins, comma-separated, as https://example.org, whose pages may use the relay; *: all; "
+        description="origins of pages that may use the relay, comma-separated, such as https://example.org; *: all; "
         "empty: none",
     )
     log_level: str = Field("info", pattern=r"^(debug|info|warning|error)$", description="debug, info, warning, error")
@@ -185,7 +186,7 @@ class Settings(BaseSettings):
     @field_validator("cors_origins")
     @classmethod
     def _origins(cls, value: str) -> str:
-        """Refuses what a browser never sends, and so would never match: a path, a slash at the end, blanks."""
+        """Refuse what would never match, because browsers never send it: a path, a slash at the end, blanks."""
         for origin in value.split(",") if value else ():
             if not re.fullmatch(r"\*|[a-z][a-z0-9+.-]*://[^/?#,@\sA-Z]+", origin):
                 raise ValueError("each must be an origin, such as https://example.org:8080, or *")
@@ -194,8 +195,8 @@ class Settings(BaseSettings):
     @field_validator("trusted_proxies")
     @classmethod
     def _proxies(cls, value: str) -> str:
-        """Refuses what uvicorn would take for a name that never matches; and `*`, with which anybody could say
-        to be anybody."""
+        """Refuse what uvicorn would take for a name that never matches; and `*`, which would let every client claim any
+        address."""
         for part in value.split(",") if value else ():
             try:
                 ipaddress.ip_network(part.strip())
@@ -212,7 +213,7 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
-        """Refuses combinations that cannot work."""
+        """Refuse combinations that cannot work."""
         if self.node_death < 2 * self.heartbeat:
             raise ValueError("RELAY_NODE_DEATH must be at least twice RELAY_HEARTBEAT, or a late beat kills a node")
         if self.token_max < self.token_floor:
@@ -226,13 +227,13 @@ class Settings(BaseSettings):
 
 
 def _check_certificate(certificate: str, key: str) -> None:
-    """Raises ValueError unless they can be served."""
+    """Raise ValueError unless the server can use them."""
     if key and not certificate:
         raise ValueError("RELAY_SSL_KEYFILE needs a RELAY_SSL_CERTFILE")
     if certificate:
         try:
-            # The password is there so that an encrypted key is refused, and not asked for on the terminal.
+            # With a password given, OpenSSL refuses an encrypted key instead of asking for a password on the terminal.
             ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key or None, password="none")  # noqa: S106
-        except OSError as error:  # so is SSLError
+        except OSError as error:  # SSLError is an OSError, too
             reason = "not a certificate and its key, unencrypted" if isinstance(error, ssl.SSLError) else error.strerror
             raise ValueError(f"RELAY_SSL_CERTFILE and RELAY_SSL_KEYFILE cannot be used: {reason}") from None

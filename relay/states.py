@@ -1,16 +1,16 @@
-"""What a name can be doing, what can happen to it, and how a transfer ends.  Pure: nothing is imported.
+"""The states of a name, the events that can happen to it, and the outcomes of a transfer. Pure: it imports nothing.
 
-A name under a token is FREE, or one live transfer holds it: WAITING for its downloader, STREAMING, or FINISHING.
-Every event is one Lua script in `lua/`, so every move is atomic; `MOVES` says what each script answers in
-each state and where it leaves the name.  There is no state for "ended": the script that ends a transfer
-deletes the claim in the same step, so a name is free the moment its transfer is over, and exactly one
-caller hears `ended` (that one logs and counts the transfer).
+A name under a token is FREE, or one live transfer holds it, which is WAITING for its downloader, STREAMING or
+FINISHING. Every event is one Lua script in `store/lua/`, so every move is atomic. `MOVES` says what each script
+returns in each state, and in which state it leaves the name. There is no state "ended": the script that ends a transfer
+deletes the claim in the same step. So a name is free as soon as its transfer has ended, and exactly one caller gets
+ENDED; that caller logs and counts the transfer.
 
-What the downloader has been handed cannot be taken back.  So a download asks before it hands over the last of
-it, and from then on, FINISHING, it alone says how the transfer ended, as long as its node lives: else an uploader
-could be told that it was cancelled, and the file have arrived all the same.
+Bytes that a downloader has been handed cannot be taken back. So a download asks before it hands over the last bytes.
+From then on the transfer is FINISHING, and as long as the download's node is alive, that download alone decides how the
+transfer ends. Otherwise an uploader could be told that the transfer was cancelled although the whole file arrived.
 
-The diagram in the README is `diagram()`.
+`diagram()` makes the diagram in the documentation.
 """
 
 from enum import StrEnum
@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 
 class State(StrEnum):
-    """What a name is doing.  FREE is the absence of the transfer hash; the others are its field `state`."""
+    """What a name is doing. FREE means that there is no transfer hash; the others are values of its field `state`."""
 
     FREE = "free"
     WAITING = "waiting"
@@ -27,18 +27,18 @@ class State(StrEnum):
 
 
 class Event(StrEnum):
-    """What a node may ask of a name; each is one script."""
+    """What a node may ask for a name; each event is one script."""
 
     CLAIM = "claim"  # an upload wants the name
     JOIN = "join"  # a download wants the upload
-    GIVE_UP = "give up"  # the uploader waited long enough: end, but only if nobody joined meanwhile
+    GIVE_UP = "give up"  # the uploader has waited long enough: end, but only if nobody has joined meanwhile
     FINISH = "finish"  # the download is about to hand over the last bytes
-    END = "end"  # somebody wants it to be over: end, but only if it is not finishing
-    CLOSE = "close"  # it is over, as its download says; or as is found, where there is no download any more
+    END = "end"  # a side or an operator wants it to end: end, but only if it is not finishing
+    CLOSE = "close"  # the download says how it ended; or any node, if the download's node is dead
 
 
 class Answer(StrEnum):
-    """The one word with which a script answers."""
+    """The one word that a script returns."""
 
     CLAIMED = "claimed"
     BUSY = "busy"
@@ -52,7 +52,7 @@ class Answer(StrEnum):
 
 
 class Outcome(StrEnum):
-    """How a transfer ended.  One word, one log line, one count each."""
+    """How a transfer ended: one word, which is logged and counted once for each transfer."""
 
     COMPLETE = "complete"
     NO_DOWNLOADER = "no_downloader"
@@ -69,7 +69,7 @@ class Outcome(StrEnum):
 
 
 class Move(NamedTuple):
-    """What the script answers, and the state it leaves."""
+    """What the script returns, and the state in which it leaves the name."""
 
     answer: Answer
     state: State
@@ -104,7 +104,7 @@ MOVES: dict[tuple[State, Event], Move] = {
 
 
 def diagram() -> str:
-    """The moves that change the state, as a Mermaid state diagram."""
+    """Return the moves that change the state as a Mermaid state diagram."""
     lines = ["stateDiagram-v2", f"    [*] --> {State.FREE}"]
     for (state, event), move in MOVES.items():
         if move.state is not state:

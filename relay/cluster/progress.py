@@ -1,4 +1,4 @@
-"""TODO."""
+"""How far and how fast an upload is, for operators. Pure."""
 
 import json
 import math
@@ -8,12 +8,12 @@ from typing import Self
 
 from relay.states import State
 
-#: Seconds over which a meter smooths.
+#: Seconds over which a meter smooths its rate.
 _SMOOTHING = 5.0
 
 
 class Meter:
-    """Bytes a second for people to read: smoothed over some seconds, because buffers take bytes in bursts."""
+    """Measures bytes a second for people to read: smoothed over some seconds, because buffers take bytes in bursts."""
 
     __slots__ = ("_rate", "_then", "_total")
 
@@ -21,7 +21,7 @@ class Meter:
         self._then, self._total, self._rate = now, 0, 0.0
 
     def read(self, total: int, now: float) -> int:
-        """The rate after `total` bytes, at `now` in seconds of the clock that it began with."""
+        """Return the rate after `total` bytes. `now` is in seconds of the clock that the meter began with."""
         seconds = max(now - self._then, 0.001)
         share = 1 - math.exp(-seconds / _SMOOTHING)
         self._rate += share * ((total - self._total) / seconds - self._rate)
@@ -33,8 +33,8 @@ class Meter:
 class Progress:
     """One transfer, as the node that holds its upload reports it.
 
-    `delivered`: bytes that the downloader's node has handed over; `rate`: bytes a second, lately; `seconds`: since
-    when it is in its state.  `name` is percent-encoded.
+    `name` is percent-encoded. `length` and `delivered` (what the downloader's node has handed over) are in bytes,
+    `rate` is the recent rate in bytes a second, and `seconds` is the time that it has been in its state.
     """
 
     id: str
@@ -49,23 +49,24 @@ class Progress:
     seconds: float
 
     def dump(self) -> str:
-        """As a field of the report in Redis, which an operator may read."""
+        """Return the value of the field in Redis, as JSON, which an operator can read."""
         return json.dumps({key: value for key, value in asdict(self).items() if key != "id"})
 
     @classmethod
     def load(cls, transfer_id: str, text: str) -> Self:
+        """Return what `dump` wrote."""
         fields = json.loads(text)
         fields["state"] = State(fields["state"])
         return cls(transfer_id, **fields)
 
     @property
     def share(self) -> float | None:
-        """How much of it is delivered, from 0 to 1; None where its length is unknown."""
+        """How much of it is delivered, from 0 to 1; None if its length is unknown."""
         if self.length is None:
             return None
         return min(1.0, self.delivered / self.length) if self.length else float(self.state is State.STREAMING)
 
 
 def by_urgency(transfers: Iterable[Progress]) -> list[Progress]:
-    """Streams first, and the oldest of each state first."""
+    """Return the transfers that stream first, then those that wait; the oldest first."""
     return sorted(transfers, key=lambda t: (t.state is not State.STREAMING, -t.seconds))

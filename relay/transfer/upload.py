@@ -1,4 +1,4 @@
-"""The uploader's side of a transfer: body → store."""
+"""The uploader's side of a transfer: from the request's body to the stream."""
 
 import asyncio
 import contextlib
@@ -20,10 +20,10 @@ from relay.transfer.drain import Phase
 from relay.transfer.side import BLOCK, Side, time_limit
 from relay.transfer.window import Window
 
-#: Seconds that an upload whose name is taken gives the other's node to vouch for its client, and between asking.
+#: Seconds that an upload whose name is taken gives the holder's node to vouch for its client; and between inquiries.
 _DOUBT, _DOUBT_PAUSE = 2.0, 0.05
-#: Seconds for which a client that may have left behind unread bytes is probed before its node vouches for it
-#: regardless (less than _DOUBT), and between probes.
+#: Seconds for which a node probes a client that may have left unread bytes behind, before it vouches for the client
+#: regardless (less than _DOUBT); and between probes.
 _PROBING, _PROBE_PAUSE = 1.5, 0.3
 
 
@@ -49,7 +49,10 @@ class Upload(Side):
         self._meter = Meter(monotonic())
 
     async def run(self, *, length: int | None, media_type: str, most: int = 0) -> int:
-        """Claims, waits, streams, settles.  Answers the bytes sent; more than `most`, where that is not 0, end it."""
+        """Claim the name, wait, stream, and settle. Return the bytes sent.
+
+        `most` is the maximum size of the body in bytes; 0 means unlimited.
+        """
         self._most = most
         outcome: Outcome | None = Outcome.UPLOADER_GONE
         self._length = length
@@ -74,11 +77,11 @@ class Upload(Side):
                 outcome = Outcome.STORE_LOST
                 raise
             except Problem:
-                outcome = None  # the claim was refused: there is nothing to settle
+                outcome = None  # the claim was refused, so there is nothing to settle
                 raise
             finally:
                 if outcome is not None:
-                    # The other side reads its stream to the end, unless it has, or is not there any more.
+                    # The other side reads the chunks to their end, unless it has done so, or is dead.
                     is_last = outcome in (Outcome.COMPLETE, Outcome.NODE_LOST)
                     mine = ("acks", "chunks") if is_last else ("acks",)
                     await self.context.endings.settle(
@@ -96,7 +99,7 @@ class Upload(Side):
         )
 
     def progress(self, now: float) -> Progress:
-        """How far it is at `now`, for operators."""
+        """Return how far it is at `now`, for operators."""
         return Progress(
             id=self.transfer.id,
             token=self.transfer.token,
@@ -111,10 +114,11 @@ class Upload(Side):
         )
 
     async def _claim(self, *, length: int | None, media_type: str) -> Outcome | None:
-        """Claims the name, and wakes downloads that wait for it.  Answers how it ended, if it has already.
+        """Claim the name, and wake the downloads that wait for it. Return how it ended, if it has ended already.
 
-        A claim whose node is dead is cleared away.  Any other may be of a client that has left without its
-        node noticing: our interest makes that node look, and vouch for its client or end the claim.
+        If the name is held by a claim whose node is dead, end that claim. Any other claim may belong to a client that
+        has left without its node noticing: our inquiry makes that node check, and vouch for its client or end the
+        claim.
         """
         deadline, asked = monotonic() + _DOUBT, None
         while True:
@@ -140,10 +144,9 @@ class Upload(Side):
                 await asyncio.sleep(_DOUBT_PAUSE)
 
     async def _wait(self, listener: Listener) -> Outcome | None:
-        """Waits for a downloader, with nothing of the body taken and no connection to Redis held.
+        """Wait for a downloader. Meanwhile read none of the body, and hold no connection to Redis.
 
-        Where a wake-up is lost, the node's rounds (see `Node`) wake us.
-        Answers None when one has joined, else how the wait ended.
+        Return None when one has joined, otherwise how the wait ended. If a wake-up is lost, `Node.recheck` wakes us.
         """
         deadline = monotonic() + self.context.settings.upload_wait
         with self._listed(self.context.node.load.uploads[State.WAITING]):
@@ -169,7 +172,7 @@ class Upload(Side):
         return seconds if self._asked is None else min(_PROBE_PAUSE, seconds)
 
     async def _answer(self, *, woken: bool) -> None:
-        """Vouches for our client when it has shown that it lives, or nothing has spoken against it for a while."""
+        """Vouch for our client once it has shown that it is there, or after nothing has contradicted it for a while."""
         if woken and self._asked is None:
             self._asked = monotonic()
         if self._asked is None:
@@ -177,7 +180,7 @@ class Upload(Side):
         if not self._client_matters() or self.client.probe() or monotonic() >= self._asked + _PROBING:
             self._asked = None
             self.client.stop_probing()
-            with contextlib.suppress(StoreUnavailable):  # without our word, who asked believes that it lives
+            with contextlib.suppress(StoreUnavailable):  # then the inquirer assumes that the client is there
                 await self.transfers.vouch(self.transfer)
 
     async def _send(self, listener: Listener) -> Outcome:
@@ -194,14 +197,14 @@ class Upload(Side):
         return touched
 
     async def _try_to_end(self, outcome: Outcome) -> Outcome | None:
-        """Not while the download hands over the last bytes: how it ends then is for that side to say."""
+        """End it, unless the download hands over the last bytes: then that side decides how it ends."""
         answer = await self.context.endings.end(self.transfer, outcome)
         if answer is Answer.KEPT:
             return None
         return outcome if isinstance(answer, Final) else (await self._touch()).outcome
 
     def _client_matters(self) -> bool:
-        return not self._whole  # once all of it is with us, the transfer can complete without the uploader
+        return not self._whole  # once the whole body is here, the transfer can complete without the uploader
 
     def _client_progress(self) -> int:
         return self._buffer.total
@@ -250,7 +253,7 @@ class Upload(Side):
             await self._taken.wait()
 
     async def _write(self, stream: Stream) -> Outcome:
-        """Buffer → stream, within the window; then the end, and its acknowledgement."""
+        """Copy from the buffer to the stream, within the window; then write the end, and wait until it is confirmed."""
         while True:
             while not self._buffer and not self._whole:
                 self._arrived.clear()
@@ -264,7 +267,7 @@ class Upload(Side):
                     return outcome
 
     def _take(self) -> list[Bytes]:
-        """What is to be written next: of the chunks that there are, as many as the window has room for."""
+        """Take the chunks to write next: as many of those in the buffer as the window has room for."""
         chunks: list[Bytes] = []
         self._window.size = self.context.window()
         self._buffer.enough = min(BATCH * self.context.settings.chunk, self._window.size)
@@ -281,12 +284,12 @@ class Upload(Side):
         return chunks
 
     async def _acknowledged(self, stream: Stream) -> Outcome | None:
-        """Waits a while for the downloader's progress; answers how it ended, if it has."""
+        """Wait a while for the downloader's progress. Return how the transfer ended, if it has."""
         ack = await stream.acks(after=self._ack_id, timeout=BLOCK)
         return await self._acked(ack) if ack is not None else None
 
     async def _acked(self, ack: Ack | None) -> Outcome | None:
-        """Takes note of an acknowledgement; None for the stream being gone."""
+        """Record an acknowledgement; None means that the stream is gone. Return how the transfer ended, if it has."""
         if ack is None:
             return (await self._touch()).outcome or Outcome.STORE_LOST
         self._ack_id = ack.id
