@@ -4,8 +4,6 @@ from starlette.responses import JSONResponse, Response
 
 from relay.api.exchange import Exchange
 from relay.credentials import presented
-from relay.errors import Error, Problem
-from relay.store.records import transfers_in
 
 
 async def make_token(exchange: Exchange) -> None:
@@ -21,13 +19,7 @@ async def make_token(exchange: Exchange) -> None:
 
 async def show_token(exchange: Exchange) -> None:
     """How long a token has left, and its transfers; not a use of it."""
-    store, token = exchange.relay.store, exchange.token()
-    found = await store.tokens.read(token=token)
-    if found is None:
-        raise Problem(Error.UNKNOWN_TOKEN)
-    left, fields = found
-    looks = [await store.transfers.look(token=token, name=name, use=False) for name, _ in transfers_in(fields)]
-    live = [transfer for transfer in looks if transfer is not None]
+    left, live = await exchange.relay.list_token(token=exchange.token())
     if exchange.wants_json():
         transfers = [{"name": t.name, "state": t.state, "length": t.length} for t in live]
         await exchange.answer(JSONResponse({"expires_in": int(left), "transfers": transfers}))

@@ -65,7 +65,7 @@ async def download(exchange: Exchange) -> None:
 async def head(exchange: Exchange) -> None:
     """The headers a GET would get; takes nothing and does not use the token."""
     token, name = exchange.token_and_name()
-    transfer = await exchange.relay.store.transfers.look(token=token, name=name, use=False)
+    transfer = await exchange.relay.look(token=token, name=name)
     if transfer is None:
         raise Problem(Error.NO_UPLOAD)
     response = Response(headers=download_headers(transfer))

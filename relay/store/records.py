@@ -27,6 +27,9 @@ class Transfer:
     type: str = ""
     created: int = 0
     joined: int = 0
+    #: When its node last vouched for its client, and when these fields were read: milliseconds of Redis's clock.
+    vouched: int = 0
+    read_at: int = 0
 
     @property
     def inquiry(self) -> "Inquiry":
@@ -39,7 +42,7 @@ class Transfer:
         return self.downloader if self.state is State.FINISHING else self.uploader
 
     @classmethod
-    def load(cls, keys: Keys, token: str, name: str, fields: Mapping[str, str]) -> Self:
+    def load(cls, keys: Keys, token: str, name: str, fields: Mapping[str, str], *, read_at: int = 0) -> Self:
         """Return the transfer that a hash describes."""
         length = fields.get("length", "")
         return cls(
@@ -54,6 +57,8 @@ class Transfer:
             type=fields.get("type", ""),
             created=int(fields.get("created", 0)),
             joined=int(fields.get("joined", 0)),
+            vouched=int(fields.get("vouched", 0)),
+            read_at=read_at,
         )
 
 
@@ -73,18 +78,6 @@ class Inquiry(NamedTuple):
         """Return the inquiry that a topic is, or None if it is a transfer's id or key."""
         parts = topic.split(" ")
         return cls(*parts) if len(parts) == len(cls._fields) else None
-
-
-@dataclass(frozen=True, slots=True)
-class Holder:
-    """What a refused claim learns: the transfer that holds the name, and when its client was last found alive.
-
-    `vouched` and `now` are milliseconds of Redis's clock.
-    """
-
-    transfer: Transfer
-    vouched: int
-    now: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from relay.names import new_id
 from relay.states import Answer, Outcome, State
 from relay.store.commands import Commands, ms, pairs
 from relay.store.offsets import offset_of
-from relay.store.records import Final, Holder, Touched, Transfer
+from relay.store.records import Final, Touched, Transfer
 from relay.store.streams import RedisStream
 from relay.store.timing import CLAIM_MARGIN, JOINED_TTL, LINGER, lease
 from relay.store.tokens import need_room, need_token
@@ -40,11 +40,11 @@ class Transfers:
 
     async def claim(
         self, transfer: Transfer, *, node: str, length: int | None, media_type: str, use: bool
-    ) -> "Holder | Outcome | list[str]":
+    ) -> "Transfer | Outcome | list[str]":
         """Claim the name for an upload on `node`.
 
-        Return the nodes on which a download waits for it; or the Holder of the name; or, if the claim has already
-        ended before its reply could be read, its Outcome. `use` counts as a use of the token.
+        Return the nodes on which a download waits for it; or the transfer that holds the name; or, if the claim has
+        already ended before its reply could be read, its outcome. `use` counts as a use of the token.
         Raise Problem(UNKNOWN_TOKEN) or Problem(CROWDED).
         """
         reply = await self._commands.run(
@@ -64,9 +64,7 @@ class Transfers:
         need_token(reply)
         need_room(reply)
         if reply[0] == Answer.BUSY.encode():
-            fields = pairs(reply[1])
-            holder = Transfer.load(self._keys, transfer.token, transfer.name, fields)
-            return Holder(holder, vouched=int(fields.get("vouched", 0)), now=int(reply[2]))
+            return self._load(transfer.token, transfer.name, reply)
         if reply[0] == Answer.ENDED.encode():
             return Outcome(reply[1].decode())
         return str(reply[1].decode()).split()
@@ -105,7 +103,7 @@ class Transfers:
         reply = await self._commands.run("look", keys, [*self._use(counts=use), name, waits_on, self._max_fields])
         need_token(reply)
         need_room(reply)
-        return Transfer.load(self._keys, token, name, pairs(reply[1])) if reply[0] == b"found" else None
+        return self._load(token, name, reply) if reply[0] == b"found" else None
 
     async def unwant(self, *, token: str, name: str, node: str) -> None:
         """Record that no download waits for this name on `node` any more."""
@@ -192,6 +190,10 @@ class Transfers:
     async def delete_chunks(self, transfer: Transfer) -> None:
         """Delete the stream of chunks, if nobody will read it any more."""
         await self._commands.ask(("UNLINK", transfer.keys.chunks), patience=self._settings.transfer_patience)
+
+    def _load(self, token: str, name: str, reply: Sequence[Any]) -> Transfer:
+        """Return the transfer in a reply: one word, the fields of its hash, and the time in milliseconds."""
+        return Transfer.load(self._keys, token, name, pairs(reply[1]), read_at=int(reply[2]))
 
     @property
     def _max_fields(self) -> int:

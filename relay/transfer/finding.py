@@ -13,6 +13,7 @@ from relay.server.connection import Connection
 from relay.states import Answer, Outcome
 from relay.store.records import Final, Transfer
 from relay.transfer.context import Context
+from relay.transfer.doubt import BRIEF, confirm
 from relay.transfer.drain import Phase
 
 
@@ -88,7 +89,7 @@ class Finder:
         return joiner
 
     async def _look(self, *, may_wait: bool) -> Transfer | None:
-        """Return the upload that waits under the name. End uploads whose node is dead.
+        """Return the upload under the name, if its client is still there.
 
         If there is none and the download `may_wait`, the next claim of the name wakes this node.
         """
@@ -97,9 +98,10 @@ class Finder:
             transfer = await self._transfers.look(token=self._token, name=self._name, use=self._use, waits_on=waits_on)
             self._use = False
             self._context.node.load.used_tokens.add(self._token)
-            if transfer is None or await self._context.node.is_alive(transfer.decider):
-                return transfer
-            await self._context.endings.end(transfer, Outcome.NODE_LOST)
+            if transfer is None:
+                return None
+            if (confirmed := await confirm(self._context, transfer, patience=BRIEF)) is not None:
+                return confirmed
 
     async def _leave(self, joining: "asyncio.Task[Answer]", transfer: Transfer, joiner: str) -> None:
         with contextlib.suppress(StoreUnavailable):

@@ -1,5 +1,6 @@
 """What a node does for its clients: the operations behind the addresses."""
 
+import asyncio
 import contextlib
 import math
 from collections.abc import AsyncIterator, Sequence
@@ -16,12 +17,16 @@ from relay.server.connection import Connection
 from relay.settings import Settings
 from relay.states import Answer, Outcome
 from relay.store.rates import Rate, parse_rate
-from relay.store.records import Final
+from relay.store.records import Final, Transfer, transfers_in
 from relay.store.store import Store
 from relay.transfer.context import Context
+from relay.transfer.doubt import confirm
 from relay.transfer.download import Download, Sink
 from relay.transfer.finding import Finder
 from relay.transfer.upload import Upload
+
+#: Maximum uploads that a list of a token's transfers inquires about.
+_INQUIRIES_MAX = 100
 
 
 class Relay:
@@ -114,6 +119,25 @@ class Relay:
                         if sink.begun or outcome is not Outcome.UPLOADER_GONE:
                             return outcome
                     finder.check_client()
+
+    async def look(self, *, token: str, name: str) -> Transfer | None:
+        """Return the live transfer of a name, if its uploader is still there. Raise Problem(UNKNOWN_TOKEN)."""
+        transfer = await self.store.transfers.look(token=token, name=name, use=False)
+        return await confirm(self.context, transfer) if transfer is not None else None
+
+    async def list_token(self, *, token: str) -> tuple[float, list[Transfer]]:
+        """Return the seconds that a token has left, and its live transfers. Raise Problem(UNKNOWN_TOKEN).
+
+        If it has very many transfers, the clients of those beyond the first hundred are not inquired about.
+        """
+        found = await self.store.tokens.read(token=token)
+        if found is None:
+            raise Problem(Error.UNKNOWN_TOKEN)
+        left, fields = found
+        names = [name for name, _ in transfers_in(fields)]
+        inquired = await asyncio.gather(*(self.look(token=token, name=name) for name in names[:_INQUIRIES_MAX]))
+        others = [await self.store.transfers.look(token=token, name=name, use=False) for name in names[_INQUIRIES_MAX:]]
+        return left, [transfer for transfer in (*inquired, *others) if transfer is not None]
 
     async def cancel(self, *, token: str, name: str) -> bool:
         """End the live transfer of a name, for both sides. Return False if there is none.

@@ -12,18 +12,17 @@ from relay.cluster.progress import Meter, Progress
 from relay.errors import ClientGone, Error, Problem, StoreUnavailable, problem_for_uploader
 from relay.server.connection import Connection
 from relay.states import Answer, Outcome, State
-from relay.store.records import Final, Holder, Touched, Transfer
+from relay.store.records import Final, Touched, Transfer
 from relay.store.streams import Ack, Stream
 from relay.tasks import first
 from relay.transfer.context import Context
+from relay.transfer.doubt import PATIENCE, confirm
 from relay.transfer.drain import Phase
 from relay.transfer.side import BLOCK, Side, time_limit
 from relay.transfer.window import Window
 
-#: Seconds that an upload whose name is taken gives the holder's node to vouch for its client; and between inquiries.
-_DOUBT, _DOUBT_PAUSE = 2.0, 0.05
 #: Seconds for which a node probes a client that may have left unread bytes behind, before it vouches for the client
-#: regardless (less than _DOUBT); and between probes.
+#: regardless (less than `doubt.PATIENCE`); and between probes.
 _PROBING, _PROBE_PAUSE = 1.5, 0.3
 
 
@@ -116,32 +115,24 @@ class Upload(Side):
     async def _claim(self, *, length: int | None, media_type: str) -> Outcome | None:
         """Claim the name, and wake the downloads that wait for it. Return how it ended, if it has ended already.
 
-        If the name is held by a claim whose node is dead, end that claim. Any other claim may belong to a client that
-        has left without its node noticing: our inquiry makes that node check, and vouch for its client or end the
-        claim.
+        If another upload holds the name, make sure that its client is still there before refusing this one.
         """
-        deadline, asked = monotonic() + _DOUBT, None
+        deadline, use = monotonic() + PATIENCE, True
         while True:
             answer = await self.transfers.claim(
-                self.transfer, node=self.context.node.id, length=length, media_type=media_type, use=asked is None
+                self.transfer, node=self.context.node.id, length=length, media_type=media_type, use=use
             )
             if isinstance(answer, Outcome):
                 return answer
-            if not isinstance(answer, Holder):
+            if not isinstance(answer, Transfer):
                 self.transfer = replace(self.transfer, uploader=self.context.node.id)
                 self.context.node.load.used_tokens.add(self.transfer.token)
                 for node in answer:
                     await self.context.node.inbox.send(node, self.transfer.keys.transfer)
                 return None
-            asked = answer.now if asked is None else asked
-            holder = answer.transfer
-            if not await self.context.node.is_alive(holder.decider):
-                await self.context.endings.end(holder, Outcome.NODE_LOST)
-            elif answer.vouched >= asked or monotonic() > deadline:
+            use = False
+            if monotonic() > deadline or await confirm(self.context, answer, trust=0) is not None:
                 raise Problem(Error.NAME_IN_USE)
-            else:
-                await self.context.node.inbox.send(holder.uploader, str(holder.inquiry))
-                await asyncio.sleep(_DOUBT_PAUSE)
 
     async def _wait(self, listener: Listener) -> Outcome | None:
         """Wait for a downloader. Meanwhile read none of the body, and hold no connection to Redis.

@@ -5,7 +5,7 @@ import pytest
 from relay.errors import Problem
 from relay.names import new_id
 from relay.states import MOVES, Answer, Event, Move, Outcome, State
-from relay.store.records import Final, Holder, Touched, Transfer
+from relay.store.records import Final, Touched, Transfer
 from relay.store.store import Store
 from tests.store.conftest import client
 
@@ -24,7 +24,7 @@ async def ask(store: Store, transfer: Transfer, event: Event) -> Answer:
         case Event.CLAIM:
             other = store.transfers.identify(token=transfer.token, name=transfer.name, transfer_id=new_id())
             answer = await store.transfers.claim(other, node="up2", length=None, media_type="", use=False)
-            return Answer.BUSY if isinstance(answer, Holder) else Answer.CLAIMED
+            return Answer.BUSY if isinstance(answer, Transfer) else Answer.CLAIMED
         case Event.JOIN:
             return await store.transfers.join(transfer, joiner=new_id(), node="down2")
         case Event.FINISH:
@@ -89,13 +89,13 @@ async def test_a_busy_claim_answers_the_holder(store: Store, transfer: Transfer)
     await store.transfers.claim(transfer, node="up", length=5, media_type="", use=False)
     other = store.transfers.identify(token=transfer.token, name=transfer.name, transfer_id=new_id())
     holder = await store.transfers.claim(other, node="up2", length=None, media_type="", use=False)
-    assert isinstance(holder, Holder)
-    assert (holder.transfer.id, holder.transfer.uploader, holder.transfer.length) == (transfer.id, "up", 5)
+    assert isinstance(holder, Transfer)
+    assert (holder.id, holder.uploader, holder.length) == (transfer.id, "up", 5)
     assert holder.vouched == 0
     await store.transfers.vouch(transfer)
     later = await store.transfers.claim(other, node="up2", length=None, media_type="", use=False)
-    assert isinstance(later, Holder)
-    assert holder.now <= later.vouched <= later.now
+    assert isinstance(later, Transfer)
+    assert holder.read_at <= later.vouched <= later.read_at
 
 
 async def test_a_claim_that_ended_before_it_was_answered_is_not_made_again(store: Store, transfer: Transfer) -> None:
