@@ -1,4 +1,4 @@
-"""append, finish, read, acks, touch and the end markers: the bytes between two nodes."""
+"""The streams that carry bytes between two nodes: append, read, acks, touch, and the end markers."""
 
 import asyncio
 
@@ -51,8 +51,8 @@ async def test_several_chunks_are_written_at_once_and_a_repeat_doubles_none(stor
     assert await read(store, streaming, 0) == [Entry(3, b"abc"), Entry(5, b"de"), Entry(6, b"f")]
 
 
-async def test_of_several_chunks_all_or_none_get_in(prefix: str) -> None:
-    """Where there is memory for the first only.  A later one let in without it would be a gap."""
+async def test_of_several_chunks_all_are_written_or_none(prefix: str) -> None:
+    """Redis has memory for the first chunk only. If it accepted a later one without the first, there would be a gap."""
     server = RedisServer(newest("writing without memory was not tested"), "--maxmemory-policy", "noeviction")
     store = Store.connect(Settings(redis_url=server.url, prefix=prefix, node="here", transfer_patience=2))
     try:
@@ -149,8 +149,8 @@ async def test_the_writer_learns_how_many_bytes_the_reader_took(store: Store, st
     assert (ack.position, ack.outcome) == (200, Outcome.DOWNLOADER_GONE)
 
 
-async def test_a_late_acknowledgement_does_not_drive_out_the_end(store: Store, streaming: Transfer) -> None:
-    """It was under way when another ended the transfer."""
+async def test_a_late_acknowledgement_does_not_replace_the_end_marker(store: Store, streaming: Transfer) -> None:
+    """The acknowledgement was under way when another caller ended the transfer."""
     await store.stream(streaming).append([b"x" * 300], end=300)
     await store.end(streaming, Outcome.CANCELLED)
     await read(store, streaming, 300, acknowledge=True)
@@ -161,8 +161,8 @@ async def test_a_late_acknowledgement_does_not_drive_out_the_end(store: Store, s
 
 
 @pytest.mark.parametrize("whole", [False, True])
-async def test_a_late_write_does_not_hide_the_end(store: Store, streaming: Transfer, whole: bool) -> None:
-    """It was under way, too."""
+async def test_a_late_write_does_not_hide_the_end_marker(store: Store, streaming: Transfer, whole: bool) -> None:
+    """The write was under way when another caller ended the transfer."""
     stream = store.stream(streaming)
     await stream.append([b"x" * 10], end=10)
     await store.end(streaming, Outcome.CANCELLED)
@@ -170,7 +170,7 @@ async def test_a_late_write_does_not_hide_the_end(store: Store, streaming: Trans
     assert await store.touch(streaming, joiner="me", position=10) == Touched(Outcome.CANCELLED)
 
 
-async def test_writing_to_what_is_over_makes_no_key(store: Store, streaming: Transfer) -> None:
+async def test_writing_to_an_ended_transfer_creates_no_key(store: Store, streaming: Transfer) -> None:
     await store.end(streaming, Outcome.CANCELLED)
     await store.forget(streaming.keys.chunks, streaming.keys.acks)
     assert await store.stream(streaming).append([b"x"], end=1) is None
@@ -185,7 +185,7 @@ async def test_the_streams_of_an_ended_transfer_expire(store: Store, streaming: 
         assert 25 < await client(store).ttl(key) <= 30
 
 
-async def test_touch_says_how_it_stands(store: Store, transfer: Transfer) -> None:
+async def test_touch_returns_the_state_of_the_transfer(store: Store, transfer: Transfer) -> None:
     await store.claim(transfer, node="up", length=None, media_type="", use=False)
     assert await store.touch(transfer) == Touched(None, State.WAITING)
     await store.join(transfer, joiner="me", node="down")
@@ -213,7 +213,7 @@ async def test_each_side_keeps_its_own_stream_alive(store: Store, streaming: Tra
 
 
 @pytest.mark.parametrize("stream", ["chunks", "acks"])
-async def test_a_side_that_is_gone_without_a_word_is_missed(store: Store, streaming: Transfer, stream: str) -> None:
+async def test_touch_notices_that_a_stream_has_expired(store: Store, streaming: Transfer, stream: str) -> None:
     await client(store).delete(getattr(streaming.keys, stream))  # as its expiry would
     assert await store.touch(streaming, written="0-0") == Touched(Outcome.STORE_LOST)
     assert await store.touch(streaming, joiner="me") == Touched(Outcome.STORE_LOST)
@@ -241,8 +241,10 @@ async def test_touch_tells_revoked_from_lost(store: Store, streaming: Transfer) 
     assert await store.touch(streaming, written="0-0") == Touched(Outcome.STORE_LOST)
 
 
-async def test_a_download_finds_the_word_though_the_uploader_is_done(store: Store, streaming: Transfer) -> None:
-    """Not only by reading on: it may still be handing over what came before."""
+async def test_touch_returns_the_outcome_to_a_download_whose_uploader_is_done(
+    store: Store, streaming: Transfer
+) -> None:
+    """The download learns it not only by reading on, because it may still be handing over earlier bytes."""
     await store.end(streaming, Outcome.UPLOADER_GONE)
     await store.forget(streaming.keys.acks)
     assert (await store.touch(streaming, joiner="me")).outcome is Outcome.UPLOADER_GONE
@@ -254,7 +256,7 @@ async def test_the_end_of_the_upload_is_not_the_end_of_the_download(store: Store
     assert (await store.touch(streaming, joiner="me")).outcome is Outcome.STORE_LOST
 
 
-async def test_a_waiting_upload_is_left_word_of_its_end(store: Store, transfer: Transfer) -> None:
+async def test_the_outcome_is_left_for_a_waiting_upload(store: Store, transfer: Transfer) -> None:
     await store.claim(transfer, node="up", length=None, media_type="", use=False)
     await store.end(transfer, Outcome.CANCELLED)
     assert await store.touch(transfer) == Touched(Outcome.CANCELLED)

@@ -1,4 +1,4 @@
-"""The table of moves, and the README's copies of what stands in the code."""
+"""The table of moves, and the README's copies of it and of the table of keys."""
 
 from itertools import product
 from pathlib import Path
