@@ -65,11 +65,11 @@ def main() -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="one minute: small volumes, one round; a check that it works")
+    parser.add_argument("--quick", action="store_true", help="a minute: small volumes, one round; a check that it works")
     parser.add_argument("--rounds", type=int, default=5, help="rounds; each runs every target once [%(default)s]")
     parser.add_argument("--out", type=Path, default=Path("bench-results"), help="folder for results [%(default)s]")
     parser.add_argument("--only", action="append", help="only measures whose name contains this; may be repeated")
-    parser.add_argument("--readme", type=Path, help="a README into which the summary of this run is written")
+    parser.add_argument("--readme", type=Path, help="a README whose summary is to be that of this run")
     parser.add_argument("--plots", choices=("svg", "png"), default="svg", help="format of the plots [%(default)s]")
     options = parser.parse_args()
     if options.quick and options.readme:

@@ -47,7 +47,7 @@ class Curls:
     def go(self, urls: list[str]) -> None:
         """Give each process its URL, which makes it begin."""
         for process, url in zip(self._processes, urls, strict=True):
-            stdin, process.stdin = process.stdin, None  # communicate() would flush it again
+            stdin, process.stdin = process.stdin, None  # otherwise communicate() would flush it again
             assert stdin
             # If a process has exited already, `finish` reports it.
             with contextlib.suppress(BrokenPipeError):

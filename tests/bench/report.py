@@ -18,7 +18,7 @@ from tests.support.redis import servers
 #: Words in the names of figures that have no ratio to the peer, because neither a lower nor a higher one is better.
 _WITHOUT_RATIO = ("fairness", "uploads", "client", "Redis", "half")
 _HOW = f"The median of all rounds, and in brackets that of the rounds' ratios to {PEER}:"
-#: The part of the README between these two lines is the summary of one run.
+#: Between these lines the README has the summary of one run.
 _README = re.compile(r"(?<=<!-- bench -->\n).*?(?=<!-- /bench -->)", re.DOTALL)
 
 
@@ -98,7 +98,7 @@ def write(
 
 
 def into_readme(readme: str, about: Mapping[str, Any], results: Results) -> str:
-    """Return the README with its summary replaced by that of this run."""
+    """The README with this run's summary in its place."""
     if not _README.search(readme):
         raise ValueError("no lines <!-- bench --> and <!-- /bench --> in it")
     text = f"{summary(results)}\n\n{headline(about)}\n"

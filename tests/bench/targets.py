@@ -40,7 +40,7 @@ class BrokenError(Exception):
 
 @dataclass
 class Target:
-    """A service under measurement."""
+    """A running service that is measured."""
 
     name: str
     #: The base URLs of uploads and of downloads: the same node, or two nodes of one cluster.

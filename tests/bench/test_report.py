@@ -7,7 +7,7 @@ from tests.bench.figures import percentiles
 from tests.bench.goals import GOALS, TWO, Goal, number, paired, ratio
 from tests.bench.targets import PEER
 
-#: Three rounds; in the second the machine was busy with something else.
+#: Three rounds. In the second one, the machine was busy with other work.
 RUNS = {
     TWO: [{"MB/s": 600.0, "fairness": 0.5}, {"MB/s": 200.0, "fairness": 0.9}, {"MB/s": 700.0, "fairness": 0.7}],
     PEER: [{"MB/s": 1000.0, "fairness": 0.1}, {"MB/s": 250.0, "fairness": 0.2}, {"MB/s": 1000.0, "fairness": 0.3}],

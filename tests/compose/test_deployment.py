@@ -1,4 +1,4 @@
-"""How the containers are set up."""
+"""How the containers are set up: privileges, ports, forwarding headers, logs, HTTPS."""
 
 import re
 from pathlib import Path

@@ -64,7 +64,7 @@ class LinkedNode(NodeProcess):
 
 
 class Faulty(Cluster):
-    """A cluster over a Redis of its own."""
+    """A cluster with its own Redis, whose links to Redis the tests can break."""
 
     nodes: list[LinkedNode]  # type: ignore[assignment]
 

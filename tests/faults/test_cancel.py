@@ -28,7 +28,7 @@ STEPS = 20
 
 @dataclass
 class Pair:
-    """The uploader's node and the downloader's."""
+    """The uploader's node and the downloader's node."""
 
     up: Relay
     down: Relay

@@ -90,7 +90,7 @@ def test_chunk_extensions_and_trailers_are_bounded_too(cluster: Cluster, token: 
 
 
 def test_trailers_are_not_headers(cluster: Cluster, token: str) -> None:
-    """RFC 9110 section 6.5.1: an `Accept` that comes after the body does not change the answer."""
+    """RFC 9110 section 6.5.1: an `Accept` that comes after the body does not change the response."""
     with raw(cluster[0].url) as up:
         head = f"PUT /{token}/x HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
         up.send(head.encode() + b"1\r\na\r\n0\r\nAccept: application/json\r\n\r\n")

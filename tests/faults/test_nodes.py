@@ -66,7 +66,7 @@ def test_frozen_for_a_short_while(cluster: Faulty, victim: LinkedNode, start: St
     transfer = start(**on(side, victim), source=source, rate="4M")
     transfer.wait_arrived(MIB)
     victim.signal(signal.SIGSTOP)
-    time.sleep(LIMITS["node_death"] / 2)  # the pause is the fault
+    time.sleep(LIMITS["node_death"] / 2)  # the fault under test is this pause
     victim.signal(signal.SIGCONT)
     transfer.assert_complete()
 

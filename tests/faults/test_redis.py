@@ -61,7 +61,7 @@ def test_three_seconds_of_silence(cluster: Faulty, start: Start, source: Path, s
     transfer.wait_arrived(2 * MIB)
     for side in sides:
         cluster[side].link.is_silent = True
-    time.sleep(3)  # the silence is the fault
+    time.sleep(3)  # the fault under test is this silence
     cluster.heal()
     transfer.assert_complete()
 

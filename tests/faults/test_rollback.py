@@ -139,7 +139,7 @@ def test_acknowledgements_are_lost(cluster: Faulty, start: Start, source: Path) 
         written = last_offset(cluster, "chunks")
         cluster[0].link.is_silent = True
     transfer.wait_arrived(written)
-    time.sleep(2.5)  # the reader's next look finds nothing new
+    time.sleep(2.5)  # wait until the reader has read again and found nothing new
     cluster.server.roll_back(snapshot)
     cluster[0].link.cut()
     cluster.heal()

@@ -1,4 +1,4 @@
-"""A short soak; `python -m tests.faults.soak --seconds 600` is a long one."""
+"""Run a short soak. For a long one, run `python -m tests.faults.soak --seconds 600`."""
 
 import os
 import random

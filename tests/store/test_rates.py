@@ -19,7 +19,7 @@ async def test_an_address_that_has_spent_its_limit_must_wait(store: Store) -> No
     for ask in (store.spend, store.is_spent):
         assert 1 <= await ask(Rate.TOKENS, limit, address="192.0.2.1") <= 3600
         assert await ask(Rate.TOKENS, limit, address="192.0.2.2") == 0  # another address
-        assert await ask(Rate.FAILURES, limit, address="192.0.2.1") == 0  # another count
+        assert await ask(Rate.FAILURES, limit, address="192.0.2.1") == 0  # another counter
 
 
 async def test_its_keys_have_our_prefix_and_expire(store: Store, prefix: str) -> None:

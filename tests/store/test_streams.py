@@ -84,7 +84,7 @@ async def test_redis_learns_of_bytes_that_do_not_come_through_it(store: Store, s
 
 
 async def test_a_download_that_says_how_far_it_is_leaves_nothing_behind_it(store: Store, streaming: Transfer) -> None:
-    """Or the upload, which now has room in its window, would have more in Redis than it may."""
+    """Otherwise the upload, whose window has room again, would hold more in Redis than it may."""
     await store.stream(streaming).append([b"abc", b"de", b"f"], end=6)
     assert (await store.touch(streaming, joiner="me", position=5)).position == 5
     assert [entry[0] for entry in await client(store).xrange(streaming.keys.chunks)] == [b"6-0"]

@@ -41,9 +41,9 @@ async def test_an_unknown_token_is_none(store: Store) -> None:
     [
         (1200, 1500),  # a use adds five minutes
         (10, 310),
-        (3400, 3600),  # up to an hour from now
+        (3400, 3600),  # but no more than up to an hour from now
         (3600, 3600),
-        (4000, 4000),  # and never takes anything away
+        (4000, 4000),  # and a use never shortens a life
     ],
 )
 async def test_a_use_adds_up_to_the_cap(store: Store, token: str, before: int, after: int) -> None:

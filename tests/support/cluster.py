@@ -174,7 +174,7 @@ class Curl:
         if self.process.stdin is not None:
             with contextlib.suppress(BrokenPipeError):
                 self.process.stdin.close()
-            self.process.stdin = None  # communicate() would flush it again
+            self.process.stdin = None  # otherwise communicate() would flush it again
 
     def read(self, size: int) -> bytes:
         assert self.process.stdout

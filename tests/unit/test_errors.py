@@ -1,4 +1,4 @@
-"""The table of errors."""
+"""The table of errors: one line per error, and an error for every outcome but `complete`."""
 
 import pytest
 

@@ -30,7 +30,7 @@ def test_a_window_closes_when_it_is_full_and_opens_with_an_acknowledgement() -> 
     assert not window.is_open
     window.acknowledge(400)
     assert window.is_open
-    window.acknowledge(10)  # late
+    window.acknowledge(10)  # a late acknowledgement changes nothing
     assert (window.written, window.acknowledged, window.is_open) == (900, 400, True)
 
 

@@ -1,4 +1,4 @@
-"""Settings: their defaults, and the one clear line that a bad value causes."""
+"""Settings: defaults as the design says, and one clear line for what cannot be."""
 
 import os
 import re
@@ -63,7 +63,7 @@ def test_defaults() -> None:
         {"token_secret": "long enough"},
     ],
 )
-def test_a_bad_value_is_refused(settings: dict[str, object]) -> None:
+def test_what_cannot_be_is_refused(settings: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         Settings.model_validate(settings)
 
@@ -113,7 +113,7 @@ def test_a_redis_url_that_would_be_misread_is_refused(url: str) -> None:
         "redis+cluster://a:1,[::1]:2/0",
     ],
 )
-def test_a_good_redis_url_is_accepted(url: str) -> None:
+def test_a_good_redis_url_is_taken(url: str) -> None:
     Settings(redis_url=url)
 
 
@@ -123,7 +123,7 @@ def test_proxies_that_would_never_match_are_refused(proxies: str) -> None:
         Settings(trusted_proxies=proxies)
 
 
-def test_good_proxies_are_accepted() -> None:
+def test_good_proxies_are_taken() -> None:
     Settings(trusted_proxies="10.0.0.1, 172.16.0.0/12,fd00::/8")
 
 

@@ -1,4 +1,4 @@
-"""The table of moves, and the README's copies of it and of the table of keys."""
+"""The table of moves, and the README's copies of what stands in the code."""
 
 from itertools import product
 from pathlib import Path
