@@ -65,7 +65,7 @@ def main() -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="a minute: small volumes, one round; a check that it works")
+    parser.add_argument("--quick", action="store_true", help="a minute: small volumes, one round; shows that it works")
     parser.add_argument("--rounds", type=int, default=5, help="rounds; each runs every target once [%(default)s]")
     parser.add_argument("--out", type=Path, default=Path("bench-results"), help="folder for results [%(default)s]")
     parser.add_argument("--only", action="append", help="only measures whose name contains this; may be repeated")

@@ -36,7 +36,7 @@ def test_get_and_put_of_a_name_are_uses_and_other_requests_are_not(cluster: Clus
     with Curl("-T", "-", cluster.url(1, token, "x"), pipe=True):
         cluster.wait_state(token, "waiting")
         assert ttl(cluster, token) == about(30 * 60)
-        httpx.put(cluster.url(2, token, "x"), content=b"")  # a 409, which comes after the token check and so counts as a use
+        httpx.put(cluster.url(2, token, "x"), content=b"")  # a use, too: the 409 comes after the token check
         assert ttl(cluster, token) == about(35 * 60)
 
 

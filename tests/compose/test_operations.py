@@ -231,7 +231,7 @@ def _unserved(*, until: float) -> list[float]:
 
 def test_nodes_recover_by_themselves_after_a_restart_of_redis(cluster: Deployment, tmp_path: Path) -> None:
     cluster.compose("stop", "-t", "1", "redis")
-    # While the balancer takes the nodes for ready, they answer. Afterwards the balancer answers itself.
+    # While the balancer considers the nodes ready, they answer. Afterwards the balancer answers itself.
     answers: set[bytes] = set()
 
     def by_the_balancer() -> bool:

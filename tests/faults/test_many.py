@@ -41,7 +41,7 @@ WATCHED, ROUNDS = (35, 20) if FULL else (5, 5)
 KIB = 1024
 #: Sizes in bytes, so small that 1,000 full windows fit into the memory of any machine.
 SMALL = {"chunk": 16 * KIB, "window": 64 * KIB}
-#: Maximum number of connections to Redis for commands, and of those for the node itself: heartbeats and its inbox.
+#: Maximum number of connections to Redis for commands, and of those that a node needs for heartbeats and its inbox.
 CONNECTIONS, OWN = 64, 4
 
 

@@ -27,7 +27,7 @@ def wait_free(cluster: Faulty, token: str) -> None:
 
 
 @SIDES
-def test_killed(cluster: Faulty, victim: LinkedNode, token: str, start: Start, side: str) -> None:
+def test_a_node_is_killed(cluster: Faulty, victim: LinkedNode, token: str, start: Start, side: str) -> None:
     transfer = start(**on(side, victim))
     transfer.feed(b"some")
     victim.kill()
@@ -37,7 +37,7 @@ def test_killed(cluster: Faulty, victim: LinkedNode, token: str, start: Start, s
 
 @SIDES
 @pytest.mark.parametrize("how", ["frozen", "cut off"])
-def test_gone_and_back(
+def test_a_node_is_gone_and_returns(
     cluster: Faulty, victim: LinkedNode, token: str, start: Start, side: str, how: str, tmp_path: Path
 ) -> None:
     """When the node comes back, the name already has another transfer. The node does not touch it."""
@@ -62,7 +62,7 @@ def test_gone_and_back(
 
 
 @SIDES
-def test_frozen_for_a_short_while(cluster: Faulty, victim: LinkedNode, start: Start, source: Path, side: str) -> None:
+def test_a_node_is_frozen_for_a_short_while(cluster: Faulty, victim: LinkedNode, start: Start, source: Path, side: str) -> None:
     transfer = start(**on(side, victim), source=source, rate="4M")
     transfer.wait_arrived(MIB)
     victim.signal(signal.SIGSTOP)
@@ -71,7 +71,7 @@ def test_frozen_for_a_short_while(cluster: Faulty, victim: LinkedNode, start: St
     transfer.assert_complete()
 
 
-def test_killed_and_started_again_under_its_name(
+def test_a_node_is_killed_and_started_again_under_its_name(
     cluster: Faulty, victim: LinkedNode, token: str, tmp_path: Path
 ) -> None:
     """The new process has none of the old one's clients. Their names are free once the old process counts as dead."""
@@ -130,7 +130,7 @@ def test_rubbish_in_redis_stops_neither_heartbeats_nor_wake_ups(cluster: Faulty,
 
 
 @SIDES
-def test_killed_with_the_default_limits(redis_server: RedisServer, prefix: str, side: str) -> None:
+def test_a_node_with_the_default_limits_is_killed(redis_server: RedisServer, prefix: str, side: str) -> None:
     """The other side is told, and the name is free, within 10 s."""
     nodes = [NodeProcess(name, redis_server.url, {"prefix": prefix}) for name in ("up", "down")]
     killed, other = nodes if side == "uploader" else reversed(nodes)

@@ -1,4 +1,4 @@
-"""A transfer between real clients, with checks of what each client was told that must hold whatever fails."""
+"""A transfer between real clients. Whatever fails, what each client was told must be true."""
 
 import re
 from pathlib import Path

@@ -114,8 +114,8 @@ async def test_what_redis_holds_while_a_transfer_runs(node: Node) -> None:
     await store.stream(transfer).append([b"56789"], end=10)
     assert [entry_id for entry_id, _ in await redis.xrange(transfer.keys.chunks)] == [b"5-0", b"10-0"]
 
-    # Acknowledgements go the other way. An acknowledged chunk is removed from its stream at once, so the uploader's
-    # node, which writes at most one window ahead of the acknowledgements, bounds what Redis holds.
+    # Acknowledgements go the other way. Acknowledged chunks are removed from Redis at once. The uploader's node writes
+    # at most one window ahead of the acknowledgements, so Redis never holds more than that.
     await store.stream(transfer).read(position=5, acknowledge=True, count=1, timeout=1)
     assert [entry_id for entry_id, _ in await redis.xrange(transfer.keys.chunks)] == [b"10-0"]
     assert [entry_id for entry_id, _ in await redis.xrange(transfer.keys.acks)] == [b"5-0"]

@@ -45,7 +45,7 @@ def preflight(cluster: Cluster, path: str, method: str, origin: str = PAGE) -> h
         ("all", "https://anybody.example", "*"),
     ],
 )
-def test_who_is_let_in(nodes: dict[str, Cluster], node: str, origin: str, allowed: str | None) -> None:
+def test_which_origins_are_allowed(nodes: dict[str, Cluster], node: str, origin: str, allowed: str | None) -> None:
     cluster = nodes[node]
     token = cluster.token()
     answers = [

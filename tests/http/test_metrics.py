@@ -1,4 +1,4 @@
-"""`GET /metrics`: each metric counts what its name says, and has every metric that the dashboard and the alerts use."""
+"""`GET /metrics`: the metrics count what their names say, and those that the dashboard and the alerts use exist."""
 
 import json
 import re

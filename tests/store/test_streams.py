@@ -75,7 +75,7 @@ async def test_of_several_chunks_all_are_written_or_none(prefix: str) -> None:
         server.stop()
 
 
-async def test_redis_learns_of_bytes_that_do_not_come_through_it(store: Store, streaming: Transfer) -> None:
+async def test_touch_records_the_progress_of_bytes_that_bypass_redis(store: Store, streaming: Transfer) -> None:
     for position, known in ((0, 0), (70, 70), (70, 70), (50, 70)):
         touched = await store.touch(streaming, joiner="me", position=position)
         assert touched == Touched(None, State.STREAMING, "down", position=known)
@@ -83,7 +83,7 @@ async def test_redis_learns_of_bytes_that_do_not_come_through_it(store: Store, s
     assert await client(store).xlen(streaming.keys.acks) == 1
 
 
-async def test_a_download_that_says_how_far_it_is_leaves_nothing_behind_it(store: Store, streaming: Transfer) -> None:
+async def test_touch_with_a_position_deletes_the_chunks_before_it(store: Store, streaming: Transfer) -> None:
     """Otherwise the upload, whose window has room again, would hold more in Redis than it may."""
     await store.stream(streaming).append([b"abc", b"de", b"f"], end=6)
     assert (await store.touch(streaming, joiner="me", position=5)).position == 5

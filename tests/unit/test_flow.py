@@ -148,7 +148,7 @@ def receive(buffer: Buffer, data: bytes, most: int = CHUNK) -> None:
         [200_000, 10],  # the rest of that block is too small for another read
     ],
 )
-def test_what_is_received_into_the_buffer_is_taken_in_order(pieces: list[int]) -> None:
+def test_bytes_received_into_the_buffer_are_taken_in_order(pieces: list[int]) -> None:
     """One buffer is emptied at the end, the other one after each piece."""
     content = bytes(index * 7 % 251 for index in range(sum(pieces)))
     at_once, one_by_one, taken = Buffer(), Buffer(), []
@@ -162,7 +162,7 @@ def test_what_is_received_into_the_buffer_is_taken_in_order(pieces: list[int]) -
     assert b"".join(drain(at_once)) == b"".join(taken) == content
 
 
-def test_what_is_received_fast_is_taken_in_whole_chunks() -> None:
+def test_bytes_received_fast_are_taken_in_whole_chunks() -> None:
     buffer = Buffer()
     for _ in range(20):
         receive(buffer, bytes(50_000))
@@ -173,7 +173,7 @@ def test_what_is_received_fast_is_taken_in_whole_chunks() -> None:
     assert len(buffer) == 1_000_000 - 3 * CHUNK
 
 
-def test_pieces_and_what_is_received_keep_their_order() -> None:
+def test_added_pieces_and_received_bytes_keep_their_order() -> None:
     buffer = Buffer()
     buffer.add(b"a")
     receive(buffer, b"b" * 100_000)
@@ -182,7 +182,7 @@ def test_pieces_and_what_is_received_keep_their_order() -> None:
     assert b"".join(drain(buffer)) == b"a" + b"b" * 100_000 + b"cd"
 
 
-def test_what_was_taken_stays_as_it_was() -> None:
+def test_a_taken_chunk_does_not_change() -> None:
     """A taken chunk may still be being sent when the next bytes are received."""
     buffer, taken = Buffer(1000, Blocks(1000)), []
     for letter in b"abcdefghijklmnopqrstuvwxyz":
