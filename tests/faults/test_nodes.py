@@ -62,7 +62,7 @@ def test_a_node_is_gone_and_returns(
 
 
 @SIDES
-def test_a_node_is_frozen_for_a_short_while(cluster: Faulty, victim: LinkedNode, start: Start, source: Path, side: str) -> None:
+def test_a_node_is_frozen_briefly(cluster: Faulty, victim: LinkedNode, start: Start, source: Path, side: str) -> None:
     transfer = start(**on(side, victim), source=source, rate="4M")
     transfer.wait_arrived(MIB)
     victim.signal(signal.SIGSTOP)
