@@ -108,14 +108,14 @@ async def test_what_redis_holds_while_a_transfer_runs(node: Node) -> None:
     assert await redis.hget(transfer.keys.transfer, "downloader") == b"b"
 
     # Chunks go from the uploader's node to the downloader's. An entry's ID is the byte offset after its chunk, so
-    # Redis refuses to add the same chunk twice. A repeated write, as of the first chunk here, does no harm.
+    # Redis refuses to add the same chunk twice. A node may therefore repeat a write, as here, if it got no reply.
     await store.stream(transfer).append([b"01234"], end=5)
     await store.stream(transfer).append([b"01234"], end=5)
     await store.stream(transfer).append([b"56789"], end=10)
     assert [entry_id for entry_id, _ in await redis.xrange(transfer.keys.chunks)] == [b"5-0", b"10-0"]
 
-    # Acknowledgements go the other way. Acknowledged chunks are removed from Redis at once. The uploader's node writes
-    # at most one window ahead of the acknowledgements, so Redis never holds more than that.
+    # Acknowledgements go the other way, and Redis deletes acknowledged chunks at once. The uploader's node may be at
+    # most one window and one chunk ahead of the acknowledgements, so Redis never holds more of a transfer than that.
     await store.stream(transfer).read(position=5, acknowledge=True, count=1, timeout=1)
     assert [entry_id for entry_id, _ in await redis.xrange(transfer.keys.chunks)] == [b"10-0"]
     assert [entry_id for entry_id, _ in await redis.xrange(transfer.keys.acks)] == [b"5-0"]
@@ -132,7 +132,7 @@ async def test_everything_in_redis_expires(node: Node) -> None:
     token = await node.relay.make_token()
     upload = asyncio.create_task(node.http.put(f"/{token}/x", content=b"data"))
 
-    # Every key has a TTL, even in the middle of a transfer. If every node died now, Redis would clean up by itself.
+    # Every key has a TTL, even while an upload waits. If every node died now, Redis would delete all keys by itself.
     await node.wait_for(token, "x", State.WAITING)
     redis = node.relay.store.commands
     keys = [key async for key in redis.scan_iter()]
