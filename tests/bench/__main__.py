@@ -1,6 +1,6 @@
-"""`python -m tests.bench`: relay and piping-server, measured the same way, alternating in one run.
+"""`python -m tests.bench`: measure relay and piping-server in the same way, alternating in one run.
 
-The result is the ratio of what was measured side by side; the absolute figures hold for this machine alone, which the
+The result is the ratio of figures measured side by side. The absolute figures hold for this machine only, which the
 clients share with the servers.
 """
 
@@ -26,10 +26,11 @@ from tests.bench import plots, report, small, streams, waiting
 from tests.bench.figures import GIB, MIB, Figures
 from tests.bench.targets import BrokenError, Kind, Target, kinds
 
-#: What a broken target or client makes of a run; anything else is a bug of this harness.
+#: The exceptions that a broken target or client raises. Any other exception is a bug of this harness.
 _BROKEN = (BrokenError, AssertionError, OSError, SubprocessError, httpx.HTTPError, psutil.Error, redis.RedisError)
 
-#: The signals that were to end it.  Looked at before each run: an exit may be lost where exceptions are, in `__del__`.
+#: The signals received that end the run. They are also checked before each measurement, because Python ignores a
+#: SystemExit that is raised while a `__del__` method runs.
 _ended_by: list[str] = []
 
 
@@ -37,9 +38,11 @@ _ended_by: list[str] = []
 class Measure:
     name: str
     run: Callable[[Target], Figures]
-    #: Alone and once, on a target that has just been started, since it is about memory.  Else in rounds, alternating.
+    #: Whether it runs alone and once on a target that has just been started, because it measures memory. Other measures
+    #: run in rounds, alternating between the targets.
     afresh: bool = False
-    #: Runs of each target before the first round, which do not count: Node.js gains a fifth in its first two GiB.
+    #: Number of runs of each target before the first round, which do not count. Node.js gets 20 % faster in its first
+    #: two GiB.
     warm: int = 1
 
 
@@ -63,11 +66,11 @@ def main() -> None:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a minute: small volumes, one round; shows that it works")
-    parser.add_argument("--rounds", type=int, default=5, help="rounds, each target once in each [%(default)s]")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds; each runs every target once [%(default)s]")
     parser.add_argument("--out", type=Path, default=Path("bench-results"), help="folder for results [%(default)s]")
-    parser.add_argument("--only", action="append", help="measures whose name contains this; may be given again")
+    parser.add_argument("--only", action="append", help="only measures whose name contains this; may be repeated")
     parser.add_argument("--readme", type=Path, help="a README whose summary is to be that of this run")
-    parser.add_argument("--plots", choices=("svg", "png"), default="svg", help="their format [%(default)s]")
+    parser.add_argument("--plots", choices=("svg", "png"), default="svg", help="format of the plots [%(default)s]")
     options = parser.parse_args()
     if options.quick and options.readme:
         parser.error("the figures of a quick run say nothing, so they are not for a README")
@@ -77,8 +80,8 @@ def _options() -> argparse.Namespace:
 
 
 def _prepare() -> None:
-    """Ends in order whatever ends it, and may open as many files as there are clients."""
-    for number in (signal.SIGINT, signal.SIGTERM):  # the first too: a shell has its background jobs ignore it
+    """Make signals end the run cleanly, raise the limit on open files for all clients, and check that curl is there."""
+    for number in (signal.SIGINT, signal.SIGTERM):  # SIGINT too, because a shell makes background jobs ignore it
         signal.signal(number, _end)
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
@@ -93,7 +96,7 @@ def _end(number: int, _: object) -> None:
 
 @contextlib.contextmanager
 def _sources() -> Iterator[Path]:
-    """A folder for files of zeros.  In memory if possible: there a hole is read without making pages for it first."""
+    """Make a folder for files of zeros, in memory if possible. There, reading a hole allocates no pages."""
     shared = Path("/dev/shm")
     with tempfile.TemporaryDirectory(
         prefix="relay-bench-", dir=shared if os.access(shared, os.W_OK) else None
@@ -102,7 +105,7 @@ def _sources() -> Iterator[Path]:
 
 
 def _measures(folder: Path, *, quick: bool) -> list[Measure]:
-    """All of them; the volume of many streams at once is twice that of one."""
+    """Return all measures. Many streams at once carry twice the volume of one stream."""
     total = 64 * MIB if quick else GIB
 
     def source(size: int) -> Path:
@@ -137,7 +140,8 @@ def _measure(
     results: dict[str, dict[str, list[Figures]]] = {}
     rounds = 1 if options.quick else options.rounds
     with contextlib.ExitStack() as stack:
-        # Starting all afresh takes half a minute, and a quick run's figures say nothing anyway: but one it must try.
+        # Starting every target afresh takes half a minute, and the figures of a quick run mean nothing anyway. So a
+        # quick run starts them afresh for the last measure only, to show that it works.
         in_rounds = [measure for measure in wanted if not measure.afresh or (options.quick and measure != wanted[-1])]
         targets = [stack.enter_context(kind.running()) for kind in all_kinds if in_rounds]
         for measure in in_rounds:
@@ -149,7 +153,7 @@ def _measure(
 
 
 def _alternate(measure: Measure, targets: list[Target], rounds: int, *, warm: bool) -> dict[str, list[Figures]]:
-    """Every target once in each round, in turns forwards and backwards, after runs that do not count."""
+    """Run every target once in each round, after warm-up runs that do not count. Every second round goes backwards."""
     runs: dict[str, list[Figures]] = {target.name: [] for target in targets}
     for target in targets * (measure.warm if warm else 0):
         _run(measure, target, "to warm up")
@@ -160,7 +164,7 @@ def _alternate(measure: Measure, targets: list[Target], rounds: int, *, warm: bo
 
 
 def _afresh(measure: Measure, kind: Kind) -> Figures:
-    """On a target that has had a few transfers, so that it has all in memory that it needs for one."""
+    """Start a target, let it carry a few transfers so that it has loaded everything it needs, and measure it."""
     with kind.running() as target:
         small.small(target, 10)
         return _run(measure, target, "by itself")

@@ -1,4 +1,4 @@
-"""curl as a client: one process for each transfer, as different people would have."""
+"""curl as a client: one process per transfer, as with different users."""
 
 import contextlib
 import subprocess
@@ -9,18 +9,18 @@ from typing import Self
 
 from tests.bench.targets import BrokenError
 
-#: Seconds after which a curl gives up, whatever it was doing.
+#: Maximum time of a curl, in seconds.
 MOST = 300
 
 
 class Curls:
-    """Curls that have started and wait for their URLs, so that starting them costs nothing while time is taken.
+    """Curl processes that have started and wait for their URLs, so that the measured time does not include starting.
 
-    A context manager: none of them outlives it.
+    This is a context manager, so that no process outlives it.
     """
 
     def __init__(self, count: int, what: str, *options: str | Path) -> None:
-        """`what` they do, for the line that says that one of them failed."""
+        """Start `count` processes. `what` names what each does, for the error message if one fails."""
         self._what = what
         command = ["curl", "-sS", "--fail", "--max-time", str(MOST), "-o", "/dev/null", "-K", "-", *map(str, options)]
         pipe = subprocess.PIPE
@@ -45,24 +45,24 @@ class Curls:
             process.communicate()
 
     def go(self, urls: list[str]) -> None:
-        """Gives each its URL, and so lets it begin."""
+        """Give each process its URL, which makes it begin."""
         for process, url in zip(self._processes, urls, strict=True):
-            stdin, process.stdin = process.stdin, None  # communicate() would flush it again
+            stdin, process.stdin = process.stdin, None  # otherwise communicate() would flush it again
             assert stdin
-            # One that has ended already is for `finish` to find.
+            # If a process has exited already, `finish` reports it.
             with contextlib.suppress(BrokenPipeError):
                 stdin.write(f'url = "{url}"\n')
             with contextlib.suppress(BrokenPipeError):
                 stdin.close()
 
     def check(self) -> None:
-        """Fails when one of them has failed already."""
+        """Raise BrokenError if one of them has failed already."""
         for process in self._processes:
             if process.poll():
                 self._fail(process, process.communicate()[1])
 
     def finish(self) -> list[list[str]]:
-        """Waits for the end of all; answers the words that each printed."""
+        """Wait until all exit, and return the words that each printed."""
         deadline = time.monotonic() + MOST
         said = []
         for process in self._processes:
@@ -73,4 +73,4 @@ class Curls:
         return said
 
     def _fail(self, process: subprocess.Popen[str], error: str) -> None:
-        raise BrokenError(f"{self._what} failed, exit status {process.returncode}: {error.strip() or 'not a word'}")
+        raise BrokenError(f"{self._what} failed, exit status {process.returncode}: {error.strip() or 'no message'}")

@@ -1,4 +1,4 @@
-"""What a run answers, and what several measures share."""
+"""The figures that a run returns, and helpers that several measures share."""
 
 import statistics
 import time
@@ -11,13 +11,13 @@ KIB = 1024
 MIB = 1024**2
 GIB = 1024**3
 
-#: Figures of one run, by name; a name has its unit in it.
+#: The figures of one run, by name. Each name contains its unit.
 Figures = dict[str, float]
 
 
 @contextmanager
 def timed(target: Target, figures: Figures) -> Iterator[None]:
-    """Adds what was done meanwhile: `seconds` by the clock, and `CPU s` of all server processes, Redis among them."""
+    """Measure the block: add `seconds` by the clock, and `CPU s` of all server processes, including Redis."""
     cpu, began = target.cpu_seconds(), time.perf_counter()
     yield
     figures["seconds"] = time.perf_counter() - began
@@ -25,13 +25,13 @@ def timed(target: Target, figures: Figures) -> Iterator[None]:
 
 
 def percentiles(seconds: Sequence[float]) -> tuple[float, float]:
-    """The median and the 99th percentile, in milliseconds."""
+    """Return the median and the 99th percentile, in milliseconds."""
     cuts = statistics.quantiles(seconds, n=100, method="inclusive")
     return cuts[49] * 1000, cuts[98] * 1000
 
 
 def settled(target: Target) -> bool:
-    """Whether the target has had next to nothing to do for half a second."""
+    """Return whether the target is almost idle, by its CPU time over half a second."""
     cpu = target.cpu_seconds()
     time.sleep(0.5)
     return target.cpu_seconds() - cpu < 0.1

@@ -1,4 +1,4 @@
-"""What is to be reached, and what the runs come to beside it."""
+"""The goals, and the figures of the runs that are compared with them."""
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
@@ -7,20 +7,20 @@ from dataclasses import dataclass
 from tests.bench.figures import Figures
 from tests.bench.targets import PEER
 
-#: Runs of one measure, by target, in the order of the rounds: what stands at the same place ran side by side.
+#: The runs of one measure, by target, in the order of the rounds. Runs at the same index ran side by side.
 Runs = Mapping[str, Sequence[Figures]]
-#: Runs by measure.
+#: The runs of all measures, by measure.
 Results = Mapping[str, Runs]
-#: What a goal is about: a number, or None where it was not measured.
+#: A function that computes the figure of a goal, or returns None if it was not measured.
 Value = Callable[[Results], float | None]
 
 TWO, ONE, EMBEDDED = "relay, two nodes", "relay, one node", "relay, embedded"
-#: Measures of many streams at once.
+#: The measures of many streams at once.
 MANY = ("10 streams", "50 streams", "200 streams")
 
 
 def number(value: float) -> str:
-    """Three digits or more, so that it can be read at a glance."""
+    """Format the value with three significant digits, or with more for whole numbers."""
     for least, digits in ((99.95, 0), (9.995, 1)):
         if abs(value) >= least:
             return f"{value:,.{digits}f}"
@@ -32,13 +32,13 @@ def median(runs: Sequence[Figures], figure: str) -> float:
 
 
 def paired(ours: Sequence[Figures], theirs: Sequence[Figures], figure: str) -> float | None:
-    """The median over all rounds of our figure over theirs of the same round; None where theirs is 0."""
+    """Return the median of the rounds' ratios of our figure to theirs, or None if one of theirs is 0."""
     pairs = [(mine[figure], other[figure]) for mine, other in zip(ours, theirs, strict=True)]
     return statistics.median(mine / other for mine, other in pairs) if all(other for _, other in pairs) else None
 
 
 def ratio(runs: Runs, target: str, figure: str) -> float | None:
-    """How the target's figure compares with the peer's; None where there is nothing to compare."""
+    """Return the ratio of the target's figure to the peer's, or None if there is nothing to compare."""
     if PEER not in runs or target == PEER:
         return None
     return paired(runs[target], runs[PEER], figure)
@@ -46,13 +46,13 @@ def ratio(runs: Runs, target: str, figure: str) -> float | None:
 
 @dataclass(frozen=True)
 class Goal:
-    """One line of the summary.  Without a `limit` the figure is stated, and nothing is claimed."""
+    """One line of the summary. Without a `limit`, the figure is only stated."""
 
     measure: str
     unit: str
     value: Value
     limit: float | None = None
-    #: Whether the limit is the least that will do, or the most.
+    #: Whether the limit is a minimum; otherwise it is a maximum.
     at_least: bool = False
 
     @property
@@ -63,7 +63,7 @@ class Goal:
         return f"{number(value)} {self.unit}".rstrip()
 
     def verdict(self, value: float) -> str:
-        """`reached` or `not reached`, or nothing for what is only stated."""
+        """Return whether the goal was reached, or an empty string if the figure is only stated."""
         if self.limit is None:
             return ""
         return "reached" if (value >= self.limit if self.at_least else value <= self.limit) else "**not reached**"
@@ -84,19 +84,19 @@ def _ratio(measure: str, target: str, figure: str) -> Value:
 
 
 def _scaling(results: Results) -> float | None:
-    """Total throughput at 200 streams over that at 10."""
+    """Return the ratio of the total throughput at 200 streams to that at 10."""
     few, many = results.get("10 streams"), results.get("200 streams")
     return paired(many[TWO], few[TWO], "MB/s") if few and many else None
 
 
 def _fairness(results: Results) -> float | None:
-    """The least of those at 10, 50 and 200 streams."""
+    """Return the lowest fairness of those at 10, 50 and 200 streams."""
     of_counts = [median(results[measure][TWO], "fairness") for measure in MANY if measure in results]
     return min(of_counts, default=None)
 
 
 def _growth(results: Results) -> float | None:
-    """By how many MiB nodes and Redis together grow from the first half of the long stream to the second."""
+    """Return by how many MiB the nodes and Redis together grow from the first half of the long stream to the second."""
     if not (runs := results.get("long stream")):
         return None
     halves = [

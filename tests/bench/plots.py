@@ -1,4 +1,4 @@
-"""The plots of a run: each run a dot, the median a bar; white behind, to be read on dark pages too."""
+"""The plots of a run. A dot is one run and a bar is the median. The white background is readable on dark pages too."""
 
 import statistics
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ mpl.use("agg")
 from matplotlib import pyplot
 from matplotlib.axes import Axes
 
-mpl.rcParams["svg.hashsalt"] = "relay"  # the same figures, the same file
+mpl.rcParams["svg.hashsalt"] = "relay"  # so that the same figures make the same file
 
 COLOURS = {
     "relay, two nodes": "#1f5fa8",
@@ -23,7 +23,7 @@ COLOURS = {
 }
 _STREAMS = ("one stream", *MANY)
 
-#: File, title, and the panels of a plot: what it shows in which unit, over which measures; a figure may have a name.
+#: A panel of a plot: the label of its axis with the unit, its measures, and its figures.
 _Panel = tuple[str, tuple[str, ...], tuple[str, ...]]
 _PLOTS: dict[str, tuple[str, tuple[_Panel, ...]]] = {
     "throughput": ("Streams at once: total throughput (more is better)", (("MB/s", _STREAMS, ("MB/s",)),)),
@@ -43,7 +43,7 @@ _PLOTS: dict[str, tuple[str, tuple[_Panel, ...]]] = {
 
 
 def draw(results: Results, folder: Path, suffix: str) -> None:
-    """Draws what was measured: `throughput`, `cpu` and `small`, in the format of the suffix (svg, png)."""
+    """Draw the plots `throughput`, `cpu` and `small` of what was measured, in the format of the suffix (svg or png)."""
     for name, (title, panels) in _PLOTS.items():
         shown = [(unit, [m for m in measures if m in results], figures) for unit, measures, figures in panels]
         shown = [panel for panel in shown if panel[1]]
@@ -67,7 +67,7 @@ def _draw(results: Results, title: str, panels: Sequence[tuple[str, Sequence[str
 
 
 def _panel(axis: Axes, results: Results, measures: Sequence[str], figures: Sequence[str]) -> None:
-    """A group of bars for each measure or figure, a bar for each target."""
+    """Draw a group of bars for each measure or figure, with one bar for each target."""
     groups = [(measure, figure) for measure in measures for figure in figures]
     for at, (measure, figure) in enumerate(groups):
         runs = results[measure]

@@ -1,4 +1,4 @@
-"""What the figures of many runs come to: medians, ratios of what ran side by side, tables and JSON."""
+"""Summaries of the figures of many runs: medians, ratios of runs side by side, tables and JSON."""
 
 import json
 import platform
@@ -15,7 +15,7 @@ from tests.bench.goals import GOALS, Results, Runs, median, number, ratio
 from tests.bench.targets import PEER, PEER_PACKAGE
 from tests.support.redis import servers
 
-#: Figures that are no better for being small or large beside the peer's, and so have no ratio.
+#: Words in the names of figures that have no ratio to the peer, because neither a lower nor a higher one is better.
 _WITHOUT_RATIO = ("fairness", "uploads", "client", "Redis", "half")
 _HOW = f"The median of all rounds, and in brackets that of the rounds' ratios to {PEER}:"
 #: Between these lines the README has the summary of one run.
@@ -23,7 +23,7 @@ _README = re.compile(r"(?<=<!-- bench -->\n).*?(?=<!-- /bench -->)", re.DOTALL)
 
 
 def machine() -> dict[str, Any]:
-    """What the figures were measured on, with which programs, and how busy it was before with other things."""
+    """Return the machine and the programs of the measurements, and how busy other programs keep the machine."""
     cpus = re.findall(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
     return {
         "busy before, % of all cores": psutil.cpu_percent(interval=2),
@@ -46,7 +46,7 @@ def _version(program: str) -> str:
 
 
 def headline(about: Mapping[str, Any]) -> str:
-    """The machine in one sentence."""
+    """Describe the machine in one sentence."""
     return (
         f"{about['cpu']}, {about['cores']} cores with the clients on them too, {about['memory GiB']} GiB, Linux "
         f"{about['Linux']}, Python {about['Python']}, Redis {about['Redis']}, Node.js {about['Node.js']}, "
@@ -56,7 +56,7 @@ def headline(about: Mapping[str, Any]) -> str:
 
 
 def summary(results: Results) -> str:
-    """Each goal beside what was measured, as Markdown."""
+    """Return a Markdown table of the goals and what was measured."""
     lines = ["| measure | to reach | measured | |", "|---|---|---|---|"]
     for goal in GOALS:
         if (value := goal.value(results)) is not None:
@@ -65,7 +65,7 @@ def summary(results: Results) -> str:
 
 
 def table(results: Results) -> str:
-    """All figures as Markdown: the median of all rounds, and in brackets the ratio to the peer."""
+    """Return a Markdown table of all figures: the median of all rounds, and in brackets the ratio to the peer."""
     targets = list(dict.fromkeys(target for runs in results.values() for target in runs))
     lines = [f"| | {' | '.join(targets)} |", "|---" * (len(targets) + 1) + "|"]
     for measure, runs in results.items():
@@ -88,10 +88,10 @@ def write(
     *,
     quick: bool = False,
 ) -> str:
-    """Writes tables and JSON into the folder; answers the tables."""
+    """Write the tables and the JSON into the folder, and return the tables."""
     folder.mkdir(parents=True, exist_ok=True)
     parts = [headline(about), summary(results), _HOW, table(results)]
-    text = "\n\n".join(["A quick run: it shows that all works. Its figures say nothing."] * quick + parts) + "\n"
+    text = "\n\n".join(["A quick run: it shows that all works. Its figures mean nothing."] * quick + parts) + "\n"
     (folder / "bench.md").write_text(text)
     (folder / "bench.json").write_text(json.dumps({"machine": about, "results": results}, indent=1) + "\n")
     return text

@@ -1,4 +1,4 @@
-"""Small transfers, on plain sockets in one thread: the load must cost less than what it measures."""
+"""Small transfers on plain sockets in one thread, because the load must cost less than what it measures."""
 
 import selectors
 import socket
@@ -10,9 +10,9 @@ from urllib.parse import urlsplit
 from tests.bench.figures import Figures, percentiles, timed
 from tests.bench.targets import BrokenError, Target
 
-#: Bytes of a small transfer.
+#: Size of a small transfer, in bytes.
 SIZE = 1024
-#: Seconds without a word from any connection that end the run.
+#: Maximum time without a byte from any connection, in seconds, before the run is given up.
 _PATIENCE = 30
 
 
@@ -29,7 +29,7 @@ class _Exchange:
         self.socket.sendall(head.encode() + body)
 
     def read(self) -> bool:
-        """Takes what has come of the answer, waiting for it; whether it goes on."""
+        """Wait for the next part of the response and keep it. Return False at its end, and raise if it is no 200."""
         piece = self.socket.recv(65536)
         self.answer += piece
         if not piece:
@@ -44,7 +44,7 @@ class _Exchange:
 
 @dataclass
 class _Pair:
-    """An upload and its download, begun together."""
+    """An upload and its download that begin together."""
 
     body: bytes
     began: float
@@ -53,10 +53,10 @@ class _Pair:
 
 
 def small(target: Target, count: int, at_once: int = 32) -> Figures:
-    """Transfers of 1 KiB, a fresh name and fresh connections each, `at_once` at a time.
+    """Run transfers of 1 KiB, `at_once` at a time, each with a fresh name and fresh connections.
 
-    Latency is from before the first connects until both have their whole answer.  `client ms/pair` is the CPU time of
-    the load itself: where that times the pairs per second comes near a core, the load is the limit.
+    The latency lasts from before the first client connects until both have their whole response. `client ms/pair` is
+    the CPU time of the load itself. If that times the pairs per second is close to one core, the load is the limit.
     """
     target.begin()
     figures: Figures = {}
@@ -72,7 +72,7 @@ def small(target: Target, count: int, at_once: int = 32) -> Figures:
 
 
 def _pairs(target: Target, count: int, at_once: int) -> list[float]:
-    """Runs them all; answers the seconds that each took."""
+    """Run all pairs, and return how many seconds each took."""
     latencies: list[float] = []
     with selectors.DefaultSelector() as selector:
         coming = _begun(target, count, selector)
@@ -94,7 +94,7 @@ def _pairs(target: Target, count: int, at_once: int) -> list[float]:
 
 
 def _begun(target: Target, count: int, selector: selectors.BaseSelector) -> Iterator[int]:
-    """Begins the next pair each time it is asked."""
+    """Begin another pair for each item that is taken from this iterator."""
     for number in range(count):
         body, began = f"{number:x>{SIZE}}".encode(), time.perf_counter()
         upload = _Exchange("PUT", target.upload_url(f"n{number}"), body)
@@ -112,9 +112,10 @@ def _seconds(pair: _Pair) -> float:
 
 
 def first_byte(target: Target, count: int) -> Figures:
-    """Milliseconds from before a downloader connects to the first byte of its body, one transfer after another.
+    """Measure the time from before a downloader connects to the first byte of its body, one transfer after another.
 
-    The upload has waited 20 ms by then: longer than it takes to be claimed; where not, the figure is the worse for it.
+    The upload has waited 20 ms by then, which is usually longer than its claim takes. If the claim takes longer, the
+    figure gets worse.
     """
     target.begin()
     latencies, ends = [], []

@@ -1,4 +1,4 @@
-"""Streams: how fast one or many are, how even, and what memory they take."""
+"""Measures of one or many streams: their speed, how evenly they share it, and the memory they take."""
 
 import contextlib
 import threading
@@ -16,10 +16,10 @@ from tests.support.wait import wait_until
 
 
 def streams(target: Target, source: Path, count: int) -> Figures:
-    """`count` transfers of the source at once: all uploads wait, then all downloads begin.
+    """Run `count` transfers of the source at once. All uploads wait first, and then all downloads begin.
 
-    `fairness` is the mean rate of the slowest stream over that of the fastest: all have the same size, so it is the
-    time of the download that took least over that of the one that took most.
+    `fairness` is the mean rate of the slowest stream divided by that of the fastest. All have the same size, so it is
+    the shortest time of a download divided by the longest.
     """
     return _streams(target, source, count, contextlib.nullcontext())
 
@@ -38,7 +38,7 @@ def _streams(target: Target, source: Path, count: int, meanwhile: contextlib.Abs
         ends = downloads.finish()
         sizes = [int(taken) for (taken,) in uploads.finish()]
     if {*sizes, *(int(got) for got, _ in ends)} != {size}:
-        raise BrokenError(f"of {size} bytes came {[got for got, _ in ends]}, and went {sizes}")
+        raise BrokenError(f"of {size} bytes, {[got for got, _ in ends]} arrived and {sizes} were sent")
     figures["MB/s"] = size * count / figures["seconds"] / 1e6
     figures["CPU s/GiB"] = figures.pop("CPU s") / (size * count / GIB)
     if count > 1:
@@ -49,7 +49,8 @@ def _streams(target: Target, source: Path, count: int, meanwhile: contextlib.Abs
 
 @contextlib.contextmanager
 def _uploads(target: Target, source: Path, names: list[str]) -> Iterator[Curls]:
-    """Uploads of the source that wait.  `Expect:` is off, since the targets differ in when they say 100 Continue."""
+    """Start uploads of the source that wait. They send no `Expect`, because the targets differ in when they send the
+    100 Continue."""
     target.begin()
     with Curls(len(names), "an upload", "-H", "Expect:", "-w", "%{size_upload}", "-T", source) as uploads:
         uploads.go([target.upload_url(name) for name in names])
@@ -60,12 +61,12 @@ def _uploads(target: Target, source: Path, names: list[str]) -> Iterator[Curls]:
             return _connections(target) >= len(names)
 
         wait_until(waiting, f"{len(names)} uploads to connect", timeout=60)
-        time.sleep(0.5)  # for what the nodes do with them
+        time.sleep(0.5)  # the time that the nodes need to take the uploads
         yield uploads
 
 
 def _connections(target: Target) -> int:
-    """Established connections to the upload side's port."""
+    """Return the number of established connections to the port of the upload side."""
     port = f"{urlsplit(target.upload_base).port:04X}"
     lines = [line.split() for table in ("tcp", "tcp6") for line in Path("/proc/net", table).read_text().splitlines()]
     return sum(fields[1].endswith(":" + port) and fields[3] == "01" for fields in lines)
@@ -73,10 +74,10 @@ def _connections(target: Target) -> int:
 
 @dataclass
 class _Watch:
-    """Looks at the target's memory 20 times a second, in a thread of its own."""
+    """Records the target's memory 20 times per second, in a thread."""
 
     target: Target
-    #: Seconds, resident bytes of the nodes, bytes used by Redis.
+    #: The samples: the time in seconds, the resident memory of the nodes and the memory used by Redis, both in bytes.
     looks: list[tuple[float, int, int]] = field(default_factory=list)
 
     def __enter__(self) -> None:
@@ -95,7 +96,7 @@ class _Watch:
 
 
 def long_stream(target: Target, source: Path) -> Figures:
-    """One long stream: the most memory beyond that at rest, in its first and in its second half."""
+    """Run one long stream. Return the maximum growth of memory over that at rest, in its first and second half."""
     at_rest = target.rss(), target.redis_bytes()
     watch = _Watch(target)
     figures = _streams(target, source, 1, watch)
@@ -110,7 +111,8 @@ def long_stream(target: Target, source: Path) -> Figures:
 
 
 def held(target: Target, source: Path, count: int) -> Figures:
-    """`count` streams whose downloaders have stopped reading: all is full that can be, and that is what each holds."""
+    """Run `count` streams whose downloaders have stopped reading, so that every buffer is full. Measure each one's
+    memory."""
     at_rest = target.rss(), target.redis_bytes()
     names = [f"h{number}" for number in range(count)]
     with _uploads(target, source, names):
@@ -119,8 +121,8 @@ def held(target: Target, source: Path, count: int) -> Figures:
             for download in downloads:
                 if not read_until(download, b"\n").startswith(b"HTTP/1.1 200"):
                     raise BrokenError("a download was refused")
-            wait_until(lambda: settled(target), "the streams to stand still", timeout=60)
-            wait_until(lambda: _is_steady(target), "Redis to give back what idle connections do not need", timeout=60)
+            wait_until(lambda: settled(target), "the streams to stall", timeout=60)
+            wait_until(lambda: _is_steady(target), "Redis to free the buffers of idle connections", timeout=60)
             figures = {
                 "node MiB each": (target.rss() - at_rest[0]) / count / MIB,
                 "Redis MiB each": (target.redis_bytes() - at_rest[1]) / count / MIB,
@@ -130,7 +132,8 @@ def held(target: Target, source: Path, count: int) -> Figures:
 
 
 def _is_steady(target: Target) -> bool:
-    """Whether Redis needs as much memory as three seconds ago: it shrinks the buffers of who has been idle for two."""
+    """Return whether Redis uses as much memory as three seconds ago. It shrinks a connection's buffers after two idle
+    seconds."""
     before = target.redis_bytes()
     time.sleep(3 if before else 0)
     return abs(target.redis_bytes() - before) <= before / 100

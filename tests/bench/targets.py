@@ -1,6 +1,6 @@
-"""What is measured: relay in three shapes, and piping-server, each as real processes on this machine.
+"""The targets that are measured: relay in three shapes, and piping-server, as real processes on this machine.
 
-Each runs as it comes, with no setting changed, its log included.
+Each runs with its default settings, including its log.
 """
 
 import contextlib
@@ -26,37 +26,37 @@ from tests.support.ports import free_port
 from tests.support.redis import RedisServer, servers
 from tests.support.wait import wait_until
 
-#: What relay is compared with.
+#: The server with which relay is compared.
 PEER = "piping-server"
-#: Pinned, so that figures of different days are of the same program.
+#: A pinned version, so that figures of different days are of the same program.
 PEER_PACKAGE = "piping-server@1.12.9"
 
 _numbers = itertools.count()
 
 
 class BrokenError(Exception):
-    """A target or a client did not do its part, so there is no figure: the run ends with this line."""
+    """Raised if a target or a client failed, so that there is no figure. The run ends with this message."""
 
 
 @dataclass
 class Target:
-    """A service under measurement."""
+    """A running service that is measured."""
 
     name: str
-    #: Where uploads and downloads go: the same place, or two nodes of one cluster.
+    #: The base URLs of uploads and of downloads: the same node, or two nodes of one cluster.
     upload_base: str
     download_base: str
-    #: The processes that hold clients.
+    #: The processes that serve clients.
     nodes: list[psutil.Process]
-    #: Seconds from the start of one more process like these to its readiness; it is ended then.
+    #: A function that starts one more such process, ends it, and returns how long it took to be ready, in seconds.
     start: Callable[[], float]
-    #: Its Redis, and how to ask it.
+    #: The process of the target's Redis, and a client of it.
     redis: psutil.Process | None = None
     ask: Redis | None = None
     _prefix: str = field(default="", init=False)
 
     def begin(self) -> None:
-        """Before each run: a fresh space of names; of relay a new token, so that none runs out."""
+        """Choose a fresh space of names, before each run. For relay that is a new token, so that no token expires."""
         self._prefix = f"/bench-{next(_numbers)}"
         if self.name != PEER:
             self._prefix = "/" + httpx.post(self.upload_base + "/token").raise_for_status().text.strip()
@@ -68,20 +68,20 @@ class Target:
         return f"{self.download_base}{self._prefix}/{name}"
 
     def cpu_seconds(self) -> float:
-        """User and system time that all its processes have used so far, Redis among them."""
+        """Return the user and system time that all its processes have used so far, including Redis, in seconds."""
         times = [process.cpu_times() for process in [*self.nodes, *([self.redis] if self.redis else [])]]
         return sum(time.user + time.system for time in times)
 
     def rss(self) -> int:
-        """Resident memory of its nodes, in bytes."""
+        """Return the resident memory of its nodes, in bytes."""
         return sum(int(process.memory_info().rss) for process in self.nodes)
 
     def redis_connections(self) -> int:
-        """Connections that the nodes have to Redis; they give theirs a name."""
+        """Return how many connections the nodes have to Redis. They are recognized because nodes name theirs."""
         return sum(bool(connection["name"]) for connection in self.ask.client_list()) if self.ask else 0
 
     def redis_bytes(self) -> int:
-        """Memory that Redis uses, in bytes."""
+        """Return the memory that Redis uses, in bytes."""
         if self.ask is None:
             return 0
         memory: Any = self.ask.info("memory")
@@ -90,7 +90,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Kind:
-    """A target that can be started, afresh each time."""
+    """A kind of target, of which fresh instances can be started."""
 
     name: str
     running: Callable[[], contextlib.AbstractContextManager[Target]]
@@ -98,7 +98,7 @@ class Kind:
 
 @contextlib.contextmanager
 def kinds() -> Iterator[list[Kind]]:
-    """All that can be measured on this machine; says so where the peer cannot."""
+    """Yield all kinds that can be measured on this machine. Print a line if the peer cannot."""
     shapes = [
         Kind("relay, two nodes", partial(_relay, "relay, two nodes", nodes=2)),
         Kind("relay, one node", partial(_relay, "relay, one node", nodes=1)),
@@ -113,7 +113,7 @@ def kinds() -> Iterator[list[Kind]]:
 
 
 def _install(folder: str) -> str:
-    """Installs the peer there; answers what was in the way, if anything was."""
+    """Install the peer in the folder. Return why that failed, or an empty string."""
     if not shutil.which("npm"):
         return "no npm on PATH"
     command = ["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix", folder, PEER_PACKAGE]
@@ -121,7 +121,7 @@ def _install(folder: str) -> str:
         subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
     except subprocess.CalledProcessError as error:
         said: str = error.stderr.strip()
-        return f"npm install failed: {said.splitlines()[0] if said else 'not a word'}"
+        return f"npm install failed: {said.splitlines()[0] if said else 'no message'}"
     except subprocess.TimeoutExpired:
         return "npm install took more than 120 s"
     return ""
@@ -129,7 +129,7 @@ def _install(folder: str) -> str:
 
 @contextlib.contextmanager
 def _relay(name: str, *, nodes: int, embedded: bool = False) -> Iterator[Target]:
-    """`nodes` nodes over a Redis of their own, or one on the embedded store."""
+    """Start `nodes` nodes over a Redis of their own, or one node on the embedded store."""
     with contextlib.ExitStack() as stack:
         server = None if embedded else stack.enter_context(_redis())
 
@@ -163,7 +163,7 @@ def _relay(name: str, *, nodes: int, embedded: bool = False) -> Iterator[Target]
 
 @contextlib.contextmanager
 def _redis() -> Iterator[RedisServer]:
-    """The newest on this machine."""
+    """Start the newest Redis on this machine."""
     if not (found := servers()):
         raise BrokenError("no redis-server on PATH")
     server = RedisServer(found[max(found)])
@@ -175,7 +175,7 @@ def _redis() -> Iterator[RedisServer]:
 
 @contextlib.contextmanager
 def _piping_server(program: Path) -> Iterator[Target]:
-    """The peer, in one process."""
+    """Start the peer, which is one process."""
 
     @contextlib.contextmanager
     def running() -> Iterator[tuple[str, int]]:
@@ -199,7 +199,7 @@ def _piping_server(program: Path) -> Iterator[Target]:
 
 
 def _answers(url: str) -> bool:
-    """Whether it answers 200; asked so that asking costs next to nothing."""
+    """Return whether the URL answers 200. `http.client` makes the check cost almost nothing."""
     parts = urlsplit(url)
     with contextlib.suppress(OSError), contextlib.closing(http.client.HTTPConnection(parts.netloc, timeout=5)) as asked:
         asked.request("GET", parts.path)

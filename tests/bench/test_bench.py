@@ -1,4 +1,4 @@
-"""The harness itself, as anyone would run it: that it works, not how fast anything is."""
+"""The benchmark's command line: these tests show that it works, and not how fast anything is."""
 
 import json
 import os
@@ -38,7 +38,7 @@ def _needs_redis() -> None:
 
 @pytest.fixture
 def temporary(tmp_path: Path) -> Iterator[Path]:
-    """The folder for temporary files, in which the harness must leave nothing."""
+    """Yield a folder for temporary files. Afterwards, check that the harness has left nothing in it."""
     folder = tmp_path / "tmp"
     folder.mkdir()
     in_memory = {*Path("/dev/shm").glob("relay-bench-*")}
@@ -60,7 +60,7 @@ def test_a_quick_run_measures_everything(temporary: Path) -> None:
     assert (running.returncode, errors) == (0, ""), said
     out = temporary.parent / "out"
     results = json.loads((out / "bench.json").read_text())["results"]
-    # Where the peer cannot be installed it says so, and measures the rest.
+    # If the peer cannot be installed, the harness says so and measures the rest.
     targets = {TWO, ONE, EMBEDDED} | (set() if f"{PEER} is not measured" in said else {PEER})
     assert (PEER in targets) or not shutil.which("npm") or "npm install" in said
     assert {*results} == {*MEASURES}
@@ -78,7 +78,7 @@ def test_a_quick_run_measures_everything(temporary: Path) -> None:
 
 @pytest.fixture
 def broken(tmp_path: Path) -> Path:
-    """A folder with a curl that does not work."""
+    """Make a folder with a curl that fails."""
     fake = tmp_path / "bin" / "curl"
     fake.parent.mkdir()
     fake.write_text("#!/bin/sh\ncase $1 in --version) echo curl 8 ;; *) echo it broke >&2; exit 7 ;; esac\n")
@@ -86,7 +86,7 @@ def broken(tmp_path: Path) -> Path:
     return fake.parent
 
 
-def test_a_client_that_ends_before_it_is_told_its_url_is_broken(broken: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_client_that_exits_before_it_gets_its_url_is_broken(broken: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", f"{broken}:{os.environ['PATH']}")
     with Curls(1, "a download") as curls:
         curls._processes[0].wait()
@@ -103,7 +103,7 @@ def test_a_broken_client_ends_the_run_with_one_line(temporary: Path, broken: Pat
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_whatever_ends_it_takes_its_processes_along(temporary: Path, number: signal.Signals) -> None:
+def test_a_signal_ends_the_run_and_all_its_processes(temporary: Path, number: signal.Signals) -> None:
     with bench(temporary, "--only", "waiting") as running:
         harness = psutil.Process(running.pid)
         wait_until(lambda: len(harness.children(recursive=True)) >= 3, "Redis and two nodes to run", timeout=60)
@@ -122,7 +122,7 @@ def test_whatever_ends_it_takes_its_processes_along(temporary: Path, number: sig
         (["--only", "nothing of that name"], "no measure has nothing of that name in its name"),
     ],
 )
-def test_what_makes_no_sense_is_refused(temporary: Path, options: list[str], line: str) -> None:
+def test_senseless_options_are_refused(temporary: Path, options: list[str], line: str) -> None:
     with bench(temporary, *options) as running:
         said, errors = running.communicate(timeout=60)
     assert running.returncode in {1, 2}

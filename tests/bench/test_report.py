@@ -1,4 +1,4 @@
-"""What the harness makes of figures: medians, ratios of pairs, verdicts, tables."""
+"""How the harness summarizes figures: medians, ratios of pairs, verdicts, tables."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from tests.bench.figures import percentiles
 from tests.bench.goals import GOALS, TWO, Goal, number, paired, ratio
 from tests.bench.targets import PEER
 
-#: Three rounds; in the second the machine was busy with something else.
+#: Three rounds. In the second one, the machine was busy with other work.
 RUNS = {
     TWO: [{"MB/s": 600.0, "fairness": 0.5}, {"MB/s": 200.0, "fairness": 0.9}, {"MB/s": 700.0, "fairness": 0.7}],
     PEER: [{"MB/s": 1000.0, "fairness": 0.1}, {"MB/s": 250.0, "fairness": 0.2}, {"MB/s": 1000.0, "fairness": 0.3}],
@@ -25,17 +25,17 @@ ABOUT = {
 }
 
 
-def test_a_ratio_is_the_median_of_what_ran_side_by_side() -> None:
-    assert ratio(RUNS, TWO, "MB/s") == 0.7  # of 0.6, 0.8, 0.7; the medians' ratio would be 0.6
+def test_a_ratio_is_the_median_of_the_ratios_of_runs_side_by_side() -> None:
+    assert ratio(RUNS, TWO, "MB/s") == 0.7  # the median of 0.6, 0.8 and 0.7; the ratio of the medians is 0.6
 
 
-def test_there_is_no_ratio_of_the_peer_or_without_it_or_to_nothing() -> None:
+def test_no_ratio_of_the_peer_itself_or_without_the_peer_or_to_zero() -> None:
     assert ratio(RUNS, PEER, "MB/s") is None
     assert ratio({TWO: RUNS[TWO]}, TWO, "MB/s") is None
     assert paired([{"MB/s": 1.0}], [{"MB/s": 0.0}], "MB/s") is None
 
 
-def test_rounds_that_have_no_partner_are_an_error() -> None:
+def test_a_round_without_its_counterpart_is_an_error() -> None:
     with pytest.raises(ValueError, match="zip"):
         paired(RUNS[TWO][:2], RUNS[PEER], "MB/s")
 

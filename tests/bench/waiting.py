@@ -1,4 +1,4 @@
-"""What a target costs before any byte flows: uploads that wait, and the start of a node."""
+"""Measures of a target's cost before any byte flows: waiting uploads, and the start of a node."""
 
 import resource
 import selectors
@@ -11,14 +11,15 @@ from tests.bench.targets import BrokenError, Target
 from tests.support.crowd import Selection, crowd, request
 from tests.support.wait import wait_until
 
-#: Names of one token that wait.
+#: Number of names of one token that wait.
 _NAMES = 500
 
 
 def waiting(target: Target, count: int, seconds: float) -> Figures:
-    """Uploads that wait for their downloaders: what it takes to begin them, what they hold, and what it takes to wait.
+    """Measure uploads that wait for their downloaders: the cost to begin them, the memory they hold, and the cost to
+    wait.
 
-    `waiting, % of a core` is over that many `seconds`; relay looks after each upload every 30.
+    `waiting, % of a core` is measured over `seconds`. relay checks each upload every 30 s.
     """
     count = min(count, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 200)
     at_rest, in_redis, cpu = target.rss(), target.redis_bytes(), target.cpu_seconds()
@@ -46,7 +47,7 @@ def waiting(target: Target, count: int, seconds: float) -> Figures:
 
 
 def _check(clients: list[socket.socket]) -> None:
-    """Fails where one of the waiting has been turned away."""
+    """Raise BrokenError if one of the waiting uploads has been refused."""
     selection = Selection(clients, selectors.EVENT_READ)
     try:
         for _, client in selection.ready(0):
@@ -57,5 +58,5 @@ def _check(clients: list[socket.socket]) -> None:
 
 
 def start(target: Target) -> Figures:
-    """Seconds from the start of a process like the target's, its imports included, until it is ready to serve."""
+    """Measure the time from the start of a process like the target's until it is ready, including its imports."""
     return {"s to ready": target.start()}

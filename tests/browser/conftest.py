@@ -1,4 +1,4 @@
-"""A real browser: Debian's Chromium, driven by Playwright."""
+"""Fixture: a real browser, Debian's Chromium, driven by Playwright."""
 
 import shutil
 from collections.abc import Iterator
@@ -7,14 +7,15 @@ import pytest
 from playwright.sync_api import Browser, sync_playwright
 
 
-@pytest.fixture(scope="module")  # not longer: while Playwright runs, this thread can have no event loop of a test's
+# No wider scope than module: while Playwright runs, no test can have an event loop in this thread.
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """A headless Chromium.  Skips the test where there is none."""
+    """Start a headless Chromium. Skip the test if none is installed."""
     program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if program is None:
         pytest.skip("no chromium on PATH (apt install chromium): nothing was tested in a browser")
     with sync_playwright() as playwright:
-        # Without its sandbox, which a container's root may not have; it sees nothing but our own pages.
+        # A container's root user may not be allowed to use Chromium's sandbox. It opens only our own pages.
         browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
         yield browser
         browser.close()

@@ -1,4 +1,4 @@
-"""In a real browser: what strangers upload is saved, and never runs, whatever it says that it is."""
+"""A real browser saves what strangers upload and never runs it, whatever media type the upload claims."""
 
 import threading
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ PAYLOADS = {
 
 
 class Host:
-    """A page of another origin; tells whether something that it should not have run has called it."""
+    """A page of another origin. A payload that runs requests `/ran` from it, so `asked` shows whether one has run."""
 
     def __init__(self) -> None:
         host = self
@@ -72,7 +72,7 @@ def page(browser: Browser, host: Host) -> Iterator[Page]:
 
 
 def put(cluster: Cluster, kind: str, host: Host) -> tuple[str, Curl]:
-    """Uploads the payload of a type; its address, and the curl that waits with it."""
+    """Upload the payload of this type, and return its URL and the waiting curl."""
     token = cluster.token()
     url = cluster.url(0, token, "x")
     upload = Curl("-T", "-", "-H", f"Content-Type: {kind}" if kind else "Content-Type:", url, pipe=True)
@@ -82,14 +82,14 @@ def put(cluster: Cluster, kind: str, host: Host) -> tuple[str, Curl]:
 
 
 def test_the_payloads_would_run_if_they_could(page: Page, host: Host) -> None:
-    """Or the tests below would show nothing."""
+    """Without this check, the tests below would prove nothing."""
     host.page = PAYLOADS["text/html"].replace("{}", SCRIPT % host.url)
     page.goto(host.url)
     wait_until(lambda: "/ran" in host.asked, "the script to run")
 
 
 @pytest.mark.parametrize("kind", PAYLOADS)
-def test_opened_it_is_saved(page: Page, node: Cluster, host: Host, kind: str) -> None:
+def test_a_payload_that_is_opened_is_saved(page: Page, node: Cluster, host: Host, kind: str) -> None:
     url, upload = put(node, kind, host)
     with upload:
         with page.expect_download() as download, pytest.raises(Error, match=r"Download is starting|aborted"):
@@ -112,13 +112,13 @@ def test_opened_it_is_saved(page: Page, node: Cluster, host: Host, kind: str) ->
         ('<script src="{}"></script>', ""),
     ],
 )
-def test_embedded_it_does_not_run(page: Page, node: Cluster, host: Host, kind: str, how: str) -> None:
+def test_an_embedded_payload_does_not_run(page: Page, node: Cluster, host: Host, kind: str, how: str) -> None:
     url, upload = put(node, kind, host)
     listening = "<script>addEventListener('message', e => { if (e.data == 'ran') fetch('/ran') })</script>"
     host.page = f"<!doctype html>{listening}{how.replace('{}', url)}"
     with upload:
         page.goto(host.url, wait_until="load")
-        upload.finish()  # it was asked for, and has ended one way or the other
+        upload.finish()  # the page has requested the payload, and the upload has ended in one way or another
         page.evaluate("() => new Promise(done => setTimeout(done, 100))")
     assert "/ran" not in host.asked
 

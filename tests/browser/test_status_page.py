@@ -1,4 +1,4 @@
-"""The status page in a real browser, which is the judge of its policy, its script and its looks."""
+"""The status page in a real browser: its Content-Security-Policy, its script and its layout."""
 
 import re
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from tests.support.cluster import Cluster, Curl, NodeProcess
 
 SECRET = "the-operators-secret"
 PHONE: dict[str, Any] = {"viewport": {"width": 360, "height": 740}}
-#: A name that would be an element, and its percent-encoded form.
+#: A name that contains HTML markup, and its percent-encoded form.
 NAME = "x" * 200 + " <img src=x onerror=alert(1)>"
 LONG_NAME = quote(NAME)
 
@@ -27,7 +27,7 @@ def node(browser: Browser) -> Iterator[Cluster]:
 
 @pytest.fixture
 def stream(node: Cluster) -> Iterator[Curl]:
-    """An upload that streams: what is written to it arrives."""
+    """Start an upload whose bytes are downloaded as the test writes them."""
     token = node.token()
     with Curl("-T", "-", node.url(0, token, LONG_NAME), pipe=True) as upload:
         node.wait_state(token, "waiting")
@@ -37,7 +37,7 @@ def stream(node: Cluster) -> Iterator[Curl]:
 
 
 class Visit:
-    """A page, and whatever the browser complained of."""
+    """A visit to a page. It fails if the browser complains of anything but `expected`."""
 
     def __init__(self, browser: Browser, url: str, *, expected: str = "nothing", **options: Any) -> None:
         self.complaints: list[str] = []
@@ -63,7 +63,7 @@ def background(page: Page) -> list[int]:
     return [int(part) for part in re.findall(r"\d+", color)[:3]]
 
 
-def test_it_renders_and_shows_news_without_a_reload(browser: Browser, node: Cluster, stream: Curl) -> None:
+def test_it_renders_and_updates_without_a_reload(browser: Browser, node: Cluster, stream: Curl) -> None:
     with Visit(browser, node[0].url) as page:
         page.wait_for_selector("td .streaming", timeout=20_000)
         page.evaluate("window.reloaded = false")
@@ -92,7 +92,7 @@ def test_on_a_phone_nothing_is_wider_than_the_screen(browser: Browser, node: Clu
         assert widest <= 360
 
 
-def test_the_operator_signs_in_with_basic_and_names_are_only_text(
+def test_the_operator_signs_in_with_basic_and_names_are_shown_as_text(
     browser: Browser, node: Cluster, stream: Curl
 ) -> None:
     credentials = {"username": "", "password": SECRET}
@@ -102,11 +102,11 @@ def test_the_operator_signs_in_with_basic_and_names_are_only_text(
         assert name.inner_text() == NAME
 
 
-def test_a_relay_that_does_not_answer_is_said_and_comes_back(browser: Browser, node: Cluster) -> None:
+def test_the_page_says_when_the_relay_does_not_answer(browser: Browser, node: Cluster) -> None:
     with Visit(browser, node[0].url, expected="status of 503") as page:
         page.route("**/*", lambda route: route.fulfill(status=503, body="down"))
         page.wait_for_selector("#stale:visible", timeout=20_000)
-        assert page.locator("h1").inner_text() == "relay", "what was known stays"
+        assert page.locator("h1").inner_text() == "relay", "the last known state stays on the page"
         page.unroute("**/*")
         page.wait_for_selector("#stale", state="hidden", timeout=20_000)
 

@@ -1,4 +1,4 @@
-"""Three nodes over one real Redis, with the default settings, and real clients."""
+"""Fixtures: three nodes with the default settings over one real Redis. The clients are real, too."""
 
 import os
 import secrets
@@ -25,13 +25,14 @@ def three_nodes(redis_server: RedisServer) -> Iterator[Cluster]:
 
 @pytest.fixture
 def cluster(three_nodes: Cluster) -> Iterator[Cluster]:
-    """The cluster; after each test no transfer may have left a key, and no token may be whole in a log."""
+    """Yield the cluster. After each test, check that no transfer has left a key behind."""
     yield three_nodes
     wait_until(lambda: not three_nodes.left_over(), "no key to be left over", timeout=40)
 
 
 @pytest.fixture
 def token(cluster: Cluster) -> Iterator[str]:
+    """Yield a new token. After the test, check that no log contains it in full."""
     token = cluster.token()
     yield token
     assert token not in cluster.logs()
@@ -39,7 +40,7 @@ def token(cluster: Cluster) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def gigabyte(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """1 GiB of random bytes, deleted afterwards."""
+    """Make a file with 1 GiB of random bytes, and delete it after the session."""
     path = tmp_path_factory.mktemp("data") / "gigabyte.bin"
     with path.open("wb") as file:
         for _ in range(64):

@@ -1,4 +1,4 @@
-"""The operator's commands, against a cluster at work: as they are typed, with their exit status."""
+"""The operator's commands, run as an operator types them on a cluster in use, and their exit statuses."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from tests.support.wait import wait_until
 
 
 class Relay:
-    """The command line, pointed at the cluster."""
+    """The `relay` command line, configured for the cluster."""
 
     def __init__(self, cluster: Cluster, url: str) -> None:
         self._environment = os.environ | {"RELAY_REDIS_URL": url, "RELAY_PREFIX": cluster.prefix}
@@ -28,7 +28,7 @@ class Relay:
         return subprocess.Popen(command, env=self._environment, stdout=pipe, stderr=pipe, text=True)
 
     def __call__(self, *arguments: str) -> tuple[int, str]:
-        """Its exit status, and what it printed."""
+        """Run the command, and return its exit status and what it printed."""
         process = self.start(*arguments)
         output, error = process.communicate(timeout=60)
         assert "Traceback" not in error
@@ -48,7 +48,7 @@ def relay(cluster: Cluster, redis_server: RedisServer) -> Relay:
 
 @pytest.fixture
 def streams(cluster: Cluster, token: str) -> Iterator[tuple[Curl, Curl]]:
-    """An upload `a b` at node 0, its download at node 1, and 100 bytes through."""
+    """Start a transfer named `a b` from node 0 to node 1, and let 100 bytes pass."""
     with Curl("-T", "-", "-w", "%{http_code}", cluster.url(0, token, "a%20b"), pipe=True) as upload:
         cluster.wait_state(token, "waiting")
         with Curl("-N", cluster.url(1, token, "a%20b")) as download:
@@ -104,7 +104,7 @@ def test_cancel_ends_a_wait_at_once(cluster: Cluster, relay: Relay, token: str) 
         assert upload.finish()[1].endswith(b"410")
 
 
-def test_revoke_ends_all(relay: Relay, token: str, streams: tuple[Curl, Curl]) -> None:
+def test_revoke_ends_all_transfers_of_the_token(relay: Relay, token: str, streams: tuple[Curl, Curl]) -> None:
     upload, download = streams
     assert relay("revoke", token) == (0, f"revoked {token[:4]}…\n")
     assert download.finish()[0] == 18
@@ -112,7 +112,7 @@ def test_revoke_ends_all(relay: Relay, token: str, streams: tuple[Curl, Curl]) -
     assert relay("revoke", token) == (1, f"relay: no token begins with {token[:4]}\n")
 
 
-def test_what_is_not_there_is_1(relay: Relay, token: str) -> None:
+def test_a_transfer_that_does_not_exist_is_exit_status_1(relay: Relay, token: str) -> None:
     status, text = relay("cancel", token, "nothing")
     assert status == 1
     assert text.startswith("relay: ")
@@ -129,7 +129,7 @@ def test_what_is_not_there_is_1(relay: Relay, token: str) -> None:
         (["cancel", "x"], "Usage: "),
     ],
 )
-def test_what_cannot_be_is_2(relay: Relay, arguments: list[str], line: str) -> None:
+def test_bad_arguments_are_exit_status_2(relay: Relay, arguments: list[str], line: str) -> None:
     status, text = relay(*arguments)
     assert status == 2
     assert text.startswith(line)
@@ -137,7 +137,7 @@ def test_what_cannot_be_is_2(relay: Relay, arguments: list[str], line: str) -> N
 
 def test_an_ambiguous_token_ends_nothing(cluster: Cluster, relay: Relay) -> None:
     made: dict[str, str] = {}
-    while (token := cluster.token())[0] not in made:  # 63 of them begin with 62 characters
+    while (token := cluster.token())[0] not in made:  # of 63 tokens two begin alike: there are 62 characters
         made[token[0]] = token
     status, text = relay("revoke", token[0])
     assert status == 2
@@ -145,14 +145,14 @@ def test_an_ambiguous_token_ends_nothing(cluster: Cluster, relay: Relay) -> None
     assert {token, made[token[0]]} <= {life["token"] for life in relay.json("tokens")}
 
 
-def test_no_redis_is_3(relay: Relay) -> None:
+def test_an_unreachable_redis_is_exit_status_3(relay: Relay) -> None:
     status, text = relay("ps", "--redis-url", f"redis://127.0.0.1:{free_port()}")
     assert status == 3
     assert text.startswith("relay: Redis: ")
     assert text.count("\n") == 1
 
 
-def test_watch_shows_it_again_and_ends_quietly(relay: Relay) -> None:
+def test_watch_repeats_the_output_and_ends_quietly(relay: Relay) -> None:
     watching = relay.start("ps", "--watch", "--json")
     assert watching.stdout
     for _ in range(2):
@@ -162,7 +162,7 @@ def test_watch_shows_it_again_and_ends_quietly(relay: Relay) -> None:
     assert (watching.returncode, output, error) == (130, "", "")
 
 
-def test_a_pipe_that_is_closed_is_no_error(relay: Relay, token: str) -> None:
+def test_a_closed_pipe_is_no_error(relay: Relay, token: str) -> None:
     piped = relay.start("ps", "--watch")
     assert piped.stdout
     assert piped.stdout.readline().startswith("ID ")

@@ -1,4 +1,4 @@
-"""A node that is told to stop: what it still does, for how long, and what its clients hear."""
+"""Draining: what a node still does after SIGTERM, for how long, and what its clients are told."""
 
 import secrets
 import signal
@@ -16,7 +16,7 @@ Make = Callable[..., Cluster]
 
 @pytest.fixture
 def make(redis_server: RedisServer) -> Iterator[Make]:
-    """Makes two nodes, of which the tests stop the first; with short delays unless told otherwise."""
+    """Return a function that starts two nodes with short drain delays. The tests stop the first of them."""
     made: list[Cluster] = []
 
     def make(**settings: float) -> Cluster:
@@ -31,7 +31,7 @@ def make(redis_server: RedisServer) -> Iterator[Make]:
         for node in cluster.nodes:
             assert node.stop() == 0, node.log()
         assert "Traceback" not in cluster.logs()
-        assert not list(cluster.keys("node"))  # it has taken its own away
+        assert not list(cluster.keys("node"))  # each node has deleted its own key
         assert not list(cluster.keys("inbox"))
         wait_until(lambda cluster=cluster: not cluster.left_over(), "no key to be left over", timeout=40)  # type: ignore[misc]
 
@@ -57,10 +57,10 @@ def test_it_is_unready_at_once_and_serves_until_the_balancer_has_seen_it(make: M
     assert cluster[0].process.wait(20) == 0
 
 
-def test_then_it_takes_nothing_new(make: Make) -> None:
+def test_after_the_delay_it_takes_nothing_new(make: Make) -> None:
     cluster = make(drain_delay=0.2, drain_wait=60)
     token = cluster.token()
-    with Curl("-T", "-", cluster.url(0, token, "old"), pipe=True) as upload:  # keeps it from exiting
+    with Curl("-T", "-", cluster.url(0, token, "old"), pipe=True) as upload:  # keeps the node from exiting
         cluster.wait_state(token, "waiting")
         stop(cluster)
         wait_until(lambda: httpx.post(cluster[0].url + "/token").status_code == 503, "new work to be refused")
@@ -137,7 +137,7 @@ def test_a_stream_that_does_not_finish_is_cut_off_on_both_sides(
     assert "outcome=drained" in cluster.logs()
 
 
-def test_nobody_there_means_no_wait(make: Make) -> None:
+def test_a_node_without_clients_does_not_wait(make: Make) -> None:
     cluster = make(drain_delay=0.1, drain_wait=600, drain_timeout=600)
     stop(cluster)
     assert cluster[0].process.wait(20) == 0

@@ -1,4 +1,4 @@
-"""What goes wrong is told to the other side, truthfully, and the name is free again."""
+"""When one side of a transfer fails, the other side is told the truth, and the name is free again."""
 
 import contextlib
 import os
@@ -19,12 +19,12 @@ from tests.support.cluster import Cluster, Curl, chars_read, curl
 from tests.support.wait import wait_until
 
 MIB = 1024 * 1024
-#: How a client is killed, and on which node the downloader is; the uploader is on the first.
+#: The signal that kills a client, and the index of the downloader's node. The uploader is always on node 0.
 HOW_AND_WHERE = [(signal.SIGKILL, 1), (signal.SIGINT, 0)]
 
 
 def assert_free(cluster: Cluster, token: str, name: str) -> None:
-    """The name can be used again at once."""
+    """Check that the name can be used again at once."""
     with Curl("-T", "-", cluster.url(1, token, name), pipe=True) as upload:
         upload.write(b"again")
         upload.close()
@@ -74,7 +74,7 @@ def test_a_killed_uploader_cuts_the_download(
 
 @pytest.mark.parametrize(("how", "node"), HOW_AND_WHERE)
 @pytest.mark.parametrize("rate", ["1G", "4M"], ids=["fast", "slow"])
-def test_a_killed_downloader_is_told_to_the_uploader(
+def test_the_uploader_is_told_of_a_killed_downloader(
     cluster: Cluster, token: str, gigabyte: Path, tmp_path: Path, how: signal.Signals, node: int, rate: str
 ) -> None:
     target = tmp_path / "out"
@@ -94,11 +94,11 @@ def test_a_killed_downloader_is_told_to_the_uploader(
 @pytest.mark.parametrize("node", [1, 0], ids=["two nodes", "one node"])
 @pytest.mark.parametrize("pipe", [False, True], ids=["with Content-Length", "chunked"])
 @pytest.mark.parametrize("reads_all", [True, False])
-def test_the_last_bytes_count_too(
+def test_a_200_needs_a_downloader_that_reads_the_last_bytes(
     cluster: Cluster, token: str, tmp_path: Path, pipe: bool, reads_all: bool, node: int
 ) -> None:
-    """60 kB fit into the sockets' buffers: the relay has handed over all of it, and TCP has acknowledged it, when
-    the downloader goes.  Only one that has read everything makes it a 200."""
+    """60 kB fit into the socket buffers. So when the downloader disconnects, the relay has handed over everything and
+    TCP has acknowledged it. The uploader gets a 200 only if the downloader has also read everything."""
     source = tmp_path / "source"
     source.write_bytes(b"x" * 60_000)
     with Curl("-T", "-" if pipe else source, "-w", "%{http_code}", cluster.url(0, token, "x"), pipe=pipe) as upload:
@@ -108,7 +108,7 @@ def test_the_last_bytes_count_too(
         with socket.create_connection(("127.0.0.1", cluster[node].port)) as down:
             down.sendall(f"GET /{token}/x HTTP/1.1\r\nHost: x\r\n\r\n".encode())
             wait_until(lambda: len(down.recv(90_000, socket.MSG_PEEK)) > 60_000, "all of it to be in our kernel")
-            assert upload.process.poll() is None  # it is acknowledged, but not answered for
+            assert upload.process.poll() is None  # TCP has acknowledged the bytes; the uploader still has no response
             got = down.recv(30_000)
             while reads_all and (more := down.recv(90_000)):
                 got += more
@@ -131,7 +131,8 @@ def test_a_slow_downloader_that_takes_everything_is_complete(cluster: Cluster, t
 def test_an_uploader_that_leaves_while_waiting_frees_the_name(
     cluster: Cluster, token: str, tmp_path: Path, how: signal.Signals, size: int
 ) -> None:
-    """At once, also where the node has stopped reading, as long as our kernel has all of the rest."""
+    """The name is free at once, even if the node has stopped reading, provided that the kernel has received the
+    whole body."""
     source = tmp_path / "source"
     source.write_bytes(b"x" * size)
     with Curl("-H", "Expect:", "-T", source, cluster.url(0, token, "x")) as upload:
@@ -157,7 +158,7 @@ def test_a_downloader_that_leaves_while_waiting_is_forgotten(cluster: Cluster, t
 
 
 def test_of_two_uploads_at_the_same_instant_one_wins(cluster: Cluster) -> None:
-    """200 times, on two nodes.  The download comes when one of the two has been refused."""
+    """This happens 200 times, on two nodes. The download begins once one of the two uploads has been refused."""
     barrier = threading.Barrier(2)
 
     def upload(client: httpx.Client, node: int, token: str) -> int:
@@ -176,7 +177,7 @@ def test_of_two_uploads_at_the_same_instant_one_wins(cluster: Cluster) -> None:
 
 
 def test_of_two_downloads_at_the_same_instant_one_wins(cluster: Cluster) -> None:
-    """200 times, on two nodes."""
+    """This happens 200 times, on two nodes."""
     tokens = [cluster.token() for _ in range(200)]
     barrier = threading.Barrier(3)
     payload = b"x" * 100_000
@@ -213,13 +214,14 @@ def test_of_two_downloads_at_the_same_instant_one_wins(cluster: Cluster) -> None
 def test_a_dead_uploader_does_not_keep_the_name(
     cluster: Cluster, token: str, tmp_path: Path, how: signal.Signals, size: int, expect: bool
 ) -> None:
-    """However much of its body is stuck in the kernels: at the latest 2 s after somebody else wants the name."""
+    """However much of the body is stuck in kernel buffers, the name is free within 2 s after another upload asks for
+    it."""
     source = tmp_path / "source"
     source.write_bytes(b"x" * size)
     options = () if expect else ("-H", "Expect:")
     with Curl(*options, "-T", source, cluster.url(0, token, "x")) as upload:
         cluster.wait_state(token, "waiting")
-        # curl waits a second for the 100 Continue, then sends anyway; so do the buffers fill up.
+        # curl waits one second for the 100 Continue and then sends anyway, so the buffers fill up in both cases.
         wait_until(lambda: is_blocked(upload) or size < 1_000_000, "the buffers to be full")
         upload.process.send_signal(how)
     begun = time.monotonic()
@@ -238,8 +240,8 @@ def test_a_dead_uploader_does_not_keep_the_name(
     print(f"free after {taken:.2f} s")
 
 
-def test_a_living_uploader_keeps_it(cluster: Cluster, token: str, tmp_path: Path) -> None:
-    """Probing does it no harm, however often."""
+def test_a_living_uploader_keeps_the_name(cluster: Cluster, token: str, tmp_path: Path) -> None:
+    """Repeated probes do the uploader no harm."""
     source = tmp_path / "source"
     source.write_bytes(os.urandom(20_000_000))
     with Curl("-H", "Expect:", "-T", source, cluster.url(0, token, "x")) as upload:
@@ -253,7 +255,7 @@ def test_a_living_uploader_keeps_it(cluster: Cluster, token: str, tmp_path: Path
 
 
 def is_blocked(upload: Curl) -> bool:
-    """Whether the uploader has begun to send and cannot go on."""
+    """Return whether the uploader has begun to send and is now blocked."""
     before = chars_read(upload)
     time.sleep(0.2)
     after = chars_read(upload)
@@ -261,7 +263,7 @@ def is_blocked(upload: Curl) -> bool:
 
 
 def has_sent(upload: Curl, source: Path) -> bool:
-    """Whether curl has read its whole file: where its descriptor of the file stands."""
+    """Return whether curl has read its whole file, judged by the position of its file descriptor."""
     return any(
         file.path == str(source) and file.position == source.stat().st_size
         for file in psutil.Process(upload.process.pid).open_files()
@@ -270,9 +272,9 @@ def has_sent(upload: Curl, source: Path) -> bool:
 
 @pytest.mark.parametrize("streams", [False, True], ids=["waiting", "streaming"])
 def test_a_dead_uploader_behind_a_proxy_does_not_keep_the_name(cluster: Cluster, token: str, streams: bool) -> None:
-    """Its end is behind what the proxy still holds, and a proxy is not to be sent an interim answer: the body is
-    read on, also where a downloader is there that takes nothing.  5 MB are more than this machine's buffers and the
-    node's hold together."""
+    """The end of the connection is queued behind bytes that the proxy still holds, and a proxy must not be sent an
+    interim response. So the node reads ahead in the body to find the end, even if there is a downloader that reads
+    nothing. The body of 50 MB is larger than the buffers of this machine and of the node together."""
     with socket.create_connection(("127.0.0.1", cluster[0].port)) as proxy, contextlib.ExitStack() as stack:
         header = f"PUT /{token}/x HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 1.2.3.4\r\nContent-Length: 50000000\r\n\r\n"
         proxy.sendall(header.encode())
@@ -301,7 +303,7 @@ def test_a_dead_uploader_behind_a_proxy_does_not_keep_the_name(cluster: Cluster,
 
 
 def test_a_living_uploader_behind_a_proxy_keeps_the_name(cluster: Cluster, token: str) -> None:
-    """And what was read to find out is not lost."""
+    """The bytes that the node reads ahead to find out whether the uploader lives are not lost."""
     body = os.urandom(20_000_000)
     with socket.create_connection(("127.0.0.1", cluster[0].port)) as proxy, ThreadPoolExecutor(1) as pool:
         header = f"PUT /{token}/x HTTP/1.1\r\nHost: x\r\nVia: 1.1 p\r\nContent-Length: {len(body)}\r\n\r\n"
@@ -316,11 +318,11 @@ def test_a_living_uploader_behind_a_proxy_keeps_the_name(cluster: Cluster, token
 
 @pytest.mark.parametrize("pipe", [False, True], ids=["with Content-Length", "chunked"])
 @pytest.mark.parametrize("size", [0, 1, 60_000])
-def test_a_proxy_that_resets_has_what_it_has_acknowledged(
+def test_a_reset_by_a_proxy_that_has_acknowledged_everything_is_a_200(
     cluster: Cluster, token: str, tmp_path: Path, pipe: bool, size: int
 ) -> None:
-    """HAProxy ends most connections whose response it has in full with a reset.  From a client itself that means
-    that it died with bytes unread (see above)."""
+    """HAProxy resets most connections after it has received the whole response. If a client itself resets the
+    connection, it died with bytes unread, and the uploader gets no 200 (see above)."""
     source = tmp_path / "source"
     source.write_bytes(b"x" * size)
     with Curl("-T", "-" if pipe else source, "-w", "%{http_code}", cluster.url(0, token, "x"), pipe=pipe) as upload:

@@ -1,4 +1,4 @@
-"""What an operator reads: one line a request and one a transfer, tied by ids, and no token in any of them."""
+"""The log that operators read: one line per request and one per transfer, linked by ids, and never a whole token."""
 
 import json
 import logging
@@ -30,18 +30,18 @@ def node() -> Iterator[Cluster]:
 
 
 def lines(node: Cluster, **wanted: object) -> list[dict[str, Any]]:
-    """The lines with these fields."""
+    """Return the log lines that have these fields."""
     every = [json.loads(line) for line in node.logs().splitlines()]
     return [line for line in every if wanted.items() <= line.items()]
 
 
-def test_not_on_a_terminal_every_line_is_json(node: Cluster) -> None:
+def test_without_a_terminal_every_line_is_json(node: Cluster) -> None:
     assert lines(node)
     for line in lines(node):
         assert {"time", "level", "logger", "message"} <= line.keys()
 
 
-def test_both_sides_of_a_transfer_are_tied_by_its_id(node: Cluster) -> None:
+def test_a_transfers_id_links_the_lines_of_both_sides(node: Cluster) -> None:
     token = node.token()
     with Curl("-T", "-", "-H", "X-Request-ID: up-1", node.url(0, token, "x"), pipe=True) as upload:
         upload.write_all(b"12345")
@@ -65,7 +65,7 @@ def test_a_rejection_says_why(node: Cluster) -> None:
     assert (line["status"], line["reason"]) == (401, "unknown_token")
 
 
-def test_what_is_asked_every_second_leaves_no_line_but_guessed_secrets_do(node: Cluster) -> None:
+def test_routine_requests_are_not_logged_but_guessed_secrets_are(node: Cluster) -> None:
     for path in ("/healthz", "/readyz", "/metrics", "/"):
         httpx.get(node[0].url + path, headers={"x-request-id": "routine"})
     httpx.get(node[0].url, headers={"x-request-id": "guess", "authorization": "Bearer guessed"})
@@ -75,12 +75,12 @@ def test_what_is_asked_every_second_leaves_no_line_but_guessed_secrets_do(node: 
 
 
 @pytest.mark.parametrize("given", ["", "a b", 'x"y', "x" * 65, "ä"])
-def test_an_id_that_is_not_sane_is_replaced(node: Cluster, given: str) -> None:
+def test_an_invalid_request_id_is_replaced(node: Cluster, given: str) -> None:
     answer = httpx.get(node[0].url + "/healthz", headers=[(b"x-request-id", given.encode())])
     assert len(answer.headers["x-request-id"]) == 16
 
 
-def test_a_token_is_in_no_line_whoever_puts_it_there(node: Cluster) -> None:
+def test_a_token_that_a_client_sends_as_its_request_id_is_shortened(node: Cluster) -> None:
     token = node.token()
     httpx.get(node.url(0, token, "x") + "?wait=0", headers={"x-request-id": token})
     wait_until(lambda: lines(node, request=f"{token[:4]}…"), "the request's line")
@@ -93,14 +93,14 @@ def record(message: str, **extra: Any) -> logging.LogRecord:
     return made
 
 
-def test_the_two_forms() -> None:
+def test_the_text_and_the_json_form() -> None:
     said = record("hello %s", **fields(name="x y", token=TOKEN))
     assert Text("%(levelname)s %(message)s").format(said) == "INFO hello a name=x y token=0123…"
     entry = json.loads(Json().format(said))
     assert (entry["message"], entry["name"], entry["token"], entry["level"]) == ("hello a", "x y", "0123…", "info")
 
 
-def test_a_traceback_is_part_of_its_line_and_without_tokens() -> None:
+def test_a_traceback_is_part_of_its_line_and_contains_no_token() -> None:
     try:
         raise ValueError(f"relay:token:{{{TOKEN}}}")
     except ValueError:

@@ -1,4 +1,4 @@
-"""The life of a token, read off Redis's own TTLs."""
+"""How long a token lives, measured by the TTL of its key in Redis."""
 
 import httpx
 import pytest
@@ -22,11 +22,11 @@ def about(seconds: float) -> object:
     return pytest.approx(seconds, abs=5)
 
 
-def test_made(cluster: Cluster, token: str) -> None:
+def test_a_new_token_lives_20_minutes(cluster: Cluster, token: str) -> None:
     assert ttl(cluster, token) == about(20 * 60)
 
 
-def test_a_get_and_a_put_are_uses_and_looking_is_none(cluster: Cluster, token: str) -> None:
+def test_get_and_put_of_a_name_are_uses_and_other_requests_are_not(cluster: Cluster, token: str) -> None:
     httpx.get(cluster.url(0, token, "x") + "?wait=0")
     assert ttl(cluster, token) == about(25 * 60)
     httpx.get(cluster.url(0, token))
@@ -36,7 +36,7 @@ def test_a_get_and_a_put_are_uses_and_looking_is_none(cluster: Cluster, token: s
     with Curl("-T", "-", cluster.url(1, token, "x"), pipe=True):
         cluster.wait_state(token, "waiting")
         assert ttl(cluster, token) == about(30 * 60)
-        httpx.put(cluster.url(2, token, "x"), content=b"")  # 409, but past the token check
+        httpx.put(cluster.url(2, token, "x"), content=b"")  # a use, too: the 409 comes after the token check
         assert ttl(cluster, token) == about(35 * 60)
 
 
@@ -45,13 +45,13 @@ def test_a_waiting_download_is_one_use(cluster: Cluster, token: str) -> None:
     assert ttl(cluster, token) == about(25 * 60)
 
 
-def test_uses_are_capped_at_an_hour_from_now(cluster: Cluster, token: str) -> None:
+def test_uses_extend_a_life_to_an_hour_from_now_at_most(cluster: Cluster, token: str) -> None:
     for _ in range(10):
         httpx.get(cluster.url(0, token, "x") + "?wait=0")
     assert ttl(cluster, token) == about(60 * 60)
 
 
-def test_while_it_streams_it_never_has_less_than_five_minutes(cluster: Cluster, token: str) -> None:
+def test_a_token_whose_transfer_streams_keeps_at_least_five_minutes(cluster: Cluster, token: str) -> None:
     with Curl("-T", "-", cluster.url(0, token, "x"), pipe=True) as upload:
         cluster.wait_state(token, "waiting")
         with Curl("-N", cluster.url(1, token, "x")) as download:
@@ -63,14 +63,14 @@ def test_while_it_streams_it_never_has_less_than_five_minutes(cluster: Cluster, 
             assert download.finish()[0] == 0
 
 
-def test_expired(cluster: Cluster, token: str) -> None:
+def test_an_expired_token_is_refused(cluster: Cluster, token: str) -> None:
     set_ttl(cluster, token, 0.1)
     wait_until(lambda: httpx.get(cluster.url(0, token)).status_code == 401, "the token to expire")
     assert curl("-w", "%{http_code}", "-d", "x", cluster.url(1, token, "x")).stdout.endswith(b"401")
 
 
-def test_revoked_by_an_operator(cluster: Cluster, token: str) -> None:
-    """`redis-cli DEL` of the token's key ends its streams too."""
+def test_an_operator_revokes_a_token_in_redis(cluster: Cluster, token: str) -> None:
+    """Deleting the token's key with `redis-cli DEL` ends its streams too."""
     assert cluster.redis is not None
     with Curl("-T", "-", "-w", "%{http_code}", cluster.url(0, token, "x"), pipe=True) as upload:
         cluster.wait_state(token, "waiting")

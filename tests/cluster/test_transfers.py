@@ -1,4 +1,4 @@
-"""Transfers from one node to another: whole, in order, bounded, prompt."""
+"""Transfers from one node to another: they arrive whole, in order and promptly, and use bounded memory."""
 
 import hashlib
 import os
@@ -28,7 +28,7 @@ WINDOW: int = Settings.model_fields["window"].default
 
 
 class Sampler:
-    """Looks at something again and again beside the test, and keeps the most it saw."""
+    """Samples some numbers repeatedly in a thread while the test runs, and keeps the maximum of each."""
 
     def __init__(self, *looks: Callable[[], int]) -> None:
         self.most = [0] * len(looks)
@@ -52,7 +52,7 @@ class Sampler:
 
 
 def in_redis(cluster: Cluster, token: str) -> int:
-    """Bytes of the token's chunks that are in Redis now."""
+    """Return how many bytes of the token's chunks are in Redis now."""
     assert cluster.redis is not None
     streams = list(cluster.keys(f"chunks:{{{token}}}".replace("{", r"\{").replace("}", r"\}")))
     entries: list[Any] = [entry for key in streams for entry in cluster.redis.xrange(key) or ()]
@@ -84,7 +84,7 @@ def test_a_gigabyte_arrives_whole_within_the_window(
                 answer = uploading.finish()[1]
     assert done.returncode == 0, done
     assert answer == b"delivered 1073741824 bytes\n"
-    assert not list(cluster.keys("chunks"))  # the uploader has its answer, so they must be gone already
+    assert not list(cluster.keys("chunks"))  # the uploader has its response, so the chunks must be gone already
     assert sha256(target) == sha256(gigabyte)
     target.unlink()
     assert sampler.samples > 20
@@ -173,7 +173,7 @@ def test_wget(cluster: Cluster, token: str, tmp_path: Path) -> None:
     assert (tmp_path / "answer").read_text() == f"delivered {len(data)} bytes\n"
 
 
-def test_a_raw_socket_one_byte_at_a_time(cluster: Cluster, token: str) -> None:
+def test_single_bytes_on_a_raw_socket_arrive_one_by_one(cluster: Cluster, token: str) -> None:
     data = b"slow bytes"
     with (
         socket.create_connection(("127.0.0.1", cluster[0].port)) as up,
@@ -193,7 +193,7 @@ def test_a_raw_socket_one_byte_at_a_time(cluster: Cluster, token: str) -> None:
 
 
 def test_lines_of_a_pipe_arrive_as_they_are_written(cluster: Cluster, token: str) -> None:
-    """`while sleep 0.2; do date; done | curl -T -`: the issue's figure is 100 ms; the median must be below it."""
+    """As in `while sleep 0.2; do date; done | curl -T -`. The median delay of a line must be below 100 ms."""
     delays = []
     with Curl("-T", "-", cluster.url(0, token, "log"), pipe=True) as upload:
         cluster.wait_state(token, "waiting")
@@ -209,7 +209,7 @@ def test_lines_of_a_pipe_arrive_as_they_are_written(cluster: Cluster, token: str
             assert download.finish()[0] == 0
         assert upload.finish()[0] == 0
     print(f"median {statistics.median(delays) * 1000:.1f} ms, worst {max(delays[1:]) * 1000:.1f} ms")
-    assert statistics.median(delays[1:]) < 0.1  # the first waits for the 100 Continue
+    assert statistics.median(delays[1:]) < 0.1  # the first line also waits for the 100 Continue
 
 
 def test_a_slow_downloader_slows_the_uploader_and_memory_stays_flat(
@@ -226,7 +226,8 @@ def test_a_slow_downloader_slows_the_uploader_and_memory_stays_flat(
             early, begun = chars_read(upload), time.monotonic()
             time.sleep(3)
             rate = (chars_read(upload) - early) / (time.monotonic() - begun)
-    # Without back-pressure it would be a hundred times the limit; what the sockets buffer lets it run ahead.
+    # Without back-pressure the rate would be a hundred times the limit of 1 MiB/s. It may exceed the limit a little,
+    # because the socket buffers let the uploader run ahead.
     assert rate < 8 * MIB, rate
     assert sampler.most[0] <= WINDOW + CHUNK
     assert max(most - least for most, least in zip(sampler.most[1:], before, strict=True)) <= 64 * MIB
@@ -235,7 +236,7 @@ def test_a_slow_downloader_slows_the_uploader_and_memory_stays_flat(
 def test_between_clients_of_one_node_nothing_goes_through_redis(
     cluster: Cluster, token: str, gigabyte: Path, tmp_path: Path
 ) -> None:
-    """But how far it is can be seen there."""
+    """Only the progress of the transfer is written to Redis."""
     redis: Any = cluster.redis
     with Curl("-T", gigabyte, cluster.url(0, token, "x")) as upload:
         with (
@@ -272,7 +273,7 @@ def test_a_hundred_transfers_at_once_over_three_nodes(cluster: Cluster, tmp_path
         assert all(pool.map(transfer, range(100)))
 
 
-def test_one_log_line_a_transfer_without_the_token(cluster: Cluster, token: str) -> None:
+def test_a_transfer_leaves_one_log_line_without_the_token(cluster: Cluster, token: str) -> None:
     with Curl("-T", "-", cluster.url(0, token, "log%20me.txt"), pipe=True) as upload:
         upload.write(b"12345")
         upload.close()

@@ -1,4 +1,4 @@
-"""The deployment for these tests: started once behind each balancer, whole again before each test."""
+"""Fixtures: the deployment, which is started once behind each balancer and made whole again before each test."""
 
 import os
 import socket
@@ -9,17 +9,17 @@ import pytest
 
 from tests.compose.deployment import Deployment, why_not
 
-#: Set where these tests must not be skipped, in CI: a skipped test shows nothing.
+#: Environment variable that makes these tests fail instead of being skipped. CI sets it: a skipped test shows nothing.
 REQUIRED = "RELAY_TESTS_NEED_DOCKER"
 
 
 @pytest.fixture(scope="session", params=["haproxy", "nginx"])
 def deployment(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
-    """`docker-compose up` from a clean checkout."""
+    """Run `docker-compose up` in a clean checkout."""
     if reason := why_not():
         _cannot(reason)
     deployment = Deployment(tmp_path_factory.mktemp(request.param) / "relay", request.param)
-    deployment.down()  # what an interrupted run left
+    deployment.down()  # remove what an interrupted run left behind
     with socket.socket() as probe:
         if probe.connect_ex(("127.0.0.1", 4000)) == 0:
             _cannot("port 4000 is taken: the compose cluster was not tested")
@@ -33,11 +33,11 @@ def deployment(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
 
 @pytest.fixture
 def cluster(deployment: Deployment) -> Iterator[Deployment]:
-    """Three nodes, whole, and nothing left over by the test."""
+    """Yield the deployment with three nodes. Afterwards, check that the test has left no key of a transfer."""
     deployment.up()
     yield deployment
     if left_over := deployment.left_over():
-        deployment.down()  # or one failure would be the cause of many
+        deployment.down()  # otherwise one failure would cause many others
     assert not left_over
 
 

@@ -1,4 +1,4 @@
-"""The deployment in docker-compose.yml, really started, from a copy of what is checked out."""
+"""The deployment of docker-compose.yml, started for real from a copy of the working tree."""
 
 import json
 import os
@@ -14,13 +14,13 @@ from tests.support.cluster import Curl, curl
 from tests.support.wait import wait_until
 
 ROOT = Path(__file__).parents[2]
-#: Where docker-compose.yml publishes the balancer.
+#: The address at which docker-compose.yml publishes the balancer.
 URL = "http://127.0.0.1:4000"
 FILES = {"haproxy": ["docker-compose.yml"], "nginx": ["docker-compose.yml", "deploy/docker-compose.nginx.yml"]}
 
 
 def why_not() -> str:
-    """Why nothing can be deployed here; empty where it can."""
+    """Return why nothing can be deployed on this machine, or an empty string if it can."""
     if not shutil.which("docker") or _fails("docker", "info"):
         return "no Docker engine: the compose cluster was not tested"
     if not shutil.which("docker-compose") and _fails("docker", "compose", "version"):
@@ -33,7 +33,7 @@ def _fails(*command: str) -> bool:
 
 
 def copy_checkout(target: Path) -> None:
-    """What a clone of this working tree would have: no file that Git ignores."""
+    """Copy what a clone of this working tree would have, which excludes the files that Git ignores."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
@@ -47,7 +47,7 @@ def copy_checkout(target: Path) -> None:
 
 
 class Deployment:
-    """One `docker-compose up`, and what to ask of it."""
+    """One `docker-compose up`, with helpers to control and inspect it."""
 
     def __init__(self, folder: Path, balancer: str) -> None:
         self.folder = folder
@@ -60,7 +60,7 @@ class Deployment:
             shim.write_text('#!/bin/sh\nexec docker compose "$@"\n')
             shim.chmod(shim.stat().st_mode | stat.S_IXUSR)
         self.environment = {key: value for key, value in os.environ.items() if not key.startswith("RELAY_")} | {
-            # One name for all runs, so that the image is built upon what the last run left.
+            # All runs share one name, so that a build reuses the image layers of the last run.
             "COMPOSE_PROJECT_NAME": "relay-tests",
             "COMPOSE_FILE": ":".join(FILES[balancer]),
             "PATH": f"{tools}:{os.environ['PATH']}",
@@ -69,7 +69,7 @@ class Deployment:
     # -- running commands ----------------------------------------------------------------------------------
 
     def run(self, *command: str) -> str:
-        """Runs a command in the checkout; answers what it prints.  Fails where it fails."""
+        """Run a command in the checkout and return what it prints. Fail if the command fails."""
         done = subprocess.run(
             command, cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=600, check=False
         )
@@ -80,7 +80,7 @@ class Deployment:
         return self.run("docker-compose", *arguments)
 
     def type_in(self, script: str) -> str:
-        """Runs a script as somebody types it: at a terminal.  Answers what the terminal showed."""
+        """Run a script at a terminal, as if somebody typed it. Return what the terminal showed."""
         ours, theirs = pty.openpty()
         shown: list[bytes] = []
         with subprocess.Popen(
@@ -108,7 +108,7 @@ class Deployment:
     # -- the life of the deployment ------------------------------------------------------------------------
 
     def up(self) -> None:
-        """Starts what is missing, and waits until three nodes answer through the balancer."""
+        """Start what is missing, and wait until three nodes answer through the balancer."""
         if len(self.nodes_answering(60)) == 3:
             return
         self.compose("up", "-d", "--scale", "relay=3")
@@ -118,7 +118,7 @@ class Deployment:
         self.compose("down", "--volumes", "--remove-orphans", "--timeout", "1")
 
     def containers(self, service: str) -> list[str]:
-        """Ids of the service's containers, running or not."""
+        """Return the ids of the service's containers, running or not."""
         return self.compose("ps", "-q", service).split()
 
     def inspect(self, container: str) -> dict[str, dict[str, object]]:
@@ -126,7 +126,7 @@ class Deployment:
         return found[0]
 
     def nodes_answering(self, requests: int, path: str = "/healthz") -> set[str]:
-        """The nodes that answer so many requests on one connection; a failed request counts as the node ''."""
+        """Send this many requests on one connection, and return the nodes that answer. A failure counts as node ''."""
         wanted = ["-o", os.devnull, URL + path] * requests
         answers = curl("-w", "%{http_code} %header{relay-node}\n", *wanted).stdout.decode().splitlines()
         return {node if status == "200" else "" for status, _, node in (line.partition(" ") for line in answers)}
@@ -142,11 +142,11 @@ class Deployment:
         return answer.stdout.decode().strip()
 
     def redis(self, *command: str) -> list[str]:
-        """Asks Redis, as an operator would."""
+        """Ask Redis with redis-cli, as an operator would."""
         return self.compose("exec", "-T", "redis", "redis-cli", *command).splitlines()
 
     def nodes_of(self, token: str, names: Sequence[str]) -> dict[str, tuple[str, str]]:
-        """The uploader's and the downloader's node of transfers that run; '' for what is not there."""
+        """Return the uploader's and the downloader's node of each transfer; '' stands for a side that is not there."""
         asking = (
             "return {"
             + ",".join(f"redis.call('HMGET',KEYS[{i}],'uploader','downloader')" for i in range(1, len(names) + 1))
@@ -157,7 +157,7 @@ class Deployment:
         return {name: (said[2 * i], said[2 * i + 1]) for i, name in enumerate(names)}
 
     def wait_state(self, token: str, state: str, names: Iterable[str]) -> None:
-        """Waits until the named transfers are in the state."""
+        """Wait until the named transfers are in the state."""
 
         def missing() -> set[str]:
             said = json.loads(curl("-H", "Accept: application/json", f"{URL}/{token}").stdout)
@@ -166,7 +166,7 @@ class Deployment:
         wait_until(lambda: not missing(), f"{names} to be {state}")
 
     def left_over(self) -> list[str]:
-        """Keys of transfers: between tests there must be none."""
+        """Return the keys of transfers. Between tests there must be none."""
         keys = self.redis("--scan", "--pattern", "relay:*")
         return [key for key in keys if key.split(":")[1:2] and key.split(":")[1] in ("transfer", "chunks", "acks")]
 
@@ -175,7 +175,7 @@ def _read_all(descriptor: int, into: list[bytes]) -> None:
     while True:
         try:
             piece = os.read(descriptor, 65536)
-        except OSError:  # Linux's way to say that the other end of a terminal is closed
+        except OSError:  # on Linux, this means that the other end of the terminal is closed
             return
         if not piece:
             return
@@ -183,28 +183,28 @@ def _read_all(descriptor: int, into: list[bytes]) -> None:
 
 
 def random_file(path: Path, size: int) -> Path:
-    """Writes `size` random bytes."""
+    """Write `size` random bytes to the file."""
     path.write_bytes(os.urandom(size))
     return path
 
 
 def upload(path: Path | str, token: str, name: str, *options: str, pipe: bool = False) -> Curl:
-    """Starts an upload with curl; ends with its status and `Relay-Node` on the last line."""
+    """Start an upload with curl. The last line that curl prints has the HTTP status and `Relay-Node`."""
     return Curl("-T", path, *options, "-w", "\n%{http_code} %header{relay-node}", f"{URL}/{token}/{name}", pipe=pipe)
 
 
 def download(into: Path, token: str, name: str, *options: str, query: str = "") -> Curl:
-    """Starts a download with curl; ends with its status and `Relay-Node` on the last line."""
+    """Start a download with curl. The last line that curl prints has the HTTP status and `Relay-Node`."""
     return Curl("-o", into, *options, "-w", "\n%{http_code} %header{relay-node}", f"{URL}/{token}/{name}{query}")
 
 
 def answer(client: Curl) -> tuple[int, str, str]:
-    """Waits for a client's end: its exit status, the HTTP status, and the node that answered."""
+    """Wait until the client exits. Return its exit status, the HTTP status, and the node that answered."""
     code, output = client.finish()
     status, _, node = output.decode(errors="replace").rpartition("\n")[2].partition(" ")
     return code, status, node
 
 
 def settings_of(inspected: Mapping[str, dict[str, object]]) -> dict[str, object]:
-    """Both halves of what Docker tells about how a container was set up."""
+    """Merge the two dictionaries in which Docker describes how a container was set up."""
     return {**inspected["Config"], **inspected["HostConfig"]}

@@ -1,4 +1,4 @@
-"""How the containers are set up."""
+"""How the containers are set up: privileges, ports, forwarding headers, logs, HTTPS."""
 
 import re
 from pathlib import Path
@@ -36,16 +36,16 @@ def _published(cluster: Deployment, container: str) -> list[tuple[str, object]]:
     return [(port, bound) for port, bound in ports.items() if bound]
 
 
-def test_no_compiler_and_nothing_to_install_with_is_left_in_the_image(cluster: Deployment) -> None:
+def test_the_image_contains_no_compiler_and_no_pip(cluster: Deployment) -> None:
     wanted = "for tool in cc gcc c++ g++ make cargo; do command -v $tool; done; ls /venv/bin | grep -x 'pip.*' || true"
     assert cluster.run("docker", "exec", cluster.containers("relay")[0], "sh", "-c", wanted) == ""
 
 
-def test_a_node_may_drain_to_its_end_before_it_is_killed(cluster: Deployment) -> None:
+def test_a_node_has_time_to_drain_before_it_is_killed(cluster: Deployment) -> None:
     for container in cluster.containers("relay"):
         settings = settings_of(cluster.inspect(container))
         environment = dict(entry.split("=", 1) for entry in _list(settings["Env"]))
-        # The time that a node which cut streams off takes at most is `_GRACE` in relay/cli.py: 10 s.
+        # After a node has cut off its streams, it exits within `_GRACE` of relay/cli/serve.py: 10 s.
         assert int(str(settings["StopTimeout"])) >= float(environment["RELAY_DRAIN_TIMEOUT"]) + 10
 
 
@@ -66,8 +66,8 @@ def test_the_nodes_trust_the_balancers_address_and_no_other(cluster: Deployment)
         ]
 
 
-def test_what_a_stranger_says_about_itself_does_not_reach_the_nodes(cluster: Deployment) -> None:
-    """Asked of the balancer's configuration while it runs: a node does not repeat what it was told."""
+def test_a_clients_own_forwarding_headers_do_not_reach_the_nodes(cluster: Deployment) -> None:
+    """Read the running balancer's configuration, because a node does not show the headers that it received."""
     (balancer,) = cluster.containers("balancer")
     mounted = {"haproxy": "/usr/local/etc/haproxy/haproxy.cfg", "nginx": "/etc/nginx/nginx.conf"}[cluster.balancer]
     text = cluster.run("docker", "exec", balancer, "cat", mounted)

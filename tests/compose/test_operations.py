@@ -1,4 +1,4 @@
-"""What an operator does to the cluster, and what happens to it, while clients use it."""
+"""Upgrades, killed nodes and restarts of Redis while clients use the cluster."""
 
 import itertools
 import os
@@ -52,7 +52,7 @@ def test_the_readmes_lines_make_a_cluster_of_nothing_and_carry_a_file(deployment
 
 
 class Load:
-    """A steady load of small transfers."""
+    """A steady load of small transfers, from several workers."""
 
     def __init__(self, cluster: Deployment, folder: Path, workers: int) -> None:
         self.failures: list[str] = []
@@ -80,9 +80,9 @@ class Load:
                 self.failures.append(failure)
 
     def _transfer(self, token: str, name: str, *, delay: float) -> str:
-        """One transfer, whose downloader comes `delay` seconds later.  Answers what went wrong."""
+        """Run one transfer whose downloader comes `delay` seconds later. Return what went wrong, or ''."""
         source, target = random_file(self._folder / f"{name}.sent", 20_000), self._folder / f"{name}.got"
-        # nginx does not know that a node drains: its clients must be ready to be told to try again.
+        # nginx does not know that a node drains, so its clients must be ready to retry after a 503.
         patience = ("--max-time", "30", *(("--retry", "8") if self._cluster.balancer == "nginx" else ()))
         query = "?wait=15" if self._cluster.balancer == "nginx" else ""
         with upload(source, token, name, *patience) as up:
@@ -90,7 +90,7 @@ class Load:
             with download(target, token, name, *patience, query=query) as down:
                 got = answer(down)
             if got[:2] != (0, "200"):
-                up.process.terminate()  # it would wait five minutes for another downloader
+                up.process.terminate()  # the upload would wait five minutes for another downloader
             sent = answer(up)
         whole = target.exists() and target.read_bytes() == source.read_bytes()
         source.unlink()
@@ -110,7 +110,7 @@ def _load(cluster: Deployment, folder: Path, workers: int = 3) -> Iterator[Load]
 
 
 class Slow:
-    """A transfer that takes its time: a piece a second."""
+    """A slow transfer that sends one piece per second."""
 
     def __init__(self, cluster: Deployment, name: str, seconds: int) -> None:
         self._sent = b""
@@ -131,11 +131,11 @@ class Slow:
                 self._up.write(piece)
             except BrokenPipeError:
                 break
-            tick.wait(1)  # the pace of the upload, not a wait for something
+            tick.wait(1)  # this sets the pace of the upload; it does not wait for a condition
         self._up.close()
 
     def finish(self) -> None:
-        """Waits for its end and checks it."""
+        """Wait until the transfer ends, and check that it succeeded."""
         with self._up, self._down:
             code, output = self._down.finish()
             told = answer(self._up)
@@ -147,7 +147,7 @@ class Slow:
 def test_a_rolling_restart_fails_no_transfer(cluster: Deployment, tmp_path: Path) -> None:
     before = set(cluster.containers("relay"))
     with _load(cluster, tmp_path) as load:
-        # Shorter behind nginx, to spare the suite a minute: what differs there is what happens to new requests.
+        # Behind nginx the transfers are shorter, to save a minute: only the handling of new requests differs there.
         slow = [Slow(cluster, f"slow-{number}", 60 if cluster.balancer == "haproxy" else 20) for number in range(2)]
         began = time.monotonic()
         try:
@@ -181,7 +181,7 @@ def test_a_killed_node_takes_only_its_own_transfers_with_it(cluster: Deployment,
 
         cluster.run("docker", "kill", "-s", "KILL", container)
         killed = time.monotonic()
-        # The balancer learns of it at its next check; until then it tries another node where this one is silent.
+        # The balancer notices at its next health check. Until then it tries another node if this one does not accept.
         assert all(after < 1 for after in _unserved(until=killed + 3))
         _ends({f"{name}-{side}": clients[name] for name in hit for side, clients in sides.items()}, killed)
         for name in sorted(hit):
@@ -191,7 +191,7 @@ def test_a_killed_node_takes_only_its_own_transfers_with_it(cluster: Deployment,
             assert answer(ups[name])[:2] == (0, "200")
             assert answer(downs[name])[:2] == (0, "200")
             assert targets[name].read_bytes() == source.read_bytes()
-        # What only the dead node would have deleted goes by its TTL; other tests need not wait for that.
+        # The keys that only the dead node would have deleted expire by their TTL. Delete them for the other tests.
         for key in cluster.left_over():
             assert 0 < int(cluster.redis("TTL", key)[0]) <= 120
             cluster.redis("DEL", key)
@@ -205,7 +205,7 @@ def test_a_killed_node_takes_only_its_own_transfers_with_it(cluster: Deployment,
 
 
 def _ends(clients: dict[str, Curl], since: float) -> None:
-    """Waits for the clients' ends.  Fails where one has not ended 10 s after `since`."""
+    """Wait until all clients exit. Fail if one has not exited within 10 s after `since`."""
     ended: dict[str, float] = {}
 
     def all_ended() -> bool:
@@ -221,7 +221,7 @@ def _ends(clients: dict[str, Curl], since: float) -> None:
 
 
 def _unserved(*, until: float) -> list[float]:
-    """Asks for tokens, one after the other, until that time.  Answers after how many seconds there was none."""
+    """Ask for tokens, one after the other, until that time. Return when requests failed, in seconds from the start."""
     began, failed = time.monotonic(), []
     while (now := time.monotonic()) < until:
         if curl("-o", os.devnull, "-w", "%{http_code}", "-X", "POST", f"{URL}/token").stdout != b"200":
@@ -229,9 +229,9 @@ def _unserved(*, until: float) -> list[float]:
     return failed
 
 
-def test_nodes_come_back_by_themselves_after_a_restart_of_redis(cluster: Deployment, tmp_path: Path) -> None:
+def test_nodes_recover_by_themselves_after_a_restart_of_redis(cluster: Deployment, tmp_path: Path) -> None:
     cluster.compose("stop", "-t", "1", "redis")
-    # While the balancer still believes in the nodes it is they who answer, afterwards it does itself.
+    # While the balancer considers the nodes ready, they answer. Afterwards the balancer answers itself.
     answers: set[bytes] = set()
 
     def by_the_balancer() -> bool:
@@ -252,9 +252,9 @@ def test_nodes_come_back_by_themselves_after_a_restart_of_redis(cluster: Deploym
     cluster.compose("start", "redis")
     wait_until(lambda: curl("-f", "-X", "POST", f"{URL}/token").returncode == 0, "a token")
     print(f"{cluster.balancer}: tokens again {time.monotonic() - started:.1f} s after the start of Redis")
-    # nginx asks a node that has not reached Redis yet, too.
+    # nginx also forwards requests to a node that has not reached Redis yet.
     wait_until(lambda: len(nodes := cluster.nodes_answering(30, "/readyz")) == 3 and "" not in nodes, "all to be ready")
-    # At once, on all nodes: none may take another for dead because Redis has not heard of it yet.
+    # All nodes must work at once. None may take another for dead because Redis has no heartbeat of it yet.
     with _load(cluster, tmp_path, workers=8) as load:
         wait_until(lambda: load.done >= 40, "new transfers")
     assert load.failures == []

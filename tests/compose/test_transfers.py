@@ -1,4 +1,4 @@
-"""Transfers through the balancer: whole, streaming, on any two nodes, and honest about what broke."""
+"""Transfers through the balancer arrive whole and without delay, between any two nodes, and breaks are reported."""
 
 import hashlib
 import json
@@ -19,7 +19,7 @@ _SIZE = 8 * 1024 * 1024
 
 
 def _transfer(token: str, folder: Path, number: int) -> tuple[str, str]:
-    """One transfer, even numbers of unknown length; answers the two nodes."""
+    """Run one transfer and return the two nodes. Even numbers have an unknown length."""
     source, target = random_file(folder / f"{number}.sent", _SIZE), folder / f"{number}.got"
     options = ("-H", "Transfer-Encoding: chunked") if number % 2 == 0 else ()
     with (
@@ -45,7 +45,7 @@ def test_60_transfers_arrive_whole_a_third_of_them_over_two_nodes(cluster: Deplo
 
 
 def test_requests_on_one_connection_go_to_every_node(cluster: Deployment) -> None:
-    """No stickiness of any kind.  nginx picks at random, so a few requests could miss a node."""
+    """The balancer has no stickiness of any kind. nginx picks at random, so with few requests it could miss a node."""
     assert len(cluster.nodes_answering(60)) == 3
 
 
@@ -54,7 +54,7 @@ def test_every_byte_passes_at_once(cluster: Deployment, tmp_path: Path) -> None:
     with upload("-", token, "live", pipe=True) as up, Curl("-N", f"{URL}/{token}/live?wait=20") as down:
         for piece in (b"a", b"b", b"c" * 5000):
             up.write(piece)
-            assert down.read(len(piece)) == piece  # the upload is still open: it has not come from a buffer's end
+            assert down.read(len(piece)) == piece  # the upload is still open, so no buffer has been flushed at its end
         up.close()
         assert answer(up)[:2] == (0, "200")
         assert down.finish()[0] == 0
@@ -94,7 +94,7 @@ def test_a_download_whose_upload_broke_never_looks_complete(cluster: Deployment,
 
 @pytest.mark.parametrize("framing", ["known", "unknown"])
 def test_an_upload_whose_download_broke_is_told_so(cluster: Deployment, tmp_path: Path, framing: str) -> None:
-    """Killed in the middle, with far more to come than all buffers on the way hold."""
+    """The download is killed in the middle, when far more is to come than all buffers on the way hold."""
     token = cluster.token()
     source = tmp_path / "source"
     with source.open("wb") as file:
@@ -121,7 +121,8 @@ def test_an_upload_whose_download_broke_is_told_so(cluster: Deployment, tmp_path
 def test_the_name_of_a_waiting_upload_that_was_interrupted_is_free(
     cluster: Deployment, tmp_path: Path, size: int, options: tuple[str, ...]
 ) -> None:
-    """Within two seconds of the next upload being tried, as which the relay looks after the first one."""
+    """The name is free within two seconds after the next upload asks for it, because the relay then checks whether
+    the first uploader still lives."""
     token = cluster.token()
     first, second = random_file(tmp_path / "first", size), random_file(tmp_path / "second", 1234)
     with upload(first, token, "name", *options) as interrupted:
@@ -131,7 +132,7 @@ def test_the_name_of_a_waiting_upload_that_was_interrupted_is_free(
         interrupted.finish()
     began = time.monotonic()
     with _claimed(cluster, second, token, deadline=began + 2) as up:
-        print(f"{cluster.balancer}: free {time.monotonic() - began:.2f} s after it was tried")
+        print(f"{cluster.balancer}: the name was free {time.monotonic() - began:.2f} s after the next upload asked")
         with download(tmp_path / "got", token, "name") as down:
             assert answer(down)[:2] == (0, "200")
         assert answer(up)[:2] == (0, "200")
@@ -139,7 +140,7 @@ def test_the_name_of_a_waiting_upload_that_was_interrupted_is_free(
 
 
 def _claimed(cluster: Deployment, source: Path, token: str, *, deadline: float) -> Curl:
-    """Tries an upload until it has the name.  Fails where `deadline` comes first."""
+    """Try to upload until the upload gets the name. Fail if `deadline` passes first."""
     while True:
         up = upload(source, token, "name")
         wait_until(lambda: up.process.poll() is not None or _waits(token, source.stat().st_size), "an answer")  # noqa: B023
@@ -156,7 +157,7 @@ def _waits(token: str, length: int) -> bool:
 
 
 def _wait_stuck(client: Curl, size: int) -> None:
-    """Waits until curl has read all of a small file, or as much of a large one as the buffers on the way hold."""
+    """Wait until curl has read all of a small file, or as much of a large one as the buffers on the way hold."""
     process = psutil.Process(client.process.pid)
     read, since = 0, time.monotonic()
 

@@ -1,4 +1,4 @@
-"""Two nodes with low limits, each with a link to Redis that can be made to fail; and what must hold after each test."""
+"""Fixtures: two nodes with low limits, whose links to Redis the tests can break, and checks after every test."""
 
 import os
 import secrets
@@ -16,7 +16,7 @@ from tests.support.proxy import Proxy
 from tests.support.redis import RedisServer, newest
 from tests.support.wait import wait_until
 
-#: Low, so that tests are short, but not so low that a busy machine crosses them by itself.
+#: Low limits keep the tests short. They are high enough that a busy machine does not exceed them by itself.
 LIMITS = {
     "heartbeat": 0.5,
     "node_death": 4,
@@ -26,12 +26,12 @@ LIMITS = {
     "drain_wait": 0,
 }
 
-#: Starts a watched transfer of a name, on the nodes with these numbers.
+#: A function that starts a watched transfer of the name `x` on the given nodes, or on nodes 0 and 1.
 Start = Callable[..., Watched]
 
 
 class LinkedNode(NodeProcess):
-    """A node with a link of its own to Redis."""
+    """A node that reaches Redis through a proxy of its own, its link."""
 
     def __init__(self, name: str, server: RedisServer, settings: Mapping[str, object]) -> None:
         self.link = Proxy(server.port)
@@ -39,11 +39,11 @@ class LinkedNode(NodeProcess):
         self._at_rest = (0, 0)
 
     def rest(self) -> None:
-        """Takes what it holds now for what it may hold when nobody is served."""
+        """Record what the node holds now as what it may hold when it serves no client."""
         self._at_rest = self.holds()
 
     def wait_at_rest(self) -> None:
-        """Waits until it holds no more descriptors and threads than at rest; fails with what it holds."""
+        """Wait until the node holds no more descriptors and threads than at rest, or fail and list what it holds."""
         try:
             wait_until(lambda: self.holds() <= self._at_rest, "rest", timeout=10)
         except AssertionError:
@@ -53,7 +53,7 @@ class LinkedNode(NodeProcess):
             raise AssertionError(f"{self.name} holds more than at rest:\n" + "\n".join(held)) from None
 
     def holds(self) -> tuple[int, int]:
-        """Its descriptors, but for connections to Redis, which are kept for reuse; and its threads."""
+        """Return the numbers of descriptors and of threads. Connections to Redis do not count: they are reused."""
         process = psutil.Process(self.process.pid)
         connections = process.net_connections("tcp")
         to_redis = sum(bool(each.raddr) and each.raddr.port == self.link.port for each in connections)
@@ -64,16 +64,16 @@ class LinkedNode(NodeProcess):
 
 
 class Faulty(Cluster):
-    """A cluster over a Redis of its own."""
+    """A cluster with its own Redis, whose links to Redis the tests can break."""
 
     nodes: list[LinkedNode]  # type: ignore[assignment]
 
     def __init__(self, server: RedisServer, prefix: str, nodes: list[LinkedNode]) -> None:
         super().__init__(list(nodes), server.client(), prefix)
         self.server = server
-        #: The tokens of the test that runs.
+        #: The tokens of the current test.
         self.tokens: list[str] = []
-        #: Whether that test leaves streams that nobody is left to delete, to expire.
+        #: Whether the current test leaves streams that only their TTL deletes, because no node is left to do it.
         self.may_linger = False
         for node in nodes:
             node.rest()
@@ -86,7 +86,10 @@ class Faulty(Cluster):
             node.link.heal()
 
     def left_over(self) -> list[str]:
-        """Keys of the test's transfers, and keys without a TTL; those of other tests may linger until they expire."""
+        """Return the keys of the test's transfers, and all keys without a TTL.
+
+        Keys of earlier tests' transfers may remain until they expire.
+        """
         ours = [key for kind in ("transfer", "chunks", "acks") for key in self.keys_of_test(kind)]
         return ours + [key for key in super().left_over() if self.ttl(key) < 0]
 
@@ -94,12 +97,12 @@ class Faulty(Cluster):
         return [key for key in self.keys(kind) if any(token in key for token in self.tokens)]
 
     def ttl(self, key: str) -> float:
-        """Seconds that the key has left."""
+        """Return the TTL of the key, in seconds."""
         assert self.redis is not None
         return int(self.redis.pttl(key)) / 1000
 
     def is_idle(self) -> bool:
-        """Whether all nodes say, by their beats, that they serve nobody."""
+        """Return whether all nodes report in their heartbeats that they serve no client."""
         assert self.redis is not None
         told = [self.redis.hmget(f"{self.prefix}:node:{node.id}", "waiting", "streaming") for node in self.nodes]
         return all(counts == [b"0", b"0"] for counts in told)
@@ -107,7 +110,7 @@ class Faulty(Cluster):
 
 @pytest.fixture(scope="session")
 def faulty_redis() -> Iterator[RedisServer]:
-    """A Redis that these tests may stop, fill and roll back."""
+    """Start a Redis that these tests may stop, fill and roll back."""
     server = RedisServer(newest("failures of Redis were not tested"))
     yield server
     server.stop()
@@ -127,7 +130,7 @@ def two_nodes(faulty_redis: RedisServer) -> Iterator[Faulty]:
 
 @pytest.fixture
 def cluster(two_nodes: Faulty) -> Iterator[Faulty]:
-    """The two nodes, ready, and healed afterwards."""
+    """Yield the two nodes when they are ready, and heal their links afterwards."""
     for node in two_nodes.nodes:
         node.wait_ready()
     yield two_nodes
@@ -136,12 +139,12 @@ def cluster(two_nodes: Faulty) -> Iterator[Faulty]:
 
 @pytest.fixture
 def victim(cluster: Faulty) -> Iterator[LinkedNode]:
-    """A third node, to be killed."""
+    """Start a third node for the test to kill."""
     yield from joined(cluster, "victim")
 
 
 def joined(cluster: Faulty, name: str, **settings: object) -> Iterator[LinkedNode]:
-    """One more node of the cluster, until the test ends."""
+    """Add a node to the cluster until the test ends."""
     node = LinkedNode(name, cluster.server, {**LIMITS, "prefix": cluster.prefix, **settings})
     node.wait_ready()
     yield node
@@ -158,7 +161,7 @@ def token(cluster: Faulty) -> str:
 
 @pytest.fixture(scope="session")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """8 MiB of random bytes."""
+    """Make a file with 8 MiB of random bytes."""
     path = tmp_path_factory.mktemp("data") / "source"
     path.write_bytes(os.urandom(8 * 1024 * 1024))
     return path
@@ -166,7 +169,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def start(cluster: Faulty, token: str, tmp_path: Path) -> Iterator[Start]:
-    """Starts watched transfers of the name `x`; whatever the test did, they must have told the truth."""
+    """Yield a function that starts watched transfers of the name `x`. Afterwards, check that each told the truth."""
     started: list[Watched] = []
 
     def start(up: NodeProcess | None = None, down: NodeProcess | None = None, **options: object) -> Watched:
@@ -185,9 +188,9 @@ def start(cluster: Faulty, token: str, tmp_path: Path) -> Iterator[Start]:
 
 @pytest.fixture(autouse=True)
 def always(request: pytest.FixtureRequest) -> Iterator[None]:
-    """What must hold after every test of the two nodes: nobody is served, nothing is held, no key is left, and
-    the names of the test are free."""
-    if "two_nodes" not in request.fixturenames:  # it has a cluster of its own, or none
+    """Check after every test that uses the two nodes that they serve no client, hold no more descriptors and threads
+    than at rest, have left no key behind, and that the names of the test are free."""
+    if "two_nodes" not in request.fixturenames:  # the test has its own cluster, or none
         yield
         return
     cluster: Faulty = request.getfixturevalue("two_nodes")
@@ -208,7 +211,7 @@ def always(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 def assert_free(cluster: Faulty, token: str, name: str) -> None:
-    """The name can be used at once, unless its token is gone with the Redis that had it."""
+    """Check that the name can be used at once, unless its token was lost together with the data in Redis."""
     if httpx.get(cluster.url(0, token)).status_code == 401:
         return
     with Curl("-T", "-", cluster.url(0, token, name), pipe=True) as upload:

@@ -1,10 +1,14 @@
-"""Random transfers and random faults, on three real nodes over a real Redis, for as long as one likes.
+"""Run random transfers and random faults on three real nodes over a real Redis, for a chosen time.
 
     python -m tests.faults.soak --seconds 120 --seed 7
 
-Every client remembers what it was told.  At the end: what arrived is a prefix of what was sent, a 200 was told
-exactly where all of it arrived, every name is free, no key is left but streams that expire within a minute, and the
-node that was never killed holds no more than at the beginning.
+Every client records what it was told. At the end, the soak checks that
+
+- what arrived is a prefix of what was sent;
+- an uploader was told 200 if and only if everything arrived;
+- every name is free;
+- no key is left except streams that expire within a minute;
+- the node that was never killed holds no more descriptors than at the beginning, and little more memory.
 """
 
 import argparse
@@ -28,9 +32,9 @@ from tests.support.redis import RedisServer, servers
 from tests.support.wait import wait_until
 
 KIB = 1024
-#: Low, so that much happens; but no lower than a busy machine keeps to.
+#: Low limits make much happen. They are high enough that a busy machine keeps them.
 LIMITS = {
-    # All of this comes from one address, and asks for revoked tokens more often than strangers may.
+    # All clients share one address, and they use revoked tokens more often than the failure rate allows.
     "token_rate": "",
     "failure_rate": "",
     "upload_wait": 8,
@@ -38,42 +42,43 @@ LIMITS = {
     "download_wait": 4,
 }
 NODES, PAIRS, TOKENS = 3, 12, 4
-#: Bytes of an upload.
+#: Possible sizes of an upload, in bytes.
 SIZES = (0, 1, 1000, 70 * KIB, 300 * KIB, 3 * KIB * KIB, 8 * KIB * KIB)
-#: Seconds between faults, and for which a node is stopped: sometimes long enough to be taken for dead.
+#: Range of the pause between two faults, and of the time for which a node is stopped, in seconds. A node that is
+#: stopped for long is taken for dead.
 FAULT_PAUSE, STOPPED = (0.2, 2.5), (0.3, 9.0)
-#: Seconds after which a client that was not answered was forgotten.
+#: Maximum time in which a client must get its response, in seconds. After that, the relay has forgotten it.
 FORGOTTEN = 90
-#: Statuses that clients may be told.
+#: Statuses that clients may get; None means that there was no response.
 KNOWN = {None, 200, 401, 404, 408, 409, 410, 502, 503, 504}
-#: Seconds that a stream which nobody deletes has left at most, and bytes that the surviving node may keep.
+#: Maximum TTL of a stream that no node deletes, in seconds, and maximum growth of the surviving node, in bytes.
 STREAM_TTL, MORE_MEMORY = 60, 64 * KIB * KIB
 
 
 @dataclass(eq=False)
 class Pair:
-    """One upload, and the download of it."""
+    """An upload and its download."""
 
     path: str
     content: bytes
     begun: float
-    #: Whether the download's node failed meanwhile: perhaps when all of it had been handed over and was on its way,
-    #: so that it arrives, but nobody is left to tell the uploader so.
+    #: Whether the download's node failed meanwhile. If it had already handed over all bytes, they may arrive although
+    #: no node is left that could tell the uploader.
     is_unknowable: bool = False
     up: Told = field(default_factory=Told)
     down: Told = field(default_factory=Told)
 
     @property
     def is_whole(self) -> bool:
-        """Whether the download looks so to its client."""
+        """Whether the download looks complete to its client."""
         return self.down.status == 200 and self.down.is_whole
 
     def is_told_less(self) -> bool:
-        """Whether all arrived, and the uploader was told otherwise."""
+        """Return whether everything arrived although the uploader was told that it did not."""
         return self.is_whole and self.up.status not in (200, None)
 
     def faults(self) -> list[str]:
-        """What should not have been."""
+        """Return a line for each thing that went wrong."""
         found = []
         if self.up.status not in KNOWN or self.down.status not in KNOWN:
             found.append("an unknown status")
@@ -110,11 +115,14 @@ class Soak:
 
     @property
     def survivor(self) -> NodeProcess:
-        """The node that is never killed, though it is stopped."""
+        """The one node that is never killed. It is stopped now and then like the others."""
         return self.cluster[0]
 
     def holds(self) -> tuple[int, int]:
-        """The survivor's descriptors, but for the connections to Redis, which it keeps for reuse; its memory."""
+        """Return the survivor's number of descriptors, without its connections to Redis, and its memory in bytes.
+
+        Connections to Redis do not count because they are kept for reuse.
+        """
         process = psutil.Process(self.survivor.process.pid)
         to_redis = [c for c in process.net_connections("tcp") if c.raddr and c.raddr.port == self.server.port]
         return process.num_fds() - len(to_redis), self.survivor.rss()
@@ -142,7 +150,7 @@ class Soak:
                         self._put(pair, up), self._get(pair, down, is_unmet=is_unmet)
                     )
             except TimeoutError:
-                self.found.append(f"{path}: nobody answered within {FORGOTTEN} s")
+                self.found.append(f"{path}: no response within {FORGOTTEN} s")
             del self.live[pair]
             self.found += pair.faults()
             self.did["whole, but too late for the uploader to be told"] += pair.is_told_less() and pair.is_unknowable
@@ -183,7 +191,7 @@ class Soak:
             pair.is_unknowable |= down is node
 
     async def _delete(self, path: str) -> None:
-        """Of a transfer, or of a token with all of its."""
+        """Send a DELETE for a transfer, or for a token, which ends all its transfers."""
         async with httpx.AsyncClient(timeout=20) as client:
             with contextlib.suppress(httpx.TransportError):
                 await client.delete(self.dice.choice(self.cluster.nodes).url + path)
@@ -219,7 +227,7 @@ class Soak:
         await self._delete("/" + token)
 
     def _token(self) -> str:
-        """A new one, as soon as a node gives one."""
+        """Return a new token as soon as a node grants one."""
         return wait_until(self._ask_for_token, "a token", timeout=60)
 
     def _ask_for_token(self) -> str:
@@ -232,15 +240,16 @@ class Soak:
     # -- the end ---------------------------------------------------------------------------------------------
 
     def check(self, before: tuple[int, int]) -> None:
-        """Adds to `found` what is left that should not be."""
+        """Record in `found` everything that should not be left at the end."""
         for node in self.cluster.nodes:
             node.wait_ready()
-        with contextlib.suppress(AssertionError):  # every client is gone, so what a living node holds it gives up
+        with contextlib.suppress(AssertionError):  # every client is gone, so each living node gives up its names
             wait_until(lambda: not self._held(), "no name to be held", timeout=10)
         self.found += [f"{key} is held" for key in self._held()]
         with httpx.Client(base_url=self.survivor.url, timeout=30) as client:
-            for path in self.paths:  # it also clears away claims of nodes that are dead
-                try:  # one that was killed just now counts as alive for some seconds more: who joins it is cut off
+            for path in self.paths:  # asking for a name also removes the claim of a dead node
+                # A node killed a moment ago counts as alive for some seconds, and a download that joins it is cut off.
+                try:
                     wait_until(partial(_is_free, client, path), "it to be free", timeout=10)
                 except AssertionError:
                     self.found.append(f"{path} is not free")
@@ -262,7 +271,7 @@ class Soak:
         self.found += [line for line in logs.splitlines() if "Traceback" in line or "a bug" in line]
 
     def _held(self) -> list[str]:
-        """The keys of transfers whose uploader's node lives."""
+        """Return the keys of the transfers whose uploader's node lives."""
         living = {node.id.encode() for node in self.cluster.nodes}
         store = self.server.client()
         return [key for key in self.cluster.keys("transfer") if store.hget(key, "uploader") in living]
@@ -279,7 +288,7 @@ def _is_free(client: httpx.Client, path: str) -> bool:
 
 
 def soak(*, seconds: float, seed: int) -> list[str]:
-    """Runs it, and prints what it did.  Answers what should not have been."""
+    """Run a soak, print what happened, and return what went wrong."""
     print(f"soak: {seconds:g} seconds, seed {seed}")
     it = Soak(seed)
     try:

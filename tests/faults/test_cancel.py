@@ -1,5 +1,6 @@
-"""A side that is cancelled, at whatever it waits for: its server goes down, or a library gives it up.  And a
-transfer that others end at that moment: both sides must hear the same.
+"""One side of a transfer is cancelled at every point where it waits, as when its server goes down.
+
+Other tests end the transfer from outside at each of these points. Both sides must be told the same outcome.
 """
 
 import asyncio
@@ -21,13 +22,13 @@ from tests.support.steps import NEVER, Victim, factory, is_of_fakeredis
 
 PIECES = [b"0123456789", b"abc", b"ABCDEFGHIJKLMNOPQRSTUVWXYZ", b"last"]
 WHOLE = b"".join(PIECES)
-#: Steps of a side, at the least: so that the test does not pass by cancelling nothing.
+#: Minimum number of steps of a side, so that a test cannot pass by cancelling nothing.
 STEPS = 20
 
 
 @dataclass
 class Pair:
-    """The uploader's node and the downloader's."""
+    """The uploader's node and the downloader's node."""
 
     up: Relay
     down: Relay
@@ -45,7 +46,7 @@ class Pair:
         await self.down.context.background.wait()
 
     async def send_away(self, token: str, up: Uploader, down: Downloader) -> None:
-        """Ends a side that waits for one that will not come any more."""
+        """Disconnect the client that still waits for the other side, which will not come any more."""
         transfer = await self.up.store.transfers.look(token=token, name="x", use=False)
         if transfer is not None and transfer.state is State.WAITING:
             up.leave()
@@ -62,7 +63,7 @@ async def pair(request: pytest.FixtureRequest, prefix: str) -> AsyncIterator[Pai
     embedded = fakeredis.FakeServer()
     asyncio.get_running_loop().set_task_factory(factory)
 
-    def settings(node: str) -> Settings:  # so small that a few bytes have to wait for the window
+    def settings(node: str) -> Settings:  # the window is so small that a few bytes fill it
         return Settings(redis_url=url, prefix=prefix, node=node, chunk=10, window=20)
 
     async with serving(settings("up"), embedded) as up, serving(settings("down"), embedded) as down:
@@ -72,7 +73,7 @@ async def pair(request: pytest.FixtureRequest, prefix: str) -> AsyncIterator[Pai
 @pytest.mark.parametrize("side", ["upload", "download"])
 @pytest.mark.parametrize("first", ["upload", "download"], ids="{} first".format)
 async def test_cancelled_at_any_step(pair: Pair, side: str, first: str) -> None:
-    """The other side is told, the name is free, and no key and no task is left."""
+    """The other side is told, the name is free, and no key or task is left behind."""
     at, was_cancelled = 0, True
     while was_cancelled:
         at += 1
@@ -81,7 +82,7 @@ async def test_cancelled_at_any_step(pair: Pair, side: str, first: str) -> None:
 
 
 async def cancel(pair: Pair, side: str, first: str, at: int) -> bool:
-    """Cancels a side at that step, and looks what is left.  False where it ended before it came so far."""
+    """Cancel a side at that step and check what is left. Return whether the side reached the step before it ended."""
     before, token = asyncio.all_tasks(), new_token()
     up, down = Uploader(PIECES), Downloader()
     await pair.up.store.tokens.make(token=token)
@@ -89,7 +90,7 @@ async def cancel(pair: Pair, side: str, first: str, at: int) -> bool:
     sides: dict[str, Victim] = {}
     for name in sorted(work, key=lambda name: name != first):
         sides[name] = Victim(work[name], at=at if name == side else NEVER)
-        await asyncio.sleep(0.002)  # most times, the second comes when the first waits
+        await asyncio.sleep(0.002)  # usually the first side is waiting by the time the second one starts
     victim = sides[side]
     async with asyncio.timeout(30):
         await asyncio.wait([victim.task])
@@ -106,7 +107,7 @@ async def cancel(pair: Pair, side: str, first: str, at: int) -> bool:
     if ends[0] == len(WHOLE):
         assert down.is_complete
     elif side == "download":
-        assert not down.is_complete  # else the uploader was told that it was not
+        assert not down.is_complete  # the uploader was told that the transfer failed
     assert not await keys_of_transfers(pair.up.store)
     found = await pair.up.store.tokens.read(token=token)
     assert found is not None
@@ -120,7 +121,7 @@ async def cancel(pair: Pair, side: str, first: str, at: int) -> bool:
 @pytest.mark.parametrize("whole_token", [False, True], ids=["the name", "the token"])
 @pytest.mark.parametrize("side", ["upload", "download"])
 async def test_deleted_at_any_step(pair: Pair, side: str, whole_token: bool) -> None:
-    """Of a download and its upload both are whole, or neither; and whoever deletes a transfer hears which."""
+    """The upload and its download both succeed, or both fail, and the response to the DELETE says which."""
     at, was_met = 0, True
     while was_met:
         at += 1
@@ -129,10 +130,14 @@ async def test_deleted_at_any_step(pair: Pair, side: str, whole_token: bool) -> 
 
 
 async def delete(pair: Pair, side: str, at: int, *, whole_token: bool) -> bool:
-    """Deletes the transfer or its token at that step of a side.  False where that ended before it came so far."""
+    """Delete the transfer or its token at that step of a side.
+
+    Return whether the side reached the step before it ended.
+    """
     token, up, down, deleted = new_token(), Uploader(PIECES), Downloader(), None
     await pair.up.store.tokens.make(token=token)
-    # So that both have connected: who deletes would wait for a side that connects, and that stands still meanwhile.
+    # Open the connection to Redis first. Otherwise the delete could wait for a side that is opening the connection,
+    # and that side is paused until the delete is done.
     await pair.down.store.tokens.read(token=token)
 
     async def now() -> None:
@@ -149,7 +154,7 @@ async def delete(pair: Pair, side: str, at: int, *, whole_token: bool) -> bool:
     async with asyncio.timeout(30):
         await asyncio.wait([sides["upload"].task])
         if not down.begun:
-            down.leave()  # it waits for another upload
+            down.leave()  # the download would wait for another upload
         await asyncio.wait([sides["download"].task])
         await pair.settled()
     told, _ = await asyncio.gather(*(each.task for each in sides.values()), return_exceptions=True)

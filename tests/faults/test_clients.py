@@ -1,4 +1,4 @@
-"""Clients that stall, half-close, or leave where it is hard to see."""
+"""Clients that stall, half-close their connection, or disconnect in ways that are hard to notice."""
 
 import contextlib
 import signal
@@ -15,7 +15,7 @@ from tests.support.cluster import Curl, curl
 from tests.support.wait import wait_until
 
 MIB = 1024 * 1024
-#: Seconds after which the node `impatient` ends a stalled transfer.
+#: Time after which the node `impatient` ends a stalled transfer, in seconds.
 STALL = 2
 
 
@@ -28,7 +28,7 @@ def impatient(cluster: Faulty) -> Iterator[LinkedNode]:
 def test_a_stall_ends_the_transfer(impatient: LinkedNode, start: Start, tmp_path: Path, side: str) -> None:
     big = tmp_path / "big"
     with big.open("wb") as file:
-        file.truncate(200 * MIB)  # more than the sockets' buffers hold
+        file.truncate(200 * MIB)  # larger than the socket buffers
     transfer = start(impatient, impatient, source=big)
     transfer.wait_arrived(1)
     stopped, other = transfer.upload.process, transfer.download.process
@@ -75,8 +75,8 @@ def test_a_downloader_that_half_closes_in_the_middle_is_gone(cluster: Faulty, to
             assert upload.finish()[1].endswith(b"502")
 
 
-def test_a_downloader_that_leaves_a_second_request_behind_is_forgotten(cluster: Faulty, token: str) -> None:
-    """With a pipelined request behind the one that waits, nothing more is read from the connection."""
+def test_a_waiting_downloader_that_pipelined_another_request_and_left_is_forgotten(cluster: Faulty, token: str) -> None:
+    """While the first request waits, the node reads nothing after the pipelined one, so it sees no end of stream."""
     assert cluster.redis is not None
     key = f"{cluster.prefix}:token:{{{token}}}"
 
@@ -92,8 +92,8 @@ def test_a_downloader_that_leaves_a_second_request_behind_is_forgotten(cluster: 
         assert upload.finish()[0] == 0
 
 
-def test_a_downloader_that_leaves_a_second_request_behind_in_the_middle_is_gone(cluster: Faulty, token: str) -> None:
-    """The upload has nothing to say just then, so that nothing is written to the connection either."""
+def test_a_streaming_downloader_that_pipelined_another_request_and_left_is_gone(cluster: Faulty, token: str) -> None:
+    """The upload sends nothing at that moment, so the node also writes nothing that could fail."""
     with Curl("-T", "-", "-w", "%{http_code}", cluster.url(0, token, "x"), pipe=True) as upload:
         cluster.wait_state(token, "waiting")
         get = f"GET /{token}/x HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -107,7 +107,7 @@ def test_a_downloader_that_leaves_a_second_request_behind_in_the_middle_is_gone(
 
 @pytest.fixture
 def stuck(cluster: Faulty, token: str) -> Iterator[socket.socket]:
-    """An uploader of 1 GiB whose node has stopped reading, because the downloader reads nothing."""
+    """Connect an uploader of 1 GiB whose node has stopped reading, because the downloader reads nothing."""
     with connect(cluster, 0, f"PUT /{token}/x HTTP/1.1\r\nHost: x\r\nContent-Length: {1024 * MIB}\r\n\r\n") as up:
         cluster.wait_state(token, "waiting")
         with socket.socket() as down:
@@ -120,14 +120,14 @@ def stuck(cluster: Faulty, token: str) -> Iterator[socket.socket]:
 
 
 def unread(connection: socket.socket) -> int:
-    """Bytes that the node's kernel has of this connection, and the node has not read."""
+    """Return how many bytes of this connection the kernel has received and the node has not read."""
     ends = [f"0100007F:{address[1]:04X}" for address in (connection.getpeername(), connection.getsockname())]
     rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()]
     return next(int(row[4].partition(":")[2], 16) for row in rows if row[1:3] == ends)
 
 
 def is_paused(connection: socket.socket) -> bool:
-    """Whether the node has something to read, and leaves it for a while."""
+    """Return whether the node leaves received bytes unread for a while."""
     before = unread(connection)
     for _ in range(30):
         if not before or unread(connection) != before:
@@ -137,14 +137,14 @@ def is_paused(connection: socket.socket) -> bool:
 
 
 def fill(stuck: socket.socket) -> None:
-    """Sends until no more goes into the kernels' buffers."""
+    """Send until the kernel's buffers are full."""
     stuck.settimeout(0.5)
     with contextlib.suppress(TimeoutError):
         while True:
             stuck.sendall(bytes(MIB))
 
 
-def test_an_uploader_that_dies_behind_a_paused_downloader_is_seen(
+def test_an_uploader_that_dies_while_its_downloader_is_paused_is_noticed(
     cluster: Faulty, token: str, stuck: socket.socket
 ) -> None:
     stuck.close()
@@ -152,10 +152,10 @@ def test_an_uploader_that_dies_behind_a_paused_downloader_is_seen(
     assert "outcome=uploader_gone" in cluster.logs()
 
 
-def test_one_whose_end_is_stuck_behind_unread_bytes_does_not_keep_the_name(
+def test_a_dead_uploader_whose_end_is_stuck_behind_unread_bytes_does_not_keep_the_name(
     cluster: Faulty, token: str, stuck: socket.socket
 ) -> None:
-    """It is looked for when somebody else wants the name."""
+    """The node looks for the end of the connection when another upload asks for the name."""
     fill(stuck)
     stuck.close()
     with Curl("-T", "-", cluster.url(1, token, "x"), pipe=True) as second:
@@ -165,8 +165,10 @@ def test_one_whose_end_is_stuck_behind_unread_bytes_does_not_keep_the_name(
         assert second.finish() == (0, b"delivered 5 bytes\n")
 
 
-def test_one_that_lives_behind_a_paused_downloader_keeps_it(cluster: Faulty, token: str, stuck: socket.socket) -> None:
-    """Also while it is asked for a sign of life: 1xx answers, which are no end of anything."""
+def test_a_living_uploader_keeps_the_name_while_its_downloader_is_paused(
+    cluster: Faulty, token: str, stuck: socket.socket
+) -> None:
+    """The node probes it with 1xx responses, which do not end the request."""
     fill(stuck)
     for _ in range(2):
         assert httpx.put(cluster.url(1, token, "x"), content=b"other", timeout=20).status_code == 409

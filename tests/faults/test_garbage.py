@@ -1,5 +1,8 @@
-"""What is no request, is one for ever, or never ends: answered with a status and a line where there is somebody to
-tell, always ended, and never felt by others."""
+"""Input that is not a valid request, that is endless, or that stops in the middle.
+
+The node answers with a status and one line if the client can still read them, always closes the connection, and
+serves its other clients as before.
+"""
 
 import contextlib
 import socket
@@ -14,14 +17,14 @@ from tests.support.cluster import Cluster, Curl, NodeProcess
 from tests.support.raw import raw
 from tests.support.wait import wait_until
 
-#: Seconds.
+#: Maximum time for a request's header, in seconds.
 HEADER_TIMEOUT = 1
 MIB = 1024 * 1024
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
-    """One node that gives headers little time."""
+    """Start one node with a short timeout for headers."""
     cluster = Cluster([NodeProcess("alone", settings={"header_timeout": HEADER_TIMEOUT})], None, "relay")
     yield cluster
     cluster.stop()
@@ -41,9 +44,9 @@ def token(cluster: Cluster) -> str:
 def test_a_header_without_end_is_431_before_it_costs_anything(cluster: Cluster, url: str) -> None:
     before = cluster[0].rss()
     with raw(url, b"GET / HTTP/1.1\r\nHost: x\r\nX: ") as client:
-        assert client.send_until_refused(b"a" * MIB, 120 * MIB) < 32 * MIB  # what buffers on the way hold
+        assert client.send_until_refused(b"a" * MIB, 120 * MIB) < 32 * MIB  # what the buffers on the way hold
         head = client.rest()
-    assert head.startswith(b"HTTP/1.1 431 ") or not head  # where it goes on sending, it may not get to read
+    assert head.startswith(b"HTTP/1.1 431 ") or not head  # a client that goes on sending may miss the response
     assert cluster[0].rss() - before < 16 * MIB
 
 
@@ -63,7 +66,7 @@ def test_a_long_header_is_431_and_the_line_says_how_long_it_may_be(url: str, req
     assert answer.startswith(b"HTTP/1.1 431 Request Header Fields Too Large\r\n"), answer[:200]
     assert b"at most 65536 bytes" in answer
     assert b"x-content-type-options: nosniff" in answer
-    assert b"relay-node: alone-" in answer  # its whole id
+    assert b"relay-node: alone-" in answer  # the node's whole id, not only its name
 
 
 def test_a_header_just_below_the_limit_is_served(url: str) -> None:
@@ -74,8 +77,8 @@ def test_a_header_just_below_the_limit_is_served(url: str) -> None:
     "part",
     [pytest.param(b"5;x=" + b"a" * 400_000, id="extension"), pytest.param(b"0\r\nX: " + b"a" * 400_000, id="trailer")],
 )
-def test_what_is_around_the_chunks_is_bounded_too(cluster: Cluster, token: str, part: bytes) -> None:
-    """Never whole: the download ends without its last chunk."""
+def test_chunk_extensions_and_trailers_are_bounded_too(cluster: Cluster, token: str, part: bytes) -> None:
+    """The download never looks complete: it ends without its last chunk."""
     with raw(cluster[0].url) as up:
         head = f"PUT /{token}/x HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n"
         up.send(head.encode())
@@ -87,7 +90,7 @@ def test_what_is_around_the_chunks_is_bounded_too(cluster: Cluster, token: str, 
 
 
 def test_trailers_are_not_headers(cluster: Cluster, token: str) -> None:
-    """RFC 9110 section 6.5.1: an `Accept` that comes after the body does not change the answer."""
+    """RFC 9110 section 6.5.1: an `Accept` that comes after the body does not change the response."""
     with raw(cluster[0].url) as up:
         head = f"PUT /{token}/x HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
         up.send(head.encode() + b"1\r\na\r\n0\r\nAccept: application/json\r\n\r\n")
@@ -95,7 +98,7 @@ def test_trailers_are_not_headers(cluster: Cluster, token: str) -> None:
         assert b"content-type: text/plain" in up.head()
 
 
-def test_a_request_that_is_not_sent_on_is_408(url: str) -> None:
+def test_a_header_that_stops_in_the_middle_is_408(url: str) -> None:
     with raw(url, b"GET / HTTP/1.1\r\nHo") as client:
         begun = time.monotonic()
         answer = client.rest()
@@ -104,7 +107,7 @@ def test_a_request_that_is_not_sent_on_is_408(url: str) -> None:
     assert answer.endswith(b"did not arrive within 1 s: try again.\n")
 
 
-def test_a_byte_now_and_then_buys_no_time(url: str) -> None:
+def test_a_byte_now_and_then_does_not_extend_the_timeout(url: str) -> None:
     with raw(url, b"GET / HTTP/1.1\r\n") as client:
         client.socket.settimeout(0.1)
         begun, answer = time.monotonic(), b""
@@ -123,37 +126,37 @@ def test_the_second_request_of_a_connection_has_the_same_time(url: str) -> None:
         assert b"HTTP/1.1 408 " in client.rest()
 
 
-def test_a_client_that_says_nothing_is_closed_in_silence(url: str) -> None:
+def test_a_client_that_sends_nothing_is_closed_without_a_response(url: str) -> None:
     with raw(url) as client:
         assert client.rest() == b""
 
 
-def test_an_upload_may_wait_for_longer_than_its_header_may_take(cluster: Cluster, token: str) -> None:
+def test_an_upload_may_wait_longer_than_the_header_timeout(cluster: Cluster, token: str) -> None:
     with Curl("-T", "-", cluster.url(0, token, "x"), pipe=True) as source:
         source.write_all(b"data")
         cluster.wait_state(token, "waiting")
-        answer = httpx.get(cluster.url(0, token, "y") + f"?wait={2 * HEADER_TIMEOUT}")  # waits longer, too
+        answer = httpx.get(cluster.url(0, token, "y") + f"?wait={2 * HEADER_TIMEOUT}")  # a longer wait
         assert answer.status_code == 404
         assert httpx.get(cluster.url(0, token, "x")).content == b"data"
         assert source.finish() == (0, b"delivered 4 bytes\n")
 
 
 @pytest.mark.parametrize("method", ["GET", "DELETE", "POST"])
-def test_the_body_of_a_request_that_was_answered_is_not_swallowed_for_ever(url: str, method: str) -> None:
+def test_the_body_of_an_answered_request_is_not_read_for_ever(url: str, method: str) -> None:
     path = "/token" if method == "POST" else f"/{'A' * 22}"
     head = f"{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 999999999999\r\n\r\n"
     with raw(url, head.encode()) as client:
         assert client.send_until_refused(b"x" * MIB, 400 * MIB) < 64 * MIB
 
 
-def test_nor_is_one_that_does_not_end(url: str) -> None:
+def test_a_body_that_stops_in_the_middle_does_not_hold_the_connection(url: str) -> None:
     with raw(url, b"GET /healthz HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n1") as client:
         begun = time.monotonic()
         assert client.rest().endswith(b"alive\n")
         assert time.monotonic() - begun < 10 * HEADER_TIMEOUT
 
 
-def test_a_small_body_where_none_is_wanted_does_no_harm(url: str) -> None:
+def test_a_small_body_of_a_get_does_no_harm(url: str) -> None:
     request = b"GET /healthz HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n123456789"
     with raw(url, request) as client:
         assert client.head().startswith(b"HTTP/1.1 200 ")
@@ -161,7 +164,7 @@ def test_a_small_body_where_none_is_wanted_does_no_harm(url: str) -> None:
         assert b"HTTP/1.1 200 " in client.head()
 
 
-def test_requests_are_not_piled_up_without_bound(cluster: Cluster, url: str) -> None:
+def test_pipelined_requests_are_not_buffered_without_bound(cluster: Cluster, url: str) -> None:
     before = cluster[0].rss()
     with raw(url) as client:
         client.send_until_refused(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n" * 10_000, 40 * MIB)
@@ -193,7 +196,7 @@ def test_requests_are_not_piled_up_without_bound(cluster: Cluster, url: str) -> 
         (b"GET /healthz HTTP/1.0\r\n\r\n", 200),
     ],
 )
-def test_what_is_no_request_is_told_so(url: str, request_: bytes, status: int) -> None:
+def test_an_invalid_request_is_refused_with_one_line(url: str, request_: bytes, status: int) -> None:
     with raw(url, request_) as client:
         answer = client.rest()
     assert answer.startswith(f"HTTP/1.1 {status} ".encode()), answer
@@ -204,7 +207,7 @@ def test_what_is_no_request_is_told_so(url: str, request_: bytes, status: int) -
 
 
 def test_http_1_0_is_not_told_to_continue(cluster: Cluster, token: str) -> None:
-    """RFC 9110 section 10.1.1: it does not know interim answers."""
+    """RFC 9110 section 10.1.1: an HTTP/1.0 client does not know interim responses."""
     with raw(cluster[0].url) as up:
         up.send(f"PUT /{token}/x HTTP/1.0\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n".encode())
         cluster.wait_state(token, "waiting")
@@ -215,8 +218,8 @@ def test_http_1_0_is_not_told_to_continue(cluster: Cluster, token: str) -> None:
         assert up.rest().startswith(b"HTTP/1.1 200 ")
 
 
-def test_the_kernel_asks_after_a_silent_client(cluster: Cluster) -> None:
-    """So that one whose machine has vanished is noticed; `2` is the keep-alive timer in Linux's /proc/net/tcp."""
+def test_the_kernel_probes_a_silent_client(cluster: Cluster) -> None:
+    """TCP keep-alive notices a client whose machine has vanished. In /proc/net/tcp, timer `02` is keep-alive."""
     with raw(cluster[0].url) as client:
         ours = f"{client.socket.getsockname()[1]:04X}"
 
@@ -239,11 +242,11 @@ def test_thousands_of_silent_clients_harm_nobody(cluster: Cluster) -> None:
             source.write_all(b"data")
             assert httpx.get(cluster.url(0, token, "x") + "?wait=20").content == b"data"
         assert (node.rss() - before) / count < 32 * 1024
-        wait_until(lambda: connections(node) < count / 10, "the silent to be closed")
+        wait_until(lambda: connections(node) < count / 10, "the silent clients to be closed")
 
 
 def connections(node: NodeProcess) -> int:
-    """Established connections to the node."""
+    """Return the number of established connections to the node."""
     ours = f"{node.port:04X}"
     rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
     return sum(row[1].endswith(":" + ours) and row[3] == "01" for row in rows)

@@ -1,6 +1,6 @@
-"""Very many clients of one node: what each costs, that each is served, and that nothing is left of them.
+"""Thousands of clients on one node: what each costs, that each is served, and that they leave nothing behind.
 
-With `RELAY_TEST_FULL=1` in the environment they are 10,000 waiting uploads and 1,000 streams, else fewer.
+With `RELAY_TEST_FULL=1` in the environment, there are 10,000 waiting uploads and 1,000 streams; otherwise fewer.
 """
 
 import asyncio
@@ -35,12 +35,13 @@ from tests.support.wait import wait_until
 
 FULL = bool(os.environ.get("RELAY_TEST_FULL"))
 UPLOADS, STREAMS = (10_000, 1_000) if FULL else (2_000, 200)
-#: Seconds for which the idle node is watched (all uploads look into Redis once in 30), and rounds of the streams.
+#: How long the idle node is watched, in seconds (each waiting upload checks Redis every 30 s), and the number of rounds
+#: of the streams.
 WATCHED, ROUNDS = (35, 20) if FULL else (5, 5)
 KIB = 1024
-#: So small that 1,000 full windows fit into any machine.
+#: Sizes in bytes, so small that 1,000 full windows fit into the memory of any machine.
 SMALL = {"chunk": 16 * KIB, "window": 64 * KIB}
-#: Connections to Redis for commands, at most; and how many more a node has for itself, to beat and to read its inbox.
+#: Maximum number of connections to Redis for commands, and of those that a node needs for heartbeats and its inbox.
 CONNECTIONS, OWN = 64, 4
 
 
@@ -50,7 +51,7 @@ def crowded(redis_server: RedisServer) -> Iterator[Cluster]:
     prefix = f"many-{secrets.token_hex(4)}"
     settings = {"prefix": prefix, "redis_commands": CONNECTIONS, **SMALL}
     cluster = Cluster([NodeProcess(prefix, redis_server.url, settings)], redis_server.client(), prefix)
-    assert cluster[0].id  # asked while it has time to answer
+    assert cluster[0].id  # the id is cached; ask for it before the node is busy
     yield cluster
     wait_until(lambda: not cluster.left_over(), "no key to be left over", timeout=60)
     cluster.stop()
@@ -59,13 +60,13 @@ def crowded(redis_server: RedisServer) -> Iterator[Cluster]:
 
 
 def holding(cluster: Cluster, state: str) -> int:
-    """How many the node holds in that state, by its last heartbeat."""
+    """Return how many transfers the node holds in that state, by its last heartbeat."""
     assert cluster.redis is not None
     return int(cluster.redis.hget(f"{cluster.prefix}:node:{cluster[0].id}", state) or 0)
 
 
 def connections(cluster: Cluster) -> int:
-    """How many connections to Redis the node has."""
+    """Return how many connections to Redis the node has."""
     assert cluster.redis is not None
     clients: list[dict[str, str]] = cluster.redis.client_list()
     return sum(client["name"] == cluster[0].name for client in clients)
@@ -102,7 +103,7 @@ def test_uploads_that_wait(crowded: Cluster) -> None:
         left.append(node.rss())
         wait_until(lambda: process.num_fds() <= open_before + CONNECTIONS + OWN, "the descriptors to be closed")
 
-    # Python keeps much of what it freed; but the second crowd comes and goes in what the first one left.
+    # Python keeps much of the memory that it has freed. So the second crowd must fit into what the first one left.
     assert left[1] - before < 1.1 * (max(peaks[0], left[0]) - before) + 10 * KIB * KIB
     print(f"{UPLOADS} uploads: {each / KIB:.1f} KiB each, {share:.1%} of a core, {connections(crowded)} connections")
     memory = [size // KIB**2 for size in (before, peaks[0], left[0], peaks[1], left[1])]
@@ -111,14 +112,14 @@ def test_uploads_that_wait(crowded: Cluster) -> None:
 
 
 def cpu_share(process: psutil.Process) -> float:
-    """Of a core, over the next `WATCHED` seconds."""
+    """Return the share of one core that the process uses over the next `WATCHED` seconds."""
     begun, before = time.monotonic(), sum(process.cpu_times()[:2])
     time.sleep(WATCHED)
     return (sum(process.cpu_times()[:2]) - before) / (time.monotonic() - begun)
 
 
 def serve(port: int, path: str, upload: socket.socket) -> float:
-    """Downloads what one of the crowd uploads.  Answers the seconds from the request to both ends."""
+    """Download what one of the crowd uploads. Return the seconds from the request until both sides have ended."""
     begun = time.monotonic()
     with crowd(port, [request("GET", path)]) as (download,):
         assert read_until(upload, b"\r\n\r\n").startswith(b"HTTP/1.1 100 ")
@@ -129,7 +130,7 @@ def serve(port: int, path: str, upload: socket.socket) -> float:
 
 
 def test_streams_that_trickle(crowded: Cluster) -> None:
-    """1 KiB a second each.  No round begins before every stream has moved, so none can starve."""
+    """Each stream carries 1 KiB per second. A round begins only when every stream has moved, so none can starve."""
     node, token = crowded[0], crowded.token()
     before = node.rss()
     payload = random.Random(1).randbytes(ROUNDS * KIB)
@@ -163,12 +164,12 @@ def test_streams_that_trickle(crowded: Cluster) -> None:
 
 
 def body(response: bytearray) -> bytearray:
-    """What has come of a response's body."""
+    """Return the part of the response's body that has arrived."""
     return response.partition(b"\r\n\r\n")[2]
 
 
 def test_streams_whose_downloaders_are_slow(crowded: Cluster) -> None:
-    """The uploads come as fast as they can.  Redis and node hold no more than the window rule allows."""
+    """The uploaders send as fast as they can. Redis and the node hold no more than the window allows."""
     assert crowded.redis is not None
     node, token = crowded[0], crowded.token()
     before, rounds = node.rss(), ROUNDS
@@ -198,17 +199,18 @@ def test_streams_whose_downloaders_are_slow(crowded: Cluster) -> None:
             peak = max(peak, node.rss())
         writable.close()
         assert all(count > 0 for count in taken)
-        most = SMALL["window"] + 2 * chunk  # one chunk more than the window, and one for Redis's own bookkeeping
+        most = SMALL["window"] + 2 * chunk  # the window, one chunk more, and as much for Redis's own bookkeeping
         assert used <= STREAMS * most
-        # For each upload the node has two chunks, and two reads of its socket, one of them untaken; for each
-        # download four chunks that were read, and as much that is being sent.  Half again for what else there is.
+        # For each upload, the node holds two chunks and the bytes of two socket reads, one of which has not been
+        # taken yet. For each download, it holds four chunks read from Redis and as many being sent. Everything else
+        # may take half as much again.
         each = (peak - before) / STREAMS
         assert each < 1.5 * (2 * 256 * KIB + 2 * chunk + 8 * chunk)
     print(f"{STREAMS} streams: {used / STREAMS / KIB:.0f} KiB of Redis each, {each / KIB:.0f} KiB of the node each")
 
 
-async def test_a_lost_wake_up_is_made_good(prefix: str) -> None:
-    """The node looks now and then for all who wait."""
+async def test_a_lost_wake_up_only_delays_an_upload(prefix: str) -> None:
+    """From time to time, the node checks Redis for all uploads that wait."""
     async with serving(Settings(prefix=prefix), fakeredis.FakeServer()) as relay:
         token, client = await relay.make_token(), Uploader([b"bytes"])
         upload = asyncio.create_task(
@@ -230,7 +232,8 @@ async def test_a_lost_wake_up_is_made_good(prefix: str) -> None:
 
 
 async def test_a_crowd_that_ends_at_once_is_served_to_the_last(redis_server: RedisServer, prefix: str) -> None:
-    """However long that takes, as long as Redis answers: giving up would leave names taken for minutes."""
+    """The commands do not time out in the queue while Redis answers, however long the queue is. If they gave up, names
+    would stay taken for minutes."""
     store = Store.connect(Settings(redis_url=redis_server.url, prefix=prefix, redis_commands=1, transfer_patience=0.5))
     token = new_id()
     await store.tokens.make(token=token)
@@ -243,7 +246,7 @@ async def test_a_crowd_that_ends_at_once_is_served_to_the_last(redis_server: Red
 
 
 async def test_many_streams_have_small_windows_each(prefix: str) -> None:
-    """Three chunks, of the eight that the only stream of a node may have in Redis."""
+    """Each may have three chunks in Redis. The only stream of a node may have eight."""
     server, settings = fakeredis.FakeServer(), Settings(prefix=prefix, chunk=CHUNK, window=8 * CHUNK)
     uploader, downloader = Uploader([bytes(CHUNK)] * 20), Downloader()
     downloader.takes.clear()
@@ -269,7 +272,7 @@ async def test_many_streams_have_small_windows_each(prefix: str) -> None:
 
 
 async def test_a_crowd_gives_up_together_when_redis_is_away(prefix: str) -> None:
-    """Not one after the other: 200 patiences in a row would be 100 s."""
+    """The calls time out together and not one after the other, which would take 200 times 0.5 s, or 100 s."""
     server = RedisServer(newest("a crowd without Redis was not tested"))
     store = Store.connect(Settings(redis_url=server.url, prefix=prefix, redis_commands=1, redis_patience=0.5))
     await store.tokens.make(token="here")

@@ -1,7 +1,7 @@
-"""Puts, gets, aborts, deaths and drains in any order, compared with a simple model of what each side may see.
+"""Uploads, downloads, disconnects, killed nodes and drains in any order, compared with a simple model.
 
-Three `Relay`s over one Redis in one event loop, with clients that do what they are told.  After every step the
-model says which clients are answered and how, what each name is doing, and what may be left in Redis.
+The test runs three `Relay`s over one Redis in one event loop, with scripted clients. After every step, the model
+predicts which clients get a response and which one, the state of each name, and what may be left in Redis.
 
 A failure prints the steps that lead to it, and how to run them again.
 """
@@ -33,32 +33,32 @@ from tests.support.sides import Downloader, Hosted, Uploader
 
 T = TypeVar("T")
 
-#: How a side ended: an upload's bytes, a download's outcome, what it was told, or that it was not there any more.
+#: How a side ended: the bytes of an upload, the outcome of a download, an error, or the client's disconnect.
 End = int | Outcome | Error | type[ClientGone]
 
 NAMES = ("x", "y")
 NODES = 3
-#: Nodes that are killed or drained in one run, at most: else there is little time for anything to be at stake.
+#: Maximum number of nodes that are killed or drained in one run. With more, few transfers live long enough to matter.
 REPLACED = 2
-#: Small, so that a few bytes have to wait for the window.
+#: Sizes in bytes, so small that a few bytes fill the window.
 CHUNK, WINDOW = 8, 16
 NODE, NAME = st.integers(0, NODES - 1), st.sampled_from(NAMES)
-#: Mostly the first of the tokens that live; sometimes the one that lives no more.
+#: Index of a token: usually 0, the first live token; sometimes 1, the second; sometimes 2, a token that has ended.
 TOKEN = st.sampled_from([0, 0, 0, 0, 1, 2])
-#: Bytes of a piece, from far below a chunk to far above the window.
+#: Size of a piece in bytes, from far below a chunk to far above the window.
 SIZE = st.sampled_from([1, CHUNK, CHUNK + 1, 3 * WINDOW, 10 * WINDOW])
-#: Runs on each server, and steps of a run.  `RELAY_TEST_FULL=1` in the environment makes them more.
-#: Only then is a failure made as short as it gets, because that takes minutes.
+#: Number of runs on each server, and of steps in a run. `RELAY_TEST_FULL=1` in the environment raises both. Only then
+#: does Hypothesis shrink a failure, because shrinking takes minutes.
 EXAMPLES, STEPS, PHASES = 15, 40, [hypothesis.Phase.generate]
 if os.environ.get("RELAY_TEST_FULL"):
     EXAMPLES, STEPS, PHASES = 150, 50, [hypothesis.Phase.generate, hypothesis.Phase.shrink]
-#: Seconds of a wait that the model never sees the end of, and in which everything else has to happen.
+#: A wait that never ends during a run, and the maximum time for everything that must happen, in seconds.
 LONG, SOON = 300, 10.0
 
 
 @dataclass(eq=False)
 class Up:
-    """An upload that is not answered yet."""
+    """An upload that has no response yet."""
 
     node: Hosted
     token: str
@@ -72,7 +72,7 @@ class Up:
 
 @dataclass(eq=False)
 class Down:
-    """A download that is not answered yet; without an upload, it waits for one."""
+    """A download that has not ended yet. If `up` is None, it waits for an upload."""
 
     node: Hosted
     token: str
@@ -82,7 +82,7 @@ class Down:
     up: Up | None = None
 
     def has_what_it_can(self) -> bool:
-        """Whether the response has begun, and all that was sent has arrived, unless it is paused."""
+        """Return whether the response has begun and, unless the client is paused, all bytes sent have arrived."""
         assert self.up is not None
         return self.client.begun and (not self.client.takes.is_set() or self.client.got == self.up.client.content)
 
@@ -92,7 +92,7 @@ Ends = dict[Side, End]
 
 
 class Model(RuleBasedStateMachine):
-    """The rules do to the relays what they note in the model, then `_settle` compares the two."""
+    """Each rule acts on the relays and on the model. Then `_settle` compares the two."""
 
     redis_url = ""
 
@@ -107,9 +107,9 @@ class Model(RuleBasedStateMachine):
         self.dead_token = new_token()
         self.ups: list[Up] = []
         self.downs: list[Down] = []
-        #: Names whose claim was left by a node that died, until somebody asks for them.
+        #: Names whose claim was left behind by a dead node. The next request for the name removes the claim.
         self.stale: set[tuple[str, str]] = set()
-        #: Whether a node died; then streams that it should have deleted may be left to expire.
+        #: Whether a node has been killed. If so, the streams that it should have deleted may remain until they expire.
         self.has_killed = False
 
     def teardown(self) -> None:
@@ -135,7 +135,7 @@ class Model(RuleBasedStateMachine):
 
     @rule(nodes=st.tuples(NODE, NODE), token=TOKEN, name=NAME)
     def put_twice_at_once(self, nodes: tuple[int, int], token: int, name: str) -> None:
-        """One of the two gets the name, unless it is not to be had."""
+        """One of the two gets the name, unless the name is taken or the token has ended."""
         pair = [self._put(self.nodes[node], self._token(token), name) for node in nodes]
         if refusal := self._refusal(pair[0]) or (Error.NAME_IN_USE if self._holder(pair[0].token, name) else None):
             self._settle(dict.fromkeys(pair, refusal))
@@ -314,8 +314,8 @@ class Model(RuleBasedStateMachine):
 
     @invariant()
     def nothing_is_left_in_redis(self) -> None:
-        """Every key has a TTL; the streams of a transfer that is over are gone, or will be soon."""
-        self._wait(self._is_clean, "what is over to leave no key")
+        """Every key has a TTL. The streams of an ended transfer are gone, or expire soon if a node was killed."""
+        self._wait(self._is_clean, "ended transfers to leave no key")
 
     async def _is(self, state: State, token: str, name: str) -> bool:
         found = await self.nodes[0].relay.store.transfers.look(token=token, name=name, use=False)
@@ -360,7 +360,7 @@ class Model(RuleBasedStateMachine):
         return self._run(start())
 
     async def _bury(self, dead: str) -> None:
-        """What time does: the dead node has not been heard of for too long."""
+        """Make the other nodes consider the dead node dead at once, as they would after its heartbeats stop."""
         store = self.nodes[0].relay.store
         await delete(store, store.keys.node(dead))
         await store.commands.redis.zrem(store.keys.nodes, dead)
@@ -396,7 +396,7 @@ class Model(RuleBasedStateMachine):
         return None if side.token in self.tokens else Error.UNKNOWN_TOKEN
 
     def _holder(self, token: str, name: str) -> Up | None:
-        """The upload that has the name, by the model; not one that has only just asked for it."""
+        """Return the upload that has the name in the model, and not one that has only just asked for the name."""
         return next((up for up in self.ups if up.has_name and (up.token, up.name) == (token, name)), None)
 
     def _state(self, token: str, name: str) -> State:
@@ -406,21 +406,21 @@ class Model(RuleBasedStateMachine):
         return State.WAITING if holder.down is None else State.STREAMING
 
     def _claimed(self, up: Up) -> Ends:
-        """The upload has the name.  Of the downloads that wait for it one joins, the others are too late."""
+        """Record that the upload has the name. One of the downloads that wait for it joins; the others are too late."""
         up.has_name = True
         self.stale.discard((up.token, up.name))
         waiting = [down for down in self.downs if down.up is None and (down.token, down.name) == (up.token, up.name)]
         return self._joined(up, waiting) if waiting else {}
 
     def _joined(self, up: Up, downs: Sequence[Down]) -> Ends:
-        """One of the downloads has joined the upload; the others are too late."""
+        """Record which of the downloads has joined the upload. The others are too late."""
         begun = self._wait(lambda: [down for down in downs if down.client.begun], "one download to join")
         (up.down,) = begun
         up.down.up = up
         return {down: Error.TAKEN for down in downs if down is not up.down}
 
     def _flow(self, up: Up | None) -> Ends:
-        """What a transfer ends with, if nothing stands in its way any more."""
+        """Return how a transfer ends if its body is complete and its downloader reads; otherwise nothing."""
         if up is None or up.down is None or not up.is_ended or not up.down.client.takes.is_set():
             return {}
         return {up: len(up.client.content), up.down: Outcome.COMPLETE}
@@ -430,7 +430,7 @@ class Model(RuleBasedStateMachine):
         return {} if down is None else {down: outcome}
 
     def _settle(self, ends: Mapping[Side, End]) -> None:
-        """These sides end, and so; nobody else does, and all bytes that can arrive do."""
+        """Check that exactly these sides end, and in this way, and that all bytes that can arrive do so."""
         assert self._run(_ends([side.task for side in ends])) == list(ends.values())
         for side, end in ends.items():
             if isinstance(side, Down):
@@ -444,7 +444,7 @@ class Model(RuleBasedStateMachine):
         assert not [side for side in self._sides() if side.task.done()]
 
     def _forget(self, sides: Iterable[Side]) -> None:
-        """The sides are no more; whoever they were joined with is by itself."""
+        """Remove the sides from the model, and separate each from the side that it was joined with."""
         for side in sides:
             if isinstance(side, Up):
                 self.ups.remove(side)
@@ -456,12 +456,12 @@ class Model(RuleBasedStateMachine):
                     side.up.down = None
 
     def _look_again(self) -> None:
-        """What waits looks into Redis now, which it would do within half a minute."""
+        """Make everything that waits check Redis now. It would do so by itself within half a minute."""
         for node in self.nodes:
             node.relay.node.inbox.wake_all()
 
     def _wait(self, condition: Callable[[], Any], what: str) -> Any:
-        """The condition's first true answer."""
+        """Call the condition until it returns a true value, and return that value."""
 
         async def wait() -> Any:
             try:
@@ -478,12 +478,12 @@ class Model(RuleBasedStateMachine):
 
 
 async def delete(store: Store, key: str) -> None:
-    """As when it expires."""
+    """Delete the key, as its expiry would."""
     await store.commands.redis.delete(key)
 
 
 async def _ends(tasks: Sequence["asyncio.Task[Any]"]) -> list[End]:
-    """How the tasks end."""
+    """Wait for the tasks, and return how each ended."""
     if tasks:
         _, pending = await asyncio.wait(tasks, timeout=SOON)
         assert not pending, [task.get_stack() for task in pending]

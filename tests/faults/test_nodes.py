@@ -1,4 +1,4 @@
-"""Nodes that die, freeze or lose Redis: the other side is told, the name is free, and who comes back harms nobody."""
+"""Nodes die, freeze or lose Redis. The other side is told, the name is free, and a node that returns does no harm."""
 
 import contextlib
 import signal
@@ -18,7 +18,7 @@ SIDES = pytest.mark.parametrize("side", ["uploader", "downloader"])
 
 
 def on(side: str, victim: LinkedNode) -> dict[str, LinkedNode]:
-    """Puts the victim on this side of a transfer."""
+    """Return the options of `start` that put the victim on this side of a transfer."""
     return {"up" if side == "uploader" else "down": victim}
 
 
@@ -27,7 +27,7 @@ def wait_free(cluster: Faulty, token: str) -> None:
 
 
 @SIDES
-def test_killed(cluster: Faulty, victim: LinkedNode, token: str, start: Start, side: str) -> None:
+def test_a_node_is_killed(cluster: Faulty, victim: LinkedNode, token: str, start: Start, side: str) -> None:
     transfer = start(**on(side, victim))
     transfer.feed(b"some")
     victim.kill()
@@ -37,10 +37,10 @@ def test_killed(cluster: Faulty, victim: LinkedNode, token: str, start: Start, s
 
 @SIDES
 @pytest.mark.parametrize("how", ["frozen", "cut off"])
-def test_gone_and_back(
+def test_a_node_is_gone_and_returns(
     cluster: Faulty, victim: LinkedNode, token: str, start: Start, side: str, how: str, tmp_path: Path
 ) -> None:
-    """It comes back when the name has another transfer already, and does not touch that."""
+    """When the node comes back, the name already has another transfer. The node does not touch it."""
     transfer = start(**on(side, victim))
     transfer.feed(b"some")
     if how == "frozen":
@@ -62,19 +62,19 @@ def test_gone_and_back(
 
 
 @SIDES
-def test_frozen_for_a_short_while(cluster: Faulty, victim: LinkedNode, start: Start, source: Path, side: str) -> None:
+def test_a_node_is_frozen_briefly(cluster: Faulty, victim: LinkedNode, start: Start, source: Path, side: str) -> None:
     transfer = start(**on(side, victim), source=source, rate="4M")
     transfer.wait_arrived(MIB)
     victim.signal(signal.SIGSTOP)
-    time.sleep(LIMITS["node_death"] / 2)  # the pause is the fault
+    time.sleep(LIMITS["node_death"] / 2)  # the fault under test is this pause
     victim.signal(signal.SIGCONT)
     transfer.assert_complete()
 
 
-def test_killed_and_started_again_under_its_name(
+def test_a_node_is_killed_and_started_again_under_its_name(
     cluster: Faulty, victim: LinkedNode, token: str, tmp_path: Path
 ) -> None:
-    """The new process has none of the old one's clients: their names are free when the old one counts as dead."""
+    """The new process has none of the old one's clients. Their names are free once the old process counts as dead."""
     source = tmp_path / "source"
     source.write_bytes(b"again")
     key = f"{cluster.prefix}:transfer:{{{token}}}:x"
@@ -100,13 +100,13 @@ def test_killed_and_started_again_under_its_name(
                 "the name",
                 timeout=15,
             )
-            cluster.may_linger = True  # the word that was left for the killed one
+            cluster.may_linger = True  # the outcome that was written for the killed node stays until it expires
             assert curl(cluster.url(0, token, "x")).stdout == b"again"
             assert upload.finish()[0] == 0
 
 
 @pytest.mark.parametrize("what", ["a wake-up", "a node"])
-def test_rubbish_in_redis_makes_no_node_deaf_or_silent(cluster: Faulty, token: str, what: str) -> None:
+def test_rubbish_in_redis_stops_neither_heartbeats_nor_wake_ups(cluster: Faulty, token: str, what: str) -> None:
     assert cluster.redis is not None
     if what == "a wake-up":
         for node in cluster.nodes:
@@ -126,12 +126,12 @@ def test_rubbish_in_redis_makes_no_node_deaf_or_silent(cluster: Faulty, token: s
         wait_until(lambda: cluster.redis and cluster.redis.hget(key, "wanted:x"), "the wish to be known")
         assert curl("-T", "/dev/null", cluster.url(0, token, "x")).stdout == b"delivered 0 bytes\n"
         assert download.finish() == (0, b"")
-    assert time.monotonic() - begun < 15, "it was found by the slow re-check only"
+    assert time.monotonic() - begun < 15, "only the slow re-check found the upload, not a wake-up"
 
 
 @SIDES
-def test_killed_with_the_default_limits(redis_server: RedisServer, prefix: str, side: str) -> None:
-    """Told, and the name free, within 10 s."""
+def test_a_node_with_the_default_limits_is_killed(redis_server: RedisServer, prefix: str, side: str) -> None:
+    """The other side is told, and the name is free, within 10 s."""
     nodes = [NodeProcess(name, redis_server.url, {"prefix": prefix}) for name in ("up", "down")]
     killed, other = nodes if side == "uploader" else reversed(nodes)
     with contextlib.ExitStack() as stack:

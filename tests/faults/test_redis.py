@@ -1,4 +1,4 @@
-"""Redis, or the way to it, fails for a while: transfers that run go on, byte for byte."""
+"""Redis or the connection to it fails for a while. Running transfers continue without losing a byte."""
 
 import contextlib
 import itertools
@@ -28,9 +28,9 @@ def test_cut_connections(cluster: Faulty, start: Start, source: Path) -> None:
 
 @pytest.mark.parametrize(("side", "every"), [(0, 11), (1, 23)], ids=["uploader's", "downloader's"])
 def test_lost_replies(cluster: Faulty, start: Start, source: Path, side: int, every: int) -> None:
-    """Each lost reply is of a command that was carried out, and is given again: nothing may be doubled.
+    """Redis carried out each command whose reply is lost, and the node repeats it. Nothing may be doubled.
 
-    The downloader's replies, of up to 1 MiB, come in many pieces, of which one that is lost is enough.
+    The downloader's replies, of up to 1 MiB, arrive in many pieces. Losing one piece loses the reply.
     """
     pieces = itertools.count(1)
     cluster[side].link.loses = lambda: next(pieces) % every == 0
@@ -39,7 +39,7 @@ def test_lost_replies(cluster: Faulty, start: Start, source: Path, side: int, ev
     assert cluster[side].link.lost > 3
 
 
-def test_a_slow_way(cluster: Faulty, start: Start, source: Path) -> None:
+def test_a_slow_link(cluster: Faulty, start: Start, source: Path) -> None:
     for node in cluster.nodes:
         node.link.delay, node.link.rate = 0.02, 8 * MIB
     start(source=source).assert_complete()
@@ -61,7 +61,7 @@ def test_three_seconds_of_silence(cluster: Faulty, start: Start, source: Path, s
     transfer.wait_arrived(2 * MIB)
     for side in sides:
         cluster[side].link.is_silent = True
-    time.sleep(3)  # the silence is the fault
+    time.sleep(3)  # the fault under test is this silence
     cluster.heal()
     transfer.assert_complete()
 
@@ -90,7 +90,7 @@ def test_restarted_empty(cluster: Faulty, start: Start, source: Path, idle: bool
 
 
 def test_gone_for_good(faulty_redis: RedisServer, prefix: str) -> None:
-    """New requests are told at once, transfers that run end, and nothing hangs."""
+    """New requests are refused at once, running transfers end, and nothing hangs."""
     with contextlib.contextmanager(alone)(faulty_redis, prefix) as cluster:
         token = cluster.token()
         with Curl("-w", "%{http_code}", "-T", "-", cluster.url(0, token, "x"), pipe=True) as upload:
@@ -114,14 +114,14 @@ def test_gone_for_good(faulty_redis: RedisServer, prefix: str) -> None:
                 cluster[0].link.cut()
                 assert download.finish()[0] == 18
                 assert upload.finish()[1].endswith(b"503")
-        # Both sides of the one that ran, and the upload that was refused, have tried to clear up.
+        # Both sides of the running transfer and the refused upload have tried to delete their keys.
         wait_until(lambda: cluster.logs().count("keys are left to expire") == 3, "all to have given up")
-        assert cluster.logs().count("outcome=store_lost bytes=") == 1, "those that were refused never were"
+        assert cluster.logs().count("outcome=store_lost bytes=") == 1, "a refused request was logged as a transfer"
         assert "Traceback" not in cluster.logs()
 
 
 def alone(server: RedisServer, prefix: str) -> Iterator[Faulty]:
-    """A cluster of one node, with a link of its own to lose."""
+    """Start a cluster of one node, whose link to Redis the test can break."""
     node = LinkedNode("alone", server, LIMITS | {"prefix": prefix})
     yield Faulty(server, prefix, [node])
     node.kill()
@@ -129,7 +129,7 @@ def alone(server: RedisServer, prefix: str) -> Iterator[Faulty]:
 
 
 def test_out_of_memory_for_a_while(cluster: Faulty, token: str, start: Start, source: Path) -> None:
-    """Uploads are refused, or pause; what is in Redis is read, and then all goes on."""
+    """New uploads are refused and running ones pause. What is in Redis is still read, and afterwards all continue."""
     assert cluster.redis is not None
     transfer = start(source=source, rate="4M")
     transfer.wait_arrived(MIB)

@@ -1,6 +1,6 @@
-"""Redis comes back as it was a while ago, as after a failover to a replica that was behind: nobody waits for ever.
+"""Redis goes back to an earlier state, as after a failover to a lagging replica. No client waits for ever.
 
-What was lost cannot be had again, so most of these transfers end as `store_lost`, on both sides.
+The lost data cannot be recovered, so most of these transfers end as `store_lost` on both sides.
 """
 
 import time
@@ -20,7 +20,7 @@ WINDOW: int = Settings.model_fields["window"].default
 
 
 def last_id(cluster: Faulty, kind: str) -> bytes:
-    """The last ID of the one stream of this kind."""
+    """Return the last ID of the test's only stream of this kind."""
     assert cluster.redis is not None
     (key,) = cluster.keys_of_test(kind)
     return bytes(cluster.redis.xinfo_stream(key)["last-generated-id"])
@@ -31,13 +31,13 @@ def last_offset(cluster: Faulty, kind: str) -> int:
 
 
 def assert_lost(transfer: Watched) -> None:
-    """Both sides are told, without anything more from either."""
+    """Check that both sides are told, although neither client does anything more."""
     wait_until(lambda: transfer.download.process.poll() is not None, "the downloader to be told", timeout=15)
     transfer.assert_broken(503)
     assert b"lost this transfer" in transfer.answered
 
 
-def test_to_before_the_upload(cluster: Faulty, start: Start) -> None:
+def test_rollback_to_before_the_upload(cluster: Faulty, start: Start) -> None:
     snapshot = cluster.server.snapshot()
     transfer = start()
     transfer.feed(b"one ")
@@ -47,7 +47,7 @@ def test_to_before_the_upload(cluster: Faulty, start: Start) -> None:
 
 @pytest.fixture
 def resurrected(cluster: Faulty, token: str) -> str:
-    """The address of an upload that left while it waited, and that Redis has again."""
+    """Return the URL of an upload that left while it waited, and whose claim the rollback has restored."""
     url = cluster.url(0, token, "x")
     with Curl("-T", "-", url, pipe=True):
         cluster.wait_state(token, "waiting")
@@ -59,8 +59,10 @@ def resurrected(cluster: Faulty, token: str) -> str:
 
 
 @pytest.mark.parametrize("node", [0, 1])
-def test_to_when_an_upload_waited_that_has_left(cluster: Faulty, token: str, resurrected: str, node: int) -> None:
-    """Its node lives, and has no such upload: the name is free for the next one."""
+def test_an_upload_may_take_the_name_of_a_resurrected_one(
+    cluster: Faulty, token: str, resurrected: str, node: int
+) -> None:
+    """The node of the resurrected upload lives and says that it has no such upload, so the name is free."""
     with Curl("-T", "-", "-H", "Content-Type: text/plain", cluster.url(node, token, "x"), pipe=True) as upload:
         upload.write_all(b"next")
         wait_until(lambda: httpx.head(resurrected).headers["content-type"] == "text/plain", "the next to have the name")
@@ -69,15 +71,15 @@ def test_to_when_an_upload_waited_that_has_left(cluster: Faulty, token: str, res
 
 
 @pytest.mark.parametrize("node", [0, 1])
-def test_a_download_of_one_that_has_left(cluster: Faulty, token: str, resurrected: str, node: int) -> None:
+def test_a_download_of_a_resurrected_upload_is_503(cluster: Faulty, token: str, resurrected: str, node: int) -> None:
     answer = httpx.get(cluster.url(node, token, "x"), timeout=10)
     assert (answer.status_code, "lost this transfer" in answer.text) == (503, True)
     assert httpx.head(resurrected).status_code == 404
     cluster.may_linger = True
 
 
-def test_to_before_the_download(cluster: Faulty, token: str, start: Start) -> None:
-    """The name waits again, for another downloader: that one may not get this upload's later bytes."""
+def test_rollback_to_before_the_download(cluster: Faulty, token: str, start: Start) -> None:
+    """The upload is waiting again in Redis. Another downloader must not join and get only its later bytes."""
     with cluster[1].link.silent():
         transfer = start()
         cluster.wait_state(token, "waiting")
@@ -105,7 +107,7 @@ def test_bytes_that_have_not_arrived_are_lost(cluster: Faulty, start: Start, is_
 
 
 def test_bytes_that_have_arrived_are_lost(cluster: Faulty, start: Start) -> None:
-    """It does no harm, if the upload goes on before it is noticed."""
+    """The loss does no harm if the upload continues before a node notices it."""
     transfer = start()
     transfer.feed(b"one ")
     snapshot = cluster.server.snapshot()
@@ -120,14 +122,15 @@ def test_bytes_that_have_arrived_are_lost(cluster: Faulty, start: Start) -> None
 
 
 def is_full(cluster: Faulty) -> bool:
-    """Whether the upload's window is, in which odd chunks count for more than their bytes."""
+    """Return whether the upload's window is full. Chunks of odd sizes count for more than their bytes."""
     written = last_offset(cluster, "chunks")
     time.sleep(0.2)
     return written - last_offset(cluster, "acks") > WINDOW / 2 and last_offset(cluster, "chunks") == written
 
 
 def test_acknowledgements_are_lost(cluster: Faulty, start: Start, source: Path) -> None:
-    """The upload waits for them, its window being full, while the download waits for more: it says them again."""
+    """The upload waits for acknowledgements because its window is full, and the download waits for more bytes. The
+    download repeats its acknowledgement."""
     transfer = start(source=source, rate="4M")
     transfer.wait_arrived(1)
     with cluster[1].link.silent():
@@ -136,7 +139,7 @@ def test_acknowledgements_are_lost(cluster: Faulty, start: Start, source: Path) 
         written = last_offset(cluster, "chunks")
         cluster[0].link.is_silent = True
     transfer.wait_arrived(written)
-    time.sleep(2.5)  # the reader's next look finds nothing new
+    time.sleep(2.5)  # wait until the reader has read again and found nothing new
     cluster.server.roll_back(snapshot)
     cluster[0].link.cut()
     cluster.heal()
@@ -144,7 +147,7 @@ def test_acknowledgements_are_lost(cluster: Faulty, start: Start, source: Path) 
 
 
 def test_the_final_acknowledgement_is_lost(cluster: Faulty, start: Start) -> None:
-    """The download is complete, and nobody knows of it any more: the uploader is told in the end."""
+    """The download is complete, but after the rollback no node knows it. The uploader is told 503 in the end."""
     transfer = start()
     transfer.feed(b"one ")
     with cluster[1].link.silent():

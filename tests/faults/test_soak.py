@@ -1,4 +1,4 @@
-"""A short soak; `python -m tests.faults.soak --seconds 600` is a long one."""
+"""Run a short soak. For a long one, run `python -m tests.faults.soak --seconds 600`."""
 
 import os
 import random
@@ -8,11 +8,11 @@ import pytest
 from tests.faults.soak import soak
 from tests.support.redis import servers
 
-#: Seconds of it.
+#: Duration of the soak, in seconds.
 SECONDS = float(os.environ.get("RELAY_TEST_SOAK", "15"))
 
 
-# A connection of our own clients that is given up while it is being made is left to the garbage collector by asyncio.
+# If one of our clients is cancelled while it connects, asyncio leaves its socket to the garbage collector, which warns.
 @pytest.mark.filterwarnings(
     "ignore::pytest.PytestUnraisableExceptionWarning", "ignore:unclosed <socket:ResourceWarning"
 )

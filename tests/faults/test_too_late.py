@@ -1,6 +1,6 @@
-"""A DELETE, of a transfer or of its token, that comes when the last bytes are on their way.
+"""A DELETE of a transfer or of its token arrives while the last bytes are on their way to the downloader.
 
-Either both sides hear of it, or it is too late and neither does.
+Either both sides are told that the transfer was ended, or it is too late and the transfer succeeds for both.
 """
 
 import signal
@@ -22,7 +22,7 @@ KIB = 1024
 
 @pytest.fixture
 def download(cluster: Faulty, token: str) -> Iterator[socket.socket]:
-    """A downloader that reads when the test does, and has room for little else."""
+    """Connect a downloader with a small receive buffer, from which the test reads by hand."""
     with socket.socket() as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 * KIB)
         client.settimeout(20)
@@ -33,7 +33,7 @@ def download(cluster: Faulty, token: str) -> Iterator[socket.socket]:
 
 @pytest.fixture(params=["the name", "the token"])
 def url(request: pytest.FixtureRequest, cluster: Faulty, token: str) -> str:
-    """What is deleted."""
+    """Return the URL to delete: that of the transfer or that of its token."""
     return cluster.url(0, token, "x" if request.param == "the name" else "")
 
 
@@ -41,7 +41,7 @@ def url(request: pytest.FixtureRequest, cluster: Faulty, token: str) -> str:
 def test_everything_has_arrived(
     cluster: Faulty, token: str, download: socket.socket, url: str, is_chunked: bool
 ) -> None:
-    """The client has it all, and has not closed yet: its node waits for that a while."""
+    """The client has received everything but has not closed yet. Its node waits for that, but not long."""
     with Curl("-T", "-" if is_chunked else __file__, cluster.url(0, token, "x"), pipe=is_chunked) as upload:
         if is_chunked:
             upload.write_all(b"end")
@@ -58,7 +58,7 @@ def test_everything_has_arrived(
 def test_a_client_that_is_behind_can_be_cancelled(
     cluster: Faulty, token: str, download: socket.socket, url: str, tmp_path: Path
 ) -> None:
-    """All of it has been read from Redis, but not by the client, which has stopped."""
+    """The node has read everything from Redis. The client has stopped reading."""
     source = tmp_path / "source"
     source.write_bytes(bytes(200 * KIB))
     with Curl("-T", source, "-w", "%{http_code}", cluster.url(0, token, "x")) as upload:
@@ -72,10 +72,11 @@ def test_a_client_that_is_behind_can_be_cancelled(
     assert len(got) < source.stat().st_size
 
 
-def test_the_uploaders_node_stands_still_meanwhile(
+def test_the_uploaders_node_is_frozen_while_the_transfer_ends(
     cluster: Faulty, victim: LinkedNode, token: str, download: socket.socket
 ) -> None:
-    """For longer than it counts as dead, or is patient with Redis.  When it wakes, it hears how that ended."""
+    """The node is frozen for longer than its death timeout and its patience with Redis. When it wakes, it learns how
+    the transfer ended."""
     with Curl("-T", "-", f"{victim.url}/{token}/x", pipe=True) as upload:
         upload.write_all(b"end")
         read_until(download, b"0\r\n\r\n")

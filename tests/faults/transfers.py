@@ -1,4 +1,4 @@
-"""A transfer that is watched from outside: real clients, and what must hold of them whatever fails."""
+"""A transfer between real clients. Whatever fails, what each client was told must be true."""
 
 import re
 from pathlib import Path
@@ -8,9 +8,9 @@ from tests.support.wait import wait_until
 
 
 class Watched:
-    """One upload and one download of it, by curl.
+    """An upload and its download, both by curl.
 
-    Without `source` the test feeds the upload; with it curl sends that file, at `rate` bytes a second.
+    If `source` is given, curl uploads that file at `rate` bytes per second. Otherwise the test feeds the upload.
     """
 
     def __init__(self, folder: Path, up: str, down: str, *, source: Path | None = None, rate: str = "1G") -> None:
@@ -23,7 +23,7 @@ class Watched:
         self._ends: tuple[tuple[int, bytes], tuple[int, bytes]] | None = None
 
     def feed(self, data: bytes) -> None:
-        """Uploads some more, and waits until it has arrived."""
+        """Upload more data and wait until it has arrived."""
         self.fed += data
         self.upload.write(data)
         self.wait_arrived(len(self.fed))
@@ -36,7 +36,7 @@ class Watched:
         assert self.arrived() >= size, self.download.finish()
 
     def finish(self) -> None:
-        """Waits for both ends, and looks whether they tell the truth."""
+        """Wait until both clients exit, and check that what they were told is true."""
         if self._ends is None:
             self.upload.close()
             with self.upload, self.download:
@@ -50,7 +50,7 @@ class Watched:
             assert self.is_complete, "the uploader was told 200 for what did not arrive"
 
     def kill(self) -> None:
-        """Ends what still runs."""
+        """Kill the clients that still run."""
         with self.upload, self.download:
             pass
 
@@ -59,7 +59,7 @@ class Watched:
         assert (self.status, self.is_complete) == (200, True), self._ends
 
     def assert_broken(self, *statuses: int) -> None:
-        """The uploader was told one of these statuses, and the downloader a broken response or an error."""
+        """Check that the uploader got one of these statuses, and the downloader a broken response or an error."""
         self.finish()
         assert self.status in statuses, self._ends
         assert not self.is_complete
@@ -70,25 +70,25 @@ class Watched:
 
     @property
     def is_complete(self) -> bool:
-        """Whether the downloader believes that it has everything."""
+        """Whether the download looks complete to its client."""
         assert self._ends
         return self._ends[0][0] == 0 and self.downloaded == 200
 
     @property
     def downloaded(self) -> int:
-        """The download's HTTP status; 0 for none."""
+        """The HTTP status of the download, or 0 if there was no response."""
         assert self._ends
         return _status(self._ends[0][1])
 
     @property
     def status(self) -> int:
-        """The upload's HTTP status; 0 for none."""
+        """The HTTP status of the upload, or 0 if there was no response."""
         assert self._ends
         return _status(self._ends[1][1])
 
     @property
     def answered(self) -> bytes:
-        """What the uploader was told."""
+        """The response that the uploader got."""
         assert self._ends
         return self._ends[1][1]
 
@@ -97,7 +97,7 @@ class Watched:
 
 
 def _status(output: bytes) -> int:
-    """What curl wrote last, but for its complaint; an interim status is no answer."""
+    """Return the HTTP status that curl wrote last, before its own error message. Interim statuses count as none."""
     match = re.search(rb"\n(\d{3})(?:curl: .*)?\s*$", output, re.DOTALL)
     assert match, output
     return int(match[1]) if int(match[1]) >= 200 else 0

@@ -1,4 +1,5 @@
-"""Every test here runs against one node on the embedded store, and against two nodes over a real Redis."""
+"""Fixtures: each test that uses `cluster` runs against one node on the embedded store, and against two nodes over a
+real Redis."""
 
 import secrets
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ from tests.support.cluster import Cluster, NodeProcess
 from tests.support.redis import RedisServer
 from tests.support.wait import wait_until
 
-#: Short, so that the tests of limits are.
+#: Low limits keep the tests short.
 LIMITS: dict[str, object] = {"upload_wait": 4, "download_wait_max": 60, "max_upload": 64 * 1024 * 1024}
 
 
@@ -29,7 +30,7 @@ def shared_cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
 
 @pytest.fixture
 def cluster(shared_cluster: Cluster) -> Iterator[Cluster]:
-    """The cluster; after each test no transfer may have left a key, and no key may be without a TTL."""
+    """Yield the cluster. After each test, check that no transfer has left a key and that every key has a TTL."""
     yield shared_cluster
     wait_until(lambda: not shared_cluster.left_over(), "no key to be left over")
 

@@ -1,4 +1,4 @@
-"""Pages of other origins: shut out, unless the operator lets them in."""
+"""CORS: pages of other origins have no access unless the operator allows their origin."""
 
 from collections.abc import Iterator
 
@@ -13,7 +13,7 @@ PAGE = "https://page.example"
 
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[dict[str, Cluster]]:
-    """A node for each kind of setting."""
+    """Start one node for each kind of setting: no origins, two origins, and all origins."""
     settings = {"none": "", "two": f"{PAGE},http://localhost:8080", "all": "*"}
     nodes = {
         name: Cluster(
@@ -45,7 +45,7 @@ def preflight(cluster: Cluster, path: str, method: str, origin: str = PAGE) -> h
         ("all", "https://anybody.example", "*"),
     ],
 )
-def test_who_is_let_in(nodes: dict[str, Cluster], node: str, origin: str, allowed: str | None) -> None:
+def test_which_origins_are_allowed(nodes: dict[str, Cluster], node: str, origin: str, allowed: str | None) -> None:
     cluster = nodes[node]
     token = cluster.token()
     answers = [
@@ -70,8 +70,8 @@ def test_a_preflight_says_what_may_be_sent(nodes: dict[str, Cluster]) -> None:
     assert "Content-Type" in answer.headers["access-control-allow-headers"]
 
 
-def test_a_page_can_read_what_it_needs(nodes: dict[str, Cluster]) -> None:
-    """Of a whole download too, which has headers of its own."""
+def test_a_page_can_read_the_body_and_the_headers_of_a_download(nodes: dict[str, Cluster]) -> None:
+    """A download has a test of its own because its response has more headers than others."""
     cluster = nodes["all"]
     token = cluster.token()
     with raw(cluster[0].url) as up:

@@ -1,4 +1,4 @@
-"""What one token may have at a time and altogether, and how long a transfer may last."""
+"""Limits: the transfers of one token at a time, its bytes in total, and the duration of a transfer."""
 
 import secrets
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ def token(limited: Cluster) -> str:
     return limited.token()
 
 
-def test_a_token_has_so_many_uploads_at_a_time(limited: Cluster, token: str) -> None:
+def test_a_token_has_a_maximum_of_uploads_at_a_time(limited: Cluster, token: str) -> None:
     with (
         Curl("-T", "-", limited.url(0, token, "a"), pipe=True) as one,
         Curl("-T", "-", limited.url(1, token, "b"), pipe=True),
@@ -37,7 +37,7 @@ def test_a_token_has_so_many_uploads_at_a_time(limited: Cluster, token: str) -> 
         assert answer.status_code == 429
         assert answer.headers["retry-after"] == "5"
         assert "another token" in answer.text
-        assert httpx.put(limited.url(1, token, "b"), content=b"x").status_code == 409  # the better reason
+        assert httpx.put(limited.url(1, token, "b"), content=b"x").status_code == 409  # the more useful error
         assert httpx.get(limited.url(1, token, "d") + "?wait=1").status_code == 429
         assert httpx.get(limited.url(1, token, "d") + "?wait=0").status_code == 404
         one.write_all(b"data")
@@ -55,7 +55,7 @@ def test_downloads_that_wait_count_too(limited: Cluster, token: str) -> None:
 
 
 def transfer(cluster: Cluster, token: str, data: bytes) -> tuple[int, bytes]:
-    """The uploader's curl: its exit status, what it printed, and the status."""
+    """Run a transfer. Return the exit status of the uploader's curl, and its output, which ends in the HTTP status."""
     with Curl("-T", "-", "-w", "%{http_code}", cluster.url(0, token, "x"), pipe=True) as source:
         cluster.wait_state(token, "waiting")
         with Curl("-fo", "/dev/null", cluster.url(1, token, "x")) as download:
@@ -65,12 +65,12 @@ def transfer(cluster: Cluster, token: str, data: bytes) -> tuple[int, bytes]:
     return answer
 
 
-def test_a_token_carries_so_many_bytes(limited: Cluster, token: str) -> None:
+def test_a_token_carries_a_maximum_of_bytes(limited: Cluster, token: str) -> None:
     assert transfer(limited, token, b"x" * 600)[1].endswith(b"200")
     answer = httpx.put(limited.url(0, token, "x"), content=b"x" * 500)
     assert answer.status_code == 429
     assert "all but 400 of the bytes" in answer.text
-    said = transfer(limited, token, b"x" * 500)[1]  # of a length that nobody knew
+    said = transfer(limited, token, b"x" * 500)[1]  # with an unknown length
     assert said.endswith(b"413")
     assert b"at most 400 bytes" in said
     assert transfer(limited, token, b"x" * 400)[1].endswith(b"200")
@@ -78,7 +78,7 @@ def test_a_token_carries_so_many_bytes(limited: Cluster, token: str) -> None:
     assert answer.status_code == 429
 
 
-def test_a_transfer_lasts_so_long(limited: Cluster, token: str) -> None:
+def test_a_transfer_has_a_maximum_duration(limited: Cluster, token: str) -> None:
     with Curl("-T", "-", "-w", "%{http_code}", limited.url(0, token, "x"), pipe=True) as source:
         limited.wait_state(token, "waiting")
         with Curl("-N", limited.url(1, token, "x")) as download:
@@ -91,7 +91,7 @@ def test_a_transfer_lasts_so_long(limited: Cluster, token: str) -> None:
     assert any("outcome=too_long" in node.log() for node in limited.nodes)
 
 
-def test_a_wait_may_be_longer(limited: Cluster, token: str) -> None:
+def test_waiting_does_not_count_towards_the_maximum_duration(limited: Cluster, token: str) -> None:
     with Curl("-T", "-", limited.url(0, token, "x"), pipe=True) as source:
         source.write_all(b"data")
         limited.wait_state(token, "waiting")

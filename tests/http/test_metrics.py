@@ -1,4 +1,4 @@
-"""`GET /metrics`: every number that the dashboard and the alerts use is there, and counts what it says."""
+"""`GET /metrics`: the metrics count what their names say, and those that the dashboard and the alerts use exist."""
 
 import json
 import re
@@ -27,7 +27,7 @@ def node() -> Iterator[Cluster]:
 
 
 def samples(node: Cluster) -> dict[str, float]:
-    """Every sample, by name, and by name and labels' values."""
+    """Return the value of every sample, by `NAME` and by `NAME.LABEL_VALUE`."""
     found = {}
     for family in text_string_to_metric_families(httpx.get(node[0].url + "/metrics").text):
         for sample in family.samples:
@@ -78,7 +78,7 @@ def test_rejections_are_counted_by_reason(node: Cluster) -> None:
     assert samples(node)["relay_rejections_total.unknown_token"] == before + 1
 
 
-def test_labels_hold_nothing_of_a_client(node: Cluster) -> None:
+def test_labels_reveal_nothing_of_a_client(node: Cluster) -> None:
     token = node.token()
     httpx.get(node.url(0, token, "private-name") + "?wait=0")
     text = httpx.get(node[0].url + "/metrics").text
@@ -101,7 +101,7 @@ def test_two_apps_in_one_process_count_for_themselves() -> None:
     assert other.registry.get_sample_value("relay_tokens_made_total") == 0
 
 
-def test_in_private_they_are_the_operators() -> None:
+def test_with_a_private_status_only_operators_get_metrics() -> None:
     settings = {"admin_secret": "admin-secret", "status": "private"}
     cluster = Cluster([NodeProcess("alone", settings=settings)], None, "relay")
     try:
@@ -114,7 +114,7 @@ def test_in_private_they_are_the_operators() -> None:
 
 
 def expressions(path: Path) -> list[str]:
-    """Every PromQL expression in the dashboard or in the alerts."""
+    """Return every PromQL expression in the dashboard or in the alerts."""
     if path == DASHBOARD:
         return [target["expr"] for panel in json.loads(path.read_text())["panels"] for target in panel["targets"]]
     groups = yaml.safe_load(path.read_text())["groups"]
@@ -122,8 +122,8 @@ def expressions(path: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("path", [DASHBOARD, ALERTS], ids=lambda path: path.name)
-def test_what_the_dashboard_and_the_alerts_ask_for_exists(node: Cluster, path: Path) -> None:
-    node_has = samples(node) | {"up": 1.0}  # `up` is Prometheus's own
+def test_the_metrics_of_the_dashboard_and_the_alerts_exist(node: Cluster, path: Path) -> None:
+    node_has = samples(node) | {"up": 1.0}  # Prometheus adds `up` itself
     httpx.get(node.url(0, "A" * 22, "x"))
     asked = expressions(path)
     assert asked
@@ -131,7 +131,7 @@ def test_what_the_dashboard_and_the_alerts_ask_for_exists(node: Cluster, path: P
         names = re.findall(r"\b((?:relay|process)_\w+|up)(?=\{)", expression)
         assert names, expression
         for name in names:
-            # Errors of Redis have no samples before the first.
+            # The counter of Redis errors has no sample before the first error.
             assert name in node_has or name == "relay_redis_errors_total", (name, expression)
         for outcome in re.findall(r'(?:outcome|reason)!?=~?"([a-z_|]+)"', expression):
             for word in outcome.split("|"):

@@ -1,4 +1,4 @@
-"""The table of requests: every request, every status, and the line that says what to do."""
+"""The table of requests: each request, each status, and the line that tells the client what to do next."""
 
 import json
 import re
@@ -23,7 +23,7 @@ def line_of(answer: httpx.Response) -> str:
 
 
 def in_background(call: Callable[[], httpx.Response]) -> Callable[[], httpx.Response]:
-    """Starts the call; the function returned waits for its answer."""
+    """Start the call in a thread. Return a function that waits for its response and returns it."""
     answers: list[httpx.Response] = []
     thread = threading.Thread(target=lambda: answers.append(call()))
     thread.start()
@@ -36,7 +36,7 @@ def in_background(call: Callable[[], httpx.Response]) -> Callable[[], httpx.Resp
 
 
 def put(cluster: Cluster, token: str, name: str, data: bytes = b"data", node: int = 0) -> Callable[[], httpx.Response]:
-    """Begins an upload and waits until it waits."""
+    """Begin an upload, and return once it waits for a downloader."""
     answer = in_background(lambda: httpx.put(cluster.url(node, token, name), content=data, timeout=60))
     cluster.wait_state(token, "waiting")
     return answer
@@ -75,7 +75,7 @@ def test_upload_then_download(cluster: Cluster, token: str, method: str) -> None
     assert (answer.status_code, answer.text) == (200, "delivered 5 bytes\n")
 
 
-def test_the_uploader_can_have_json(cluster: Cluster, token: str) -> None:
+def test_the_uploader_may_ask_for_json(cluster: Cluster, token: str) -> None:
     upload = in_background(lambda: httpx.put(cluster.url(0, token, "x"), content=b"hello", headers=JSON, timeout=60))
     httpx.get(cluster.url(1, token, "x"))
     assert upload().json() == {"outcome": "complete", "bytes": 5}
@@ -120,7 +120,7 @@ def test_an_unknown_token_itself_is_401(cluster: Cluster, method: str) -> None:
 )
 @pytest.mark.parametrize("method", ["PUT", "GET", "DELETE"])
 def test_a_bad_name_is_400(cluster: Cluster, token: str, method: str, path: str) -> None:
-    # curl, because httpx mends paths; --path-as-is because so does curl.
+    # Use curl because httpx normalizes paths. So does curl, unless it gets --path-as-is.
     url = f"{cluster[0].url}/{token}/{path}"
     done = curl("--path-as-is", "-X", method, "-w", "%{http_code}", url, *(("-d", "x") if method == "PUT" else ()))
     assert done.stdout.endswith(b"400"), done
@@ -149,7 +149,7 @@ def test_a_second_download_is_409(cluster: Cluster, token: str) -> None:
         assert source.finish() == (0, b"delivered 5 bytes\n")
 
 
-def test_nobody_uploads_is_404_after_the_wait(cluster: Cluster, token: str) -> None:
+def test_a_download_without_an_upload_is_404_after_the_wait(cluster: Cluster, token: str) -> None:
     answer = httpx.get(cluster.url(0, token, "x"))
     assert answer.status_code == 404
     assert answer.elapsed.total_seconds() >= 1.9
@@ -168,13 +168,13 @@ def test_a_bad_wait_is_400(cluster: Cluster, token: str, wait: str) -> None:
     assert "from 0 to 60" in line_of(answer)
 
 
-def test_nobody_downloads_is_504(cluster: Cluster, token: str) -> None:
+def test_an_upload_without_a_download_is_504(cluster: Cluster, token: str) -> None:
     answer = httpx.put(cluster.url(0, token, "x"), content=b"data", timeout=60)
     assert answer.status_code == 504
     assert "within 4 s" in line_of(answer)
 
 
-def test_too_large_is_413_at_once_by_its_length(cluster: Cluster, token: str) -> None:
+def test_an_upload_whose_length_is_too_large_is_413_at_once(cluster: Cluster, token: str) -> None:
     done = curl(
         "-X", "PUT", "-H", "Content-Length: 99999999999", "-H", "Expect: 100-continue", "-d", "x", "--max-time", "20",
         "-w", "%{http_code}", cluster.url(0, token, "x"),
@@ -183,7 +183,7 @@ def test_too_large_is_413_at_once_by_its_length(cluster: Cluster, token: str) ->
     assert b"at most 67108864 bytes" in done.stdout
 
 
-def test_too_large_is_413_in_the_middle_and_never_complete(cluster: Cluster, token: str) -> None:
+def test_an_upload_that_grows_too_large_is_413_and_never_looks_complete(cluster: Cluster, token: str) -> None:
     def endless() -> "object":
         for _ in range(100):
             yield b"x" * 1024 * 1024
@@ -236,7 +236,7 @@ def test_a_revoked_token_ends_its_waiting_uploads(cluster: Cluster, token: str) 
     assert httpx.get(cluster.url(0, token)).status_code == 401
 
 
-def test_get_token_tells_its_life_and_its_transfers_and_is_no_use(cluster: Cluster, token: str) -> None:
+def test_get_token_shows_its_life_and_its_transfers_and_does_not_count_as_a_use(cluster: Cluster, token: str) -> None:
     upload = put(cluster, token, "a b")
     before = httpx.get(cluster.url(0, token), headers=JSON).json()
     assert 1400 < before["expires_in"] <= 1500
@@ -279,7 +279,7 @@ def test_what_browsers_and_robots_ask_for_is_404(cluster: Cluster, path: str) ->
     assert httpx.get(cluster[0].url + path).status_code == 404
 
 
-def test_errors_are_problem_json_where_asked_for(cluster: Cluster) -> None:
+def test_errors_are_problem_json_if_asked_for(cluster: Cluster) -> None:
     answer = httpx.get(cluster.url(0, UNKNOWN), headers=JSON)
     assert answer.headers["content-type"] == "application/problem+json"
     problem = answer.json()
@@ -289,7 +289,7 @@ def test_errors_are_problem_json_where_asked_for(cluster: Cluster) -> None:
 
 
 @pytest.mark.parametrize(("method", "header"), [("GET", "Range: bytes=5-"), ("PUT", "Content-Range: bytes 5-9/10")])
-def test_parts_are_refused_before_anything_is_taken(cluster: Cluster, token: str, method: str, header: str) -> None:
+def test_ranges_are_refused_before_anything_is_taken(cluster: Cluster, token: str, method: str, header: str) -> None:
     upload = put(cluster, token, "x") if method == "GET" else None
     name = "x" if method == "GET" else "y"
     data = ("-d", "12345") if method == "PUT" else ()
@@ -301,7 +301,7 @@ def test_parts_are_refused_before_anything_is_taken(cluster: Cluster, token: str
         assert upload().status_code == 200
 
 
-def test_a_length_that_is_unknown_cannot_go_to_http_1_0(cluster: Cluster, token: str) -> None:
+def test_an_upload_of_unknown_length_cannot_go_to_http_1_0(cluster: Cluster, token: str) -> None:
     with Curl("-T", "-", cluster.url(0, token, "x"), pipe=True) as source:
         cluster.wait_state(token, "waiting")
         done = curl("--http1.0", "-w", "%{http_code}", cluster.url(1, token, "x"))
@@ -311,7 +311,7 @@ def test_a_length_that_is_unknown_cannot_go_to_http_1_0(cluster: Cluster, token:
         assert source.finish() == (0, b"delivered 0 bytes\n")
 
 
-def test_a_known_length_can(cluster: Cluster, token: str) -> None:
+def test_an_upload_of_known_length_can_go_to_http_1_0(cluster: Cluster, token: str) -> None:
     upload = put(cluster, token, "x")
     done = curl("--http1.0", cluster.url(1, token, "x"))
     assert (done.returncode, done.stdout) == (0, b"data")
@@ -321,7 +321,7 @@ def test_a_known_length_can(cluster: Cluster, token: str) -> None:
 @pytest.mark.parametrize(
     "header", ["Sec-Purpose: prefetch;prerender", "Purpose: prefetch", "X-Moz: prefetch", "Service-Worker: script"]
 )
-def test_what_a_browser_fetches_ahead_of_time_takes_nothing(cluster: Cluster, token: str, header: str) -> None:
+def test_a_browsers_prefetch_takes_nothing(cluster: Cluster, token: str, header: str) -> None:
     upload = put(cluster, token, "x")
     done = curl("-H", header, "-w", "%{http_code}", cluster.url(1, token, "x"))
     assert done.stdout.endswith(b"403"), done
@@ -330,7 +330,7 @@ def test_what_a_browser_fetches_ahead_of_time_takes_nothing(cluster: Cluster, to
 
 
 @pytest.mark.parametrize("value", ["x" * 256, "text/plain\x01"])
-def test_a_content_type_that_cannot_be_kept_is_400(cluster: Cluster, token: str, value: str) -> None:
+def test_a_content_type_that_cannot_be_passed_on_is_400(cluster: Cluster, token: str, value: str) -> None:
     done = curl("-T", "-", "-H", f"Content-Type: {value}", "-w", "%{http_code}", cluster.url(0, token, "x"), stdin=b"x")
     assert done.stdout.endswith(b"400"), done
 
@@ -344,12 +344,12 @@ def test_a_content_type_may_have_255_characters(cluster: Cluster, token: str) ->
     assert upload().status_code == 200
 
 
-def test_answers_are_json_all_the_way(cluster: Cluster, token: str) -> None:
+def test_json_responses_are_valid_json(cluster: Cluster, token: str) -> None:
     for url in (cluster.url(0, token), cluster[0].url + "/"):
         assert isinstance(json.loads(httpx.get(url, headers=JSON).text), dict)
 
 
-def test_the_answer_to_a_refused_upload_arrives_though_the_body_was_on_its_way(cluster: Cluster, token: str) -> None:
+def test_the_response_to_a_refused_upload_arrives_despite_its_body(cluster: Cluster, token: str) -> None:
     upload = put(cluster, token, "x")
     done = curl("-T", "-", "-H", "Expect:", "-w", "%{http_code}", cluster.url(1, token, "x"), stdin=b"x" * 4_000_000)
     assert done.stdout.endswith(b"409"), done

@@ -1,6 +1,7 @@
-"""Whatever is asked for, the answer is a status and a line: no 500, no traceback, no key that is not ours.
+"""Random requests: none may cause a 500, a traceback, or a key of an unexpected form in Redis.
 
-RELAY_FUZZ says how many inputs are tried (in the process; a tenth of it over a socket), RELAY_FUZZ_SEED which.
+RELAY_FUZZ sets how many requests are tried in this process; a tenth as many are sent over a socket. RELAY_FUZZ_SEED
+sets the seed.
 """
 
 import asyncio
@@ -20,7 +21,7 @@ from tests.support.cluster import Cluster, NodeProcess
 COUNT = int(os.environ.get("RELAY_FUZZ", "3000"))
 SEED = int(os.environ.get("RELAY_FUZZ_SEED", "0")) or random.SystemRandom().randrange(1, 2**32)
 
-#: What names, tokens, queries and header values are made of.
+#: Pieces from which names, tokens, queries and header values are built.
 PIECES = [
     *b"a b.txt .. . ... / // \\ %2f %2F %5c %2e%2e %252e %00 %0a %0d%0a %7f %c2%85 %ff %c0%af %ed%a0%80".split(),
     *b"% %z %zz : { } {} * ? & = ; , # @ ~ - _ + ' \" < > | $ ` ! ( ) [ ] ^ \\0 transfer: wanted: relay:".split(),
@@ -36,7 +37,8 @@ HEADERS = [
     *(b"service-worker upgrade connection te trailer cookie if-none-match if-range x".split()),
 ]
 METHODS = ["GET", "GET", "PUT", "POST", "HEAD", "DELETE", "OPTIONS", "PATCH", "TRACE", "PROPFIND"]
-#: A key of ours.  Names stand in it percent-encoded, so that nothing in them can end or begin a part of it.
+#: Every key that the relay may write. Names are percent-encoded in it, so that no character of a name can separate
+#: parts of the key.
 KEY = re.compile(
     r"relay:(token:\{[A-Za-z0-9]{22}\}|revoked:\{[A-Za-z0-9]{22}\}:[0-9a-f]{16}"
     r"|(transfer|chunks|acks):\{[A-Za-z0-9]{22}\}:[A-Za-z0-9._~%-]+(:[0-9a-f]{16})?"
@@ -45,7 +47,7 @@ KEY = re.compile(
 
 
 class Inputs:
-    """Random requests, half-way sensible."""
+    """Generates random requests that are partly valid, so that many of them get beyond the first check."""
 
     def __init__(self, tokens: list[str]) -> None:
         self.random = random.Random(SEED)
@@ -107,7 +109,7 @@ async def test_no_input_is_a_500(caplog: pytest.LogCaptureFixture) -> None:
                 sent.append(message)
 
             await app(scope, receive, send)  # type: ignore[arg-type]
-            assert sent, f"no answer, seed {SEED}: {scope}"
+            assert sent, f"no response, seed {SEED}: {scope}"
             status, headers = sent[0]["status"], sent[0]["headers"]
             assert status != 500, f"seed {SEED}: {scope}"
             assert not [pair for pair in headers if re.search(rb"[\x00-\x08\x0a-\x1f\x7f]", b"".join(pair))], scope
@@ -126,7 +128,7 @@ async def test_no_input_is_a_500(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def mutate(request: bytes, chance: random.Random) -> bytes:
-    """The request with some of its bytes changed, left out, doubled or moved."""
+    """Return the request with some of its bytes changed, removed, doubled or inserted."""
     data = bytearray(request)
     for _ in range(chance.randint(1, 6)):
         at, end = sorted(chance.choices(range(len(data) + 1), k=2))
@@ -144,7 +146,7 @@ def mutate(request: bytes, chance: random.Random) -> bytes:
     return bytes(data)
 
 
-def test_no_bytes_on_the_wire_are_a_traceback() -> None:
+def test_no_bytes_on_the_wire_cause_a_traceback() -> None:
     node = NodeProcess(
         "alone",
         settings={

@@ -1,4 +1,4 @@
-"""Through HAProxy: what two parsers could read in two ways is read in one, or by nobody."""
+"""Requests through HAProxy that it and the relay could parse differently: both read the same, or one refuses."""
 
 import secrets
 from collections.abc import Iterator
@@ -106,19 +106,19 @@ def test_paths_mean_what_they_say(proxy: HAProxy, token: str, path: str, statuse
 )
 @pytest.mark.parametrize("chunk", ["0\r\n\r\n", "0\n\n", "0;\n\r\n", "0x0\r\n\r\n", "-0\r\n\r\n", ""])
 def test_no_request_hides_in_the_body_of_another(proxy: HAProxy, token: str, headers: str, chunk: str) -> None:
-    """The one that hides would revoke the token."""
+    """The hidden request would revoke the token."""
     hidden = f"{chunk}DELETE /{token} HTTP/1.1\r\nHost: x\r\n\r\n"
     head = f"POST /token HTTP/1.1\r\nHost: x\r\n{headers.format(length=len(hidden))}\r\n\r\n"
     with raw(proxy.url, (head + hidden).encode()) as client:
         client.send(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         answers = client.rest()
-    # Where a chunked body ends before the DELETE, or there is no body, it is a request by itself, and not hidden.
+    # If a chunked body ends before the DELETE, or there is no body, the DELETE is a request of its own and not hidden.
     by_itself = answers.count(b"HTTP/1.1 ") > 2 or b"HTTP/1.1 204" in answers
     assert by_itself or httpx.get(f"{proxy.url}/{token}").status_code == 200, answers
 
 
-def test_an_upload_whose_length_is_said_twice_reaches_nobody(proxy: HAProxy, token: str) -> None:
-    """HAProxy goes by the chunks and leaves the length out (RFC 9112 section 6.3), so the file is what they are."""
+def test_an_upload_with_chunks_and_a_length_is_read_by_its_chunks_or_refused(proxy: HAProxy, token: str) -> None:
+    """HAProxy removes the Content-Length of a chunked body (RFC 9112 section 6.3), so the chunks are the file."""
     head = f"PUT /{token}/x HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\nTransfer-Encoding: chunked\r\n\r\n"
     with raw(proxy.url, head.encode() + b"3\r\nabc\r\n0\r\n\r\n") as up:
         done = curl("-w", "%{http_code}", f"{proxy.url}/{token}/x?wait=3")
@@ -126,8 +126,8 @@ def test_an_upload_whose_length_is_said_twice_reaches_nobody(proxy: HAProxy, tok
         assert b"HTTP/1.1 " in up.head()
 
 
-def test_a_client_cannot_say_to_be_another(cluster: Cluster, redis_server: RedisServer, tmp_path: object) -> None:
-    """HAProxy replaces what it is told of addresses."""
+def test_a_client_cannot_forge_its_address(cluster: Cluster, redis_server: RedisServer, tmp_path: object) -> None:
+    """HAProxy replaces the forwarding headers that a client sends."""
     prefix = f"proxy-{secrets.token_hex(4)}"
     settings = {"prefix": prefix, "trusted_proxies": "127.0.0.1", "token_rate": "4/hour"}
     own = Cluster([NodeProcess("a", redis_server.url, settings)], redis_server.client(), prefix)
@@ -141,8 +141,8 @@ def test_a_client_cannot_say_to_be_another(cluster: Cluster, redis_server: Redis
     assert answers == [200] * 4 + [429]
 
 
-def test_a_name_with_everything_in_it_is_one_name(cluster: Cluster, proxy: HAProxy, token: str) -> None:
-    """And stands in Redis so that it can be taken for nothing else: no brace, colon, star or blank is bare."""
+def test_a_name_of_special_characters_is_one_name(cluster: Cluster, proxy: HAProxy, token: str) -> None:
+    """Its key in Redis cannot be mistaken for another: every brace, colon, star and space is percent-encoded."""
     name = "%7B%7D%3A%2A%20%5B%5D%3F%22%27%24%28x%29%F0%9F%98%80"
     with Curl("-T", "-", "--path-as-is", f"{proxy.url}/{token}/{name}", pipe=True) as source:
         source.write_all(b"data")
@@ -153,7 +153,7 @@ def test_a_name_with_everything_in_it_is_one_name(cluster: Cluster, proxy: HAPro
 
 
 def test_a_token_cannot_be_guessed(proxy: HAProxy, token: str) -> None:
-    """Not by a part of it, nor by a pattern, and a token that is close is told the same as any other."""
+    """Neither a part of the token nor a pattern opens it, and all wrong guesses get the same response."""
     wrong = [token[:-1], token + "A", token.swapcase(), "*", token[:-1] + "*", "%3F" * 22, token[:-1] + "%00"]
     answers = {httpx.get(f"{proxy.url}/{guess}/x").text for guess in wrong}
     assert len(answers) == 1

@@ -1,4 +1,4 @@
-"""The store on each server it must work on: fakeredis in the process, the newest real Redis, the oldest."""
+"""Fixtures: the store on each kind of server: fakeredis in this process, the newest real Redis, and the oldest."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -22,7 +22,7 @@ def redis_url(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 async def store(redis_url: str, prefix: str) -> AsyncIterator[Store]:
-    """A store; after the test no key may be without a TTL."""
+    """Yield a store. After the test, check that every key has a TTL."""
     store = Store.connect(Settings(redis_url=redis_url, prefix=prefix, node="here"))
     yield store
     raw = client(store)
@@ -32,7 +32,7 @@ async def store(redis_url: str, prefix: str) -> AsyncIterator[Store]:
 
 
 def client(store: Store) -> Any:
-    """The store's own client, to look at what its verbs did."""
+    """Return the store's own Redis client, to inspect what the store did."""
     return store.commands.redis
 
 
@@ -45,5 +45,5 @@ async def token(store: Store) -> str:
 
 @pytest.fixture
 def transfer(store: Store, token: str) -> Transfer:
-    """A transfer that is not claimed yet."""
+    """Return a transfer that has not been claimed yet."""
     return store.transfers.identify(token=token, name="file.bin", transfer_id=new_id())

@@ -1,4 +1,4 @@
-"""A Redis without memory: what then still works, and what is said; and how much memory a transfer takes."""
+"""What still works when Redis is out of memory, which error is raised, and how much memory a transfer takes."""
 
 from collections.abc import AsyncIterator, Iterator
 
@@ -19,7 +19,7 @@ from tests.support.redis import RedisServer, servers
 
 @pytest.fixture(scope="module", params=["redis", "redis 6.2"])
 def small_server(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
-    """A Redis that may be filled."""
+    """Start a Redis that the tests may fill."""
     found = {version: path for version, path in servers().items() if request.param == "redis" or version[:2] == (6, 2)}
     if not found:
         pytest.skip(f"no {request.param} on this machine")
@@ -61,7 +61,7 @@ async def test_without_memory_nothing_begins(store: Store, transfer: Transfer) -
         assert caught.value.error is Error.STORE_FULL
 
 
-async def test_without_memory_what_is_there_is_read_and_ends(store: Store, transfer: Transfer) -> None:
+async def test_without_memory_a_running_transfer_is_read_and_ends(store: Store, transfer: Transfer) -> None:
     await store.transfers.claim(transfer, node="up", length=None, media_type="", use=False)
     await store.transfers.join(transfer, joiner="me", node="down")
     await store.transfers.stream(transfer).append([b"abc"], end=3)
@@ -80,7 +80,7 @@ async def test_without_memory_what_is_there_is_read_and_ends(store: Store, trans
     assert await store.transfers.end(transfer, Outcome.CANCELLED) is Answer.GONE
 
 
-async def test_without_memory_nodes_seem_alive(store: Store) -> None:
+async def test_without_memory_nodes_still_count_as_alive(store: Store) -> None:
     await store.nodes.beat(node="a", facts={"host": "x"})
     await fill(store)
     assert set(await store.nodes.beat(node="a", facts={"host": "y"})) == {"a"}
@@ -89,8 +89,9 @@ async def test_without_memory_nodes_seem_alive(store: Store) -> None:
 
 
 @pytest.mark.parametrize("size", [1, 20, 500, 1400, 1900, 2100, 2600, 5000, 70_000, 100_000, 140_000, 180_000, CHUNK])
-async def test_a_full_window_takes_no_more_memory_than_it_says(store: Store, transfer: Transfer, size: int) -> None:
-    """And one entry, whatever their size; give or take what Redis has only once."""
+async def test_a_full_window_takes_no_more_memory_than_its_size(store: Store, transfer: Transfer, size: int) -> None:
+    """It takes the window and one entry at most, whatever the size of the entries. The 2 % are for what Redis
+    allocates once per stream."""
     await store.transfers.claim(transfer, node="up", length=None, media_type="", use=False)
     await store.transfers.join(transfer, joiner="me", node="down")
     window, raw = Window(1024 * 1024), client(store).pipeline(transaction=False)

@@ -1,4 +1,4 @@
-"""Every (state, event) through the real scripts, compared with the table in `states`."""
+"""Run the real scripts for every (state, event) pair, and compare the results with the table in `relay.states`."""
 
 import pytest
 
@@ -54,7 +54,7 @@ async def test_move(store: Store, transfer: Transfer, pair: tuple[State, Event],
 @pytest.mark.parametrize("event", [event for event in Event if event is not Event.CLAIM])
 @pytest.mark.parametrize("state", State)
 async def test_a_stranger_moves_nothing(store: Store, transfer: Transfer, state: State, event: Event) -> None:
-    """Whoever comes late, with the id of a transfer that is over, hears what it would if the name were free."""
+    """A caller with the id of a transfer that has ended gets the same answer as if the name were free."""
     await bring_to(store, transfer, state)
     over = store.transfers.identify(token=transfer.token, name=transfer.name, transfer_id=new_id())
     assert await ask(store, over, event) is MOVES[State.FREE, event].answer
@@ -63,7 +63,8 @@ async def test_a_stranger_moves_nothing(store: Store, transfer: Transfer, state:
 
 @pytest.mark.parametrize("state", State)
 async def test_a_repeated_claim_stands(store: Store, transfer: Transfer, state: State) -> None:
-    """Its reply was lost, and so it cannot know whether the name was free, or how far its own transfer is."""
+    """The reply to the first claim was lost, so the caller cannot know whether the name was free or what has become
+    of its transfer."""
     await bring_to(store, transfer, state)
     assert await store.transfers.claim(transfer, node="up", length=None, media_type="", use=False) == []
     assert await state_of(store, transfer) is (State.WAITING if state is State.FREE else state)
@@ -85,7 +86,7 @@ async def test_a_claim_makes_a_readable_hash_with_a_ttl(store: Store, transfer: 
     assert await raw.hget(transfer.keys.token, "transfer:file.bin") == transfer.id.encode()
 
 
-async def test_a_busy_claim_answers_the_holder(store: Store, transfer: Transfer) -> None:
+async def test_a_claim_of_a_taken_name_returns_the_holder(store: Store, transfer: Transfer) -> None:
     await store.transfers.claim(transfer, node="up", length=5, media_type="", use=False)
     other = store.transfers.identify(token=transfer.token, name=transfer.name, transfer_id=new_id())
     holder = await store.transfers.claim(other, node="up2", length=None, media_type="", use=False)
@@ -99,14 +100,15 @@ async def test_a_busy_claim_answers_the_holder(store: Store, transfer: Transfer)
 
 
 async def test_a_claim_that_ended_before_it_was_answered_is_not_made_again(store: Store, transfer: Transfer) -> None:
-    """Its reply was lost, and it was cancelled, or joined and broken off, before it was said again."""
+    """The reply to the first claim was lost. Before the claim was repeated, the transfer was cancelled, or it was
+    joined and broke."""
     await store.transfers.claim(transfer, node="up", length=5, media_type="", use=False)
     await store.transfers.end(transfer, Outcome.CANCELLED)
     assert await store.transfers.claim(transfer, node="up", length=5, media_type="", use=False) is Outcome.CANCELLED
     assert await state_of(store, transfer) is State.FREE
 
 
-async def test_nobody_vouches_for_what_is_over(store: Store, transfer: Transfer) -> None:
+async def test_vouching_for_an_ended_transfer_creates_no_key(store: Store, transfer: Transfer) -> None:
     await store.transfers.vouch(transfer)
     assert not await client(store).exists(transfer.keys.transfer)
 
@@ -125,7 +127,7 @@ async def test_a_joiner_ends_only_its_own_download(store: Store, transfer: Trans
     assert isinstance(await store.transfers.end(transfer, Outcome.DOWNLOADER_GONE, joiner="me"), Final)
 
 
-async def test_only_the_download_itself_finishes_and_ends_then(store: Store, transfer: Transfer) -> None:
+async def test_only_the_joiner_itself_may_finish_and_then_end_a_transfer(store: Store, transfer: Transfer) -> None:
     await bring_to(store, transfer, State.STREAMING)
     assert await store.transfers.finish(transfer, joiner="you") is Answer.GONE
     assert await state_of(store, transfer) is State.STREAMING
@@ -134,7 +136,7 @@ async def test_only_the_download_itself_finishes_and_ends_then(store: Store, tra
     assert isinstance(await store.transfers.end(transfer, Outcome.DOWNLOADER_GONE, joiner="me"), Final)
 
 
-async def test_what_finishes_does_so_without_its_token(store: Store, transfer: Transfer) -> None:
+async def test_a_finishing_transfer_completes_without_its_token(store: Store, transfer: Transfer) -> None:
     await bring_to(store, transfer, State.FINISHING)
     await store.tokens.revoke(token=transfer.token)
     for side in ({"written": "0-0"}, {"joiner": "me"}):
@@ -143,7 +145,7 @@ async def test_what_finishes_does_so_without_its_token(store: Store, transfer: T
     await client(store).delete(transfer.keys.chunks, transfer.keys.acks)
 
 
-async def test_an_upload_that_goes_meanwhile_is_left_no_word(store: Store, transfer: Transfer) -> None:
+async def test_no_outcome_is_left_for_an_upload_that_left_while_finishing(store: Store, transfer: Transfer) -> None:
     await bring_to(store, transfer, State.FINISHING)
     assert await store.transfers.end(transfer, Outcome.DRAINED, mine=["acks"]) is Answer.KEPT
     assert await store.transfers.touch(transfer, joiner="me") == Touched(None, State.FINISHING, "down")
@@ -152,15 +154,17 @@ async def test_an_upload_that_goes_meanwhile_is_left_no_word(store: Store, trans
 
 
 @pytest.mark.parametrize("state", State)
-async def test_an_end_deletes_what_the_caller_alone_reads(store: Store, transfer: Transfer, state: State) -> None:
-    """Also where another has ended it, who left word there."""
+async def test_an_end_deletes_the_streams_that_only_its_caller_reads(
+    store: Store, transfer: Transfer, state: State
+) -> None:
+    """It does so even if another caller has ended the transfer before and left the outcome in them."""
     await bring_to(store, transfer, state)
     for _ in range(2):
         await store.transfers.end(transfer, Outcome.NODE_LOST, mine=["chunks", "acks"])
         assert not await client(store).exists(transfer.keys.chunks, transfer.keys.acks)
 
 
-async def test_one_of_many_hears_that_it_ended(store: Store, transfer: Transfer) -> None:
+async def test_only_one_caller_hears_that_it_ended_the_transfer(store: Store, transfer: Transfer) -> None:
     await store.transfers.claim(transfer, node="up", length=9, media_type="", use=False)
     await store.transfers.join(transfer, joiner="me", node="down")
     final = await store.transfers.end(transfer, Outcome.COMPLETE, joiner="me", position=9)
@@ -190,11 +194,11 @@ async def wanted(store: Store, transfer: Transfer) -> bytes | None:
     return answer
 
 
-async def test_a_claim_hears_once_of_each_node_where_a_download_waits(store: Store, transfer: Transfer) -> None:
+async def test_a_claim_returns_each_node_where_a_download_waits_once(store: Store, transfer: Transfer) -> None:
     for node in ("a", "node-b", "a", "b", "c", "b"):
         assert await wish(store, transfer, node) is None
     await unwant(store, transfer, "b")
-    for _ in range(2):  # the reply was lost, say
+    for _ in range(2):  # repeated, as after a lost reply
         claimed = await store.transfers.claim(transfer, node="up", length=None, media_type="", use=False)
         assert claimed == ["a", "node-b", "c"]
     for node in ("a", "c", "node-b"):
@@ -202,7 +206,7 @@ async def test_a_claim_hears_once_of_each_node_where_a_download_waits(store: Sto
     assert await wanted(store, transfer) is None
 
 
-async def test_a_join_forgets_who_waited(store: Store, transfer: Transfer) -> None:
+async def test_a_join_removes_the_list_of_waiting_nodes(store: Store, transfer: Transfer) -> None:
     await wish(store, transfer, "a")
     await store.transfers.claim(transfer, node="up", length=None, media_type="", use=False)
     assert await wanted(store, transfer) == b"a"
@@ -210,13 +214,13 @@ async def test_a_join_forgets_who_waited(store: Store, transfer: Transfer) -> No
     assert await wanted(store, transfer) is None
 
 
-async def test_who_finds_an_upload_does_not_wait_for_one(store: Store, transfer: Transfer) -> None:
+async def test_a_download_that_finds_an_upload_is_not_listed_as_waiting(store: Store, transfer: Transfer) -> None:
     await store.transfers.claim(transfer, node="up", length=None, media_type="", use=False)
     assert await wish(store, transfer, "a") is not None
     assert await wanted(store, transfer) is None
 
 
-async def test_a_wish_makes_no_token(store: Store, transfer: Transfer) -> None:
+async def test_a_waiting_download_does_not_recreate_a_revoked_token(store: Store, transfer: Transfer) -> None:
     await store.tokens.revoke(token=transfer.token)
     with pytest.raises(Problem):
         await wish(store, transfer, "a")
@@ -224,7 +228,7 @@ async def test_a_wish_makes_no_token(store: Store, transfer: Transfer) -> None:
     assert not await client(store).exists(transfer.keys.token)
 
 
-async def test_news_of_those_that_do_not_wait_any_more(store: Store, transfer: Transfer) -> None:
+async def test_news_returns_the_transfers_that_no_longer_wait(store: Store, transfer: Transfer) -> None:
     claims = {what: store.transfers.identify(token=transfer.token, name=what, transfer_id=new_id()) for what in "abcd"}
     for claim in claims.values():
         await store.transfers.claim(claim, node="up", length=None, media_type="", use=False)

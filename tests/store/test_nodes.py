@@ -1,4 +1,4 @@
-"""beat, roll, inbox, and what an absent Redis means."""
+"""Heartbeats, the roll of nodes, inboxes, idle connections, and an unreachable Redis."""
 
 import asyncio
 import time
@@ -30,7 +30,7 @@ async def test_connections_that_broke_while_nobody_used_them_are_closed(store: S
     await store.nodes.check(node="here")
 
 
-async def test_a_beat_lists_all_with_their_ages(store: Store) -> None:
+async def test_a_beat_returns_all_nodes_with_their_ages(store: Store) -> None:
     await store.nodes.beat(node="a", facts={"host": "x"})
     await asyncio.sleep(0.05)
     ages = await store.nodes.beat(node="b", facts={"host": "y"})
@@ -64,7 +64,7 @@ async def test_wake_ups_arrive_once_and_in_order(store: Store) -> None:
     assert await client(store).xlen(store.keys.inbox("a")) <= 1
 
 
-async def test_an_absent_redis_is_said_within_the_patience(prefix: str) -> None:
+async def test_an_unreachable_redis_raises_within_the_patience(prefix: str) -> None:
     store = Store.connect(
         Settings(redis_url=f"redis://127.0.0.1:{free_port()}", prefix=prefix, redis_patience=0.3, transfer_patience=0.6)
     )

@@ -1,4 +1,4 @@
-"""report, enrol, lives, overview, transfers, tokens: what operators see."""
+"""What operators see: reports of nodes, the enrolled tokens, the overview, and lists of transfers and tokens."""
 
 from relay.cluster.node import Node
 from relay.cluster.progress import Progress
@@ -44,7 +44,7 @@ async def test_a_node_that_does_not_beat_is_lost(store: Store) -> None:
     assert (node.node, node.alive) == ("a", False)
 
 
-async def test_tokens_are_enrolled_and_the_first_to_end_come_first(store: Store, token: str) -> None:
+async def test_tokens_are_enrolled_in_the_order_in_which_they_expire(store: Store, token: str) -> None:
     other = new_token()
     await store.tokens.make(token=other)
     await client(store).pexpire(store.keys.token(token), 5000)
@@ -56,28 +56,28 @@ async def test_tokens_are_enrolled_and_the_first_to_end_come_first(store: Store,
     assert [life.token for life in overview.lives] == [token, other]
 
 
-async def test_a_token_that_should_be_over_is_asked_about_once_and_then_forgotten(store: Store, token: str) -> None:
+async def test_a_token_that_seems_expired_is_returned_once_and_then_forgotten(store: Store, token: str) -> None:
     await Census(store).enrol(lives={token: 0.001})
     while not (over := await Census(store).enrol(lives={})):
         pass
     assert over == [token]
-    assert await Census(store).enrol(lives={}) == [], "somebody looks after it"
-    assert (await Census(store).overview()).tokens == 1, "it was used since, and lives"
+    assert await Census(store).enrol(lives={}) == [], "another caller is checking it"
+    assert (await Census(store).overview()).tokens == 1, "it has been used meanwhile and lives"
     await store.tokens.revoke(token=token)
     assert (await Census(store).overview()).tokens == 0
     await Census(store).enrol(lives=await Census(store).lives(tokens=[token]))
     assert await client(store).zcard(store.keys.tokens) == 0
 
 
-async def test_reports_tell_of_used_tokens_and_catch_up_with_those_that_live_longer(store: Store, token: str) -> None:
+async def test_reports_enrol_used_tokens_and_correct_their_expiry(store: Store, token: str) -> None:
     node = Node(store.commands.settings, store)
     reports = Reports(store.commands.settings, store, node)
     node.load.used_tokens.add(token)
     await reports.report()
     assert not node.load.used_tokens
     await client(store).zadd(store.keys.tokens, {token: 1.0})
-    await reports.report()  # finds it over
-    await reports.report()  # finds out that it is not
+    await reports.report()  # this one finds that the token seems expired
+    await reports.report()  # this one finds that it is not
     ((_, score),) = await client(store).zrange(store.keys.tokens, 0, -1, withscores=True)
     seconds, microseconds = await client(store).time()
     assert 1190 < score - seconds - microseconds / 1e6 <= 1201
@@ -88,7 +88,7 @@ async def test_an_overview_is_read_once_a_second(store: Store, token: str) -> No
     assert await reports.overview() is await reports.overview()
 
 
-async def test_every_transfer(store: Store, token: str, transfer: Transfer) -> None:
+async def test_transfers_lists_all_with_those_that_stream_first(store: Store, token: str, transfer: Transfer) -> None:
     await store.transfers.claim(transfer, node="up", length=30, media_type="", use=False)
     second = store.transfers.identify(token=token, name="a%3Ab", transfer_id=new_id())
     await store.transfers.claim(second, node="up", length=None, media_type="", use=False)
@@ -102,7 +102,7 @@ async def test_every_transfer(store: Store, token: str, transfer: Transfer) -> N
     assert (waits.id, waits.state, waits.length, waits.downloader) == (transfer.id, State.WAITING, 30, "")
 
 
-async def test_every_token_or_those_that_begin_so(store: Store, token: str) -> None:
+async def test_tokens_lists_all_or_those_with_a_prefix(store: Store, token: str) -> None:
     other = new_token()
     await store.tokens.make(token=other)
     await client(store).pexpire(store.keys.token(other), 5000)

@@ -1,4 +1,4 @@
-"""append, finish, read, acks, touch and the end markers: the bytes between two nodes."""
+"""The streams that carry bytes between two nodes: append, read, acks, touch, and the end markers."""
 
 import asyncio
 
@@ -53,8 +53,8 @@ async def test_several_chunks_are_written_at_once_and_a_repeat_doubles_none(stor
     assert await read(store, streaming, 0) == [Entry(3, b"abc"), Entry(5, b"de"), Entry(6, b"f")]
 
 
-async def test_of_several_chunks_all_or_none_get_in(prefix: str) -> None:
-    """Where there is memory for the first only.  A later one let in without it would be a gap."""
+async def test_of_several_chunks_all_are_written_or_none(prefix: str) -> None:
+    """Redis has memory for the first chunk only. If it accepted a later one without the first, there would be a gap."""
     server = RedisServer(newest("writing without memory was not tested"), "--maxmemory-policy", "noeviction")
     store = Store.connect(Settings(redis_url=server.url, prefix=prefix, node="here", transfer_patience=2))
     try:
@@ -77,7 +77,7 @@ async def test_of_several_chunks_all_or_none_get_in(prefix: str) -> None:
         server.stop()
 
 
-async def test_redis_learns_of_bytes_that_do_not_come_through_it(store: Store, streaming: Transfer) -> None:
+async def test_touch_records_the_progress_of_bytes_that_bypass_redis(store: Store, streaming: Transfer) -> None:
     for position, known in ((0, 0), (70, 70), (70, 70), (50, 70)):
         touched = await store.transfers.touch(streaming, joiner="me", position=position)
         assert touched == Touched(None, State.STREAMING, "down", position=known)
@@ -85,8 +85,8 @@ async def test_redis_learns_of_bytes_that_do_not_come_through_it(store: Store, s
     assert await client(store).xlen(streaming.keys.acks) == 1
 
 
-async def test_a_download_that_says_how_far_it_is_leaves_nothing_behind_it(store: Store, streaming: Transfer) -> None:
-    """Or the upload, which now has room in its window, would have more in Redis than it may."""
+async def test_touch_with_a_position_deletes_the_chunks_before_it(store: Store, streaming: Transfer) -> None:
+    """Otherwise the upload, whose window has room again, would hold more in Redis than it may."""
     await store.transfers.stream(streaming).append([b"abc", b"de", b"f"], end=6)
     assert (await store.transfers.touch(streaming, joiner="me", position=5)).position == 5
     assert [entry[0] for entry in await client(store).xrange(streaming.keys.chunks)] == [b"6-0"]
@@ -155,8 +155,8 @@ async def test_the_writer_learns_how_many_bytes_the_reader_took(store: Store, st
     assert (ack.position, ack.outcome) == (200, Outcome.DOWNLOADER_GONE)
 
 
-async def test_a_late_acknowledgement_does_not_drive_out_the_end(store: Store, streaming: Transfer) -> None:
-    """It was under way when another ended the transfer."""
+async def test_a_late_acknowledgement_does_not_replace_the_end_marker(store: Store, streaming: Transfer) -> None:
+    """The acknowledgement was under way when another caller ended the transfer."""
     await store.transfers.stream(streaming).append([b"x" * 300], end=300)
     await store.transfers.end(streaming, Outcome.CANCELLED)
     await read(store, streaming, 300, acknowledge=True)
@@ -167,8 +167,8 @@ async def test_a_late_acknowledgement_does_not_drive_out_the_end(store: Store, s
 
 
 @pytest.mark.parametrize("whole", [False, True])
-async def test_a_late_write_does_not_hide_the_end(store: Store, streaming: Transfer, whole: bool) -> None:
-    """It was under way, too."""
+async def test_a_late_write_does_not_hide_the_end_marker(store: Store, streaming: Transfer, whole: bool) -> None:
+    """The write was under way when another caller ended the transfer."""
     stream = store.transfers.stream(streaming)
     await stream.append([b"x" * 10], end=10)
     await store.transfers.end(streaming, Outcome.CANCELLED)
@@ -176,9 +176,9 @@ async def test_a_late_write_does_not_hide_the_end(store: Store, streaming: Trans
     assert await store.transfers.touch(streaming, joiner="me", position=10) == Touched(Outcome.CANCELLED)
 
 
-async def test_writing_to_what_is_over_makes_no_key(store: Store, streaming: Transfer) -> None:
+async def test_writing_to_an_ended_transfer_creates_no_key(store: Store, streaming: Transfer) -> None:
     await store.transfers.end(streaming, Outcome.CANCELLED)
-    await client(store).delete(streaming.keys.chunks, streaming.keys.acks)
+    await store.commands.redis.delete(streaming.keys.chunks, streaming.keys.acks)
     assert await store.transfers.stream(streaming).append([b"x"], end=1) is None
     assert await store.transfers.stream(streaming).append([], end=1, whole=True) is None
     await read(store, streaming, 1, acknowledge=True)
@@ -191,7 +191,7 @@ async def test_the_streams_of_an_ended_transfer_expire(store: Store, streaming: 
         assert 25 < await client(store).ttl(key) <= 30
 
 
-async def test_touch_says_how_it_stands(store: Store, transfer: Transfer) -> None:
+async def test_touch_returns_the_state_of_the_transfer(store: Store, transfer: Transfer) -> None:
     await store.transfers.claim(transfer, node="up", length=None, media_type="", use=False)
     assert await store.transfers.touch(transfer) == Touched(None, State.WAITING)
     await store.transfers.join(transfer, joiner="me", node="down")
@@ -219,7 +219,7 @@ async def test_each_side_keeps_its_own_stream_alive(store: Store, streaming: Tra
 
 
 @pytest.mark.parametrize("stream", ["chunks", "acks"])
-async def test_a_side_that_is_gone_without_a_word_is_missed(store: Store, streaming: Transfer, stream: str) -> None:
+async def test_touch_notices_that_a_stream_has_expired(store: Store, streaming: Transfer, stream: str) -> None:
     await client(store).delete(getattr(streaming.keys, stream))  # as its expiry would
     assert await store.transfers.touch(streaming, written="0-0") == Touched(Outcome.STORE_LOST)
     assert await store.transfers.touch(streaming, joiner="me") == Touched(Outcome.STORE_LOST)
@@ -249,10 +249,12 @@ async def test_touch_tells_revoked_from_lost(store: Store, streaming: Transfer) 
     assert await store.transfers.touch(streaming, written="0-0") == Touched(Outcome.STORE_LOST)
 
 
-async def test_a_download_finds_the_word_though_the_uploader_is_done(store: Store, streaming: Transfer) -> None:
-    """Not only by reading on: it may still be handing over what came before."""
+async def test_touch_returns_the_outcome_to_a_download_whose_uploader_is_done(
+    store: Store, streaming: Transfer
+) -> None:
+    """The download learns it not only by reading on, because it may still be handing over earlier bytes."""
     await store.transfers.end(streaming, Outcome.UPLOADER_GONE)
-    await client(store).delete(streaming.keys.acks)
+    await store.commands.redis.delete(streaming.keys.acks)
     assert (await store.transfers.touch(streaming, joiner="me")).outcome is Outcome.UPLOADER_GONE
 
 
@@ -262,11 +264,11 @@ async def test_the_end_of_the_upload_is_not_the_end_of_the_download(store: Store
     assert (await store.transfers.touch(streaming, joiner="me")).outcome is Outcome.STORE_LOST
 
 
-async def test_a_waiting_upload_is_left_word_of_its_end(store: Store, transfer: Transfer) -> None:
+async def test_the_outcome_is_left_for_a_waiting_upload(store: Store, transfer: Transfer) -> None:
     await store.transfers.claim(transfer, node="up", length=None, media_type="", use=False)
     await store.transfers.end(transfer, Outcome.CANCELLED)
     assert await store.transfers.touch(transfer) == Touched(Outcome.CANCELLED)
-    await client(store).delete(transfer.keys.acks)
+    await store.commands.redis.delete(transfer.keys.acks)
 
 
 async def test_a_late_writer_harms_no_successor(store: Store, streaming: Transfer) -> None:

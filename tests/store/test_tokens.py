@@ -1,4 +1,4 @@
-"""mint, token, revoke, and how uses lengthen a token's life."""
+"""Minting, reading and revoking tokens, and how each use lengthens a token's life."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -41,9 +41,9 @@ async def test_an_unknown_token_is_none(store: Store) -> None:
     [
         (1200, 1500),  # a use adds five minutes
         (10, 310),
-        (3400, 3600),  # up to an hour from now
+        (3400, 3600),  # but no more than up to an hour from now
         (3600, 3600),
-        (4000, 4000),  # and never takes anything away
+        (4000, 4000),  # and a use never shortens a life
     ],
 )
 async def test_a_use_adds_up_to_the_cap(store: Store, token: str, before: int, after: int) -> None:
@@ -61,7 +61,7 @@ async def test_a_look_that_is_no_use_changes_nothing(store: Store, token: str) -
 
 
 async def test_a_claim_is_a_use_and_its_repeat_is_not(store: Store, token: str, transfer: Transfer) -> None:
-    for _ in range(3):  # the reply was lost, say
+    for _ in range(3):  # repeated, as after a lost reply
         assert await store.transfers.claim(transfer, node="a", length=1, media_type="", use=True) == []
     found = await store.tokens.read(token=token)
     assert found is not None
@@ -80,14 +80,14 @@ async def test_a_streaming_transfer_keeps_its_token_at_five_minutes(store: Store
     assert 395 < await life(store, transfer.token) <= 400
 
 
-async def test_a_waiting_transfer_does_not(store: Store, transfer: Transfer) -> None:
+async def test_a_waiting_transfer_does_not_lengthen_its_tokens_life(store: Store, transfer: Transfer) -> None:
     await store.transfers.claim(transfer, node="a", length=1, media_type="", use=True)
     await set_life(store, transfer.token, 20)
     await store.transfers.touch(transfer)
     assert await life(store, transfer.token) <= 20
 
 
-async def test_expiry_is_redis_own(redis_url: str, prefix: str) -> None:
+async def test_a_token_expires_by_its_redis_ttl(redis_url: str, prefix: str) -> None:
     store = Store.connect(Settings(redis_url=redis_url, prefix=prefix, token_life=0.05))
     token = new_token()
     await store.tokens.make(token=token)
@@ -100,7 +100,7 @@ async def test_expiry_is_redis_own(redis_url: str, prefix: str) -> None:
     await store.aclose()
 
 
-async def test_revoke_answers_the_transfers(store: Store, token: str, transfer: Transfer) -> None:
+async def test_revoke_returns_the_transfers(store: Store, token: str, transfer: Transfer) -> None:
     await store.transfers.claim(transfer, node="a", length=1, media_type="", use=True)
     assert await store.tokens.revoke(token=token) == [("file.bin", transfer.id)]
     assert await store.tokens.read(token=token) is None
@@ -109,8 +109,10 @@ async def test_revoke_answers_the_transfers(store: Store, token: str, transfer: 
         await store.transfers.claim(transfer, node="a", length=1, media_type="", use=True)
 
 
-async def test_revoke_bears_repeating(store: Store, transfer: Transfer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its reply was lost: the transfers that it is to end are known to nobody but Redis."""
+async def test_a_repeated_revoke_returns_the_same(
+    store: Store, transfer: Transfer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If the first reply was lost, only Redis still knows the transfers that the caller has to end."""
     await store.transfers.claim(transfer, node="a", length=1, media_type="", use=True)
     repeat = store.commands.repeat
 

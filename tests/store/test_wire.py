@@ -1,4 +1,4 @@
-"""One connection that all commands share, and those that are used alone."""
+"""The connection that all short commands share, and the connections that serve one caller at a time."""
 
 import asyncio
 import os
@@ -38,7 +38,7 @@ async def test_commands_at_the_same_time_share_a_connection(
     assert len(connections(redis_server, prefix)) == 1
 
 
-async def test_who_gives_up_takes_nobodys_reply(wires: Connections) -> None:
+async def test_a_cancelled_call_takes_no_other_calls_reply(wires: Connections) -> None:
     await wires.share("k", [("PING",)])
     calls = [asyncio.create_task(wires.share("k", [("ECHO", f"{number}")])) for number in range(10)]
     await asyncio.sleep(0)
@@ -55,7 +55,7 @@ async def test_an_error_is_the_reply_of_its_own_command(wires: Connections) -> N
     assert isinstance(error, ResponseError)
 
 
-async def test_one_that_blocks_holds_up_nobody(wires: Connections, prefix: str) -> None:
+async def test_a_blocking_command_holds_up_no_other(wires: Connections, prefix: str) -> None:
     wait = ("XREAD", "BLOCK", 20_000, "STREAMS", f"{prefix}:s", "$")
     blocked = asyncio.create_task(wires.call("k", [wait]))
     await asyncio.sleep(0.05)
@@ -65,7 +65,7 @@ async def test_one_that_blocks_holds_up_nobody(wires: Connections, prefix: str) 
     await wires.share("k", [("DEL", f"{prefix}:s")])
 
 
-async def test_one_that_was_given_up_while_it_blocked_is_not_used_again(
+async def test_a_connection_whose_blocking_command_was_cancelled_is_not_reused(
     wires: Connections, redis_server: RedisServer, prefix: str
 ) -> None:
     blocked = asyncio.create_task(wires.call("k", [("XREAD", "BLOCK", 20_000, "STREAMS", f"{prefix}:s", "$")]))
@@ -89,8 +89,8 @@ async def test_replies_of_any_size_come_whole(wires: Connections, prefix: str, s
     await wires.share("k", [("DEL", *keys)])
 
 
-async def test_a_reply_is_kept_though_the_next_one_is_received(wires: Connections, prefix: str) -> None:
-    """It is a slice of the block that it came in."""
+async def test_a_reply_stays_intact_when_later_ones_are_received(wires: Connections, prefix: str) -> None:
+    """The reply is a slice of the block into which it was received."""
     for letter in (b"a", b"b"):
         await wires.call("k", [("SET", f"{prefix}:{letter.decode()}", letter * 200_000, "EX", 60)])
     (first,) = await wires.call("k", [("GET", f"{prefix}:a")])
@@ -100,7 +100,7 @@ async def test_a_reply_is_kept_though_the_next_one_is_received(wires: Connection
     await wires.share("k", [("DEL", f"{prefix}:a", f"{prefix}:b")])
 
 
-async def test_a_connection_that_is_cut_fails_all_that_wait_and_is_replaced(
+async def test_a_cut_connection_fails_all_waiting_commands_and_is_replaced(
     wires: Connections, redis_server: RedisServer, prefix: str
 ) -> None:
     await wires.share("k", [("PING",)])

@@ -1,4 +1,4 @@
-"""A certificate for 127.0.0.1, signed by itself."""
+"""A self-signed certificate for 127.0.0.1."""
 
 import shutil
 import subprocess
@@ -8,7 +8,7 @@ import pytest
 
 
 def make_certificate(folder: Path) -> tuple[str, str]:
-    """Files with a certificate and its key; skips the test where there is no openssl."""
+    """Make a certificate and its key, and return the paths of the two files. Skip the test if openssl is missing."""
     if not shutil.which("openssl"):
         pytest.skip("no openssl on PATH: TLS was not tested")
     certificate, key = str(folder / "cert.pem"), str(folder / "key.pem")

@@ -1,4 +1,4 @@
-"""Real nodes (processes) and real clients (curl) for the tests."""
+"""Nodes as real processes, and curl as a real client, for the tests."""
 
 import contextlib
 import functools
@@ -19,7 +19,7 @@ from tests.support.wait import wait_until
 
 
 class NodeProcess:
-    """One `relay serve`."""
+    """One `relay serve` process."""
 
     def __init__(self, name: str, redis_url: str = "", settings: Mapping[str, object] | None = None) -> None:
         self.name = name
@@ -39,7 +39,7 @@ class NodeProcess:
 
     @functools.cached_property
     def id(self) -> str:
-        """What it is called in Redis: its name, and what tells this process from others of that name."""
+        """The node's id in Redis: its name, and a suffix that differs between processes of the same name."""
         return httpx.get(self.url + "/healthz").headers["relay-node"]
 
     def wait_ready(self) -> None:
@@ -56,11 +56,11 @@ class NodeProcess:
         return Path(self._log.name).read_text() if self._final_log is None else self._final_log
 
     def rss(self) -> int:
-        """Resident memory, in bytes."""
+        """Return the resident memory, in bytes."""
         return int(psutil.Process(self.process.pid).memory_info().rss)
 
     def stop(self) -> int:
-        """Ends it at once, but cleanly, by a second signal; answers its exit status."""
+        """Stop the process cleanly but without a long drain, by a second SIGTERM, and return its exit status."""
         self.process.send_signal(signal.SIGTERM)
         try:
             self.process.wait(timeout=0.2)
@@ -72,7 +72,7 @@ class NodeProcess:
         return self.process.returncode
 
     def kill(self) -> None:
-        """Ends it without a word."""
+        """Kill the process, which leaves it no time to tell anybody."""
         self.process.kill()
         self.process.wait()
         self._final_log = self.log()
@@ -80,7 +80,7 @@ class NodeProcess:
 
 
 class Cluster:
-    """Some nodes over one Redis (or one alone, on the embedded store), and what to ask of them."""
+    """Several nodes over one Redis, or a single node on the embedded store, with helpers to inspect them."""
 
     def __init__(self, nodes: list[NodeProcess], store: redis.Redis | None, prefix: str) -> None:
         self.nodes = nodes
@@ -105,7 +105,7 @@ class Cluster:
         return (key.decode() for key in self.redis.scan_iter(f"{self.prefix}:{kind}:*", count=1000))
 
     def wait_state(self, token: str, state: str, count: int = 1) -> None:
-        """Waits until `count` transfers of the token are in the state."""
+        """Wait until at least `count` transfers of the token are in the state."""
 
         def states() -> int:
             answer = httpx.get(self.url(0, token), headers={"accept": "application/json"}).json()
@@ -114,7 +114,7 @@ class Cluster:
         wait_until(lambda: states() >= count, f"{count} transfers to be {state}")
 
     def left_over(self) -> list[str]:
-        """Keys of transfers, and keys without a TTL: after every test there must be none."""
+        """Return the keys of transfers and the keys without a TTL. After every test the list must be empty."""
         if self.redis is None:
             return []
         assert self.redis is not None
@@ -131,13 +131,16 @@ class Cluster:
 
 
 def curl(*arguments: str | Path, stdin: bytes | None = None) -> subprocess.CompletedProcess[bytes]:
-    """Runs curl to its end; never raises for its exit status."""
+    """Run curl until it exits. Never raise because of its exit status."""
     command = ["curl", "-sS", *map(str, arguments)]
     return subprocess.run(command, input=stdin, capture_output=True, timeout=300, check=False)
 
 
 class Curl:
-    """A curl that runs beside the test: a context manager, so that it and its pipes never outlive it."""
+    """A curl process that runs in parallel with the test.
+
+    It is a context manager, so that neither the process nor its pipes outlive the test.
+    """
 
     def __init__(self, *arguments: str | Path, pipe: bool = False) -> None:
         command = ["curl", "-sS", *map(str, arguments)]
@@ -162,27 +165,27 @@ class Curl:
         self.process.stdin.flush()
 
     def write_all(self, data: bytes) -> None:
-        """Writes, and ends the upload."""
+        """Write the data and end the upload."""
         self.write(data)
         self.close()
 
     def close(self) -> None:
-        """Ends the upload, if curl still lives."""
+        """End the upload, if curl still runs."""
         if self.process.stdin is not None:
             with contextlib.suppress(BrokenPipeError):
                 self.process.stdin.close()
-            self.process.stdin = None  # communicate() would flush it again
+            self.process.stdin = None  # otherwise communicate() would flush it again
 
     def read(self, size: int) -> bytes:
         assert self.process.stdout
         return self.process.stdout.read(size)
 
     def finish(self) -> tuple[int, bytes]:
-        """Waits for its end; answers its exit status and what it printed."""
+        """Wait until curl exits, and return its exit status and what it printed."""
         output, error = self.process.communicate(timeout=300)
         return self.process.returncode, output + error
 
 
 def chars_read(curl: Curl) -> int:
-    """Bytes that a curl has read from its file so far."""
+    """Return how many bytes curl has read so far, which are mostly those of its file."""
     return int(psutil.Process(curl.process.pid).io_counters().read_chars)

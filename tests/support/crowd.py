@@ -1,4 +1,4 @@
-"""Very many clients as plain sockets, in one thread: whoever opens thousands must not cost more than they do."""
+"""Thousands of clients as plain sockets in one thread, so that the test costs less than the node it measures."""
 
 import contextlib
 import resource
@@ -10,7 +10,7 @@ import pytest
 
 
 def need_descriptors(count: int) -> None:
-    """Raises this process's limit on open files; skips the test where the machine does not allow that many."""
+    """Raise this process's limit on open files. Skip the test if the machine does not allow `count`."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     if most < count:
         pytest.skip(f"{count} open files are not allowed here (ulimit -Hn is {most})")
@@ -18,7 +18,7 @@ def need_descriptors(count: int) -> None:
 
 
 def request(method: str, path: str, **headers: object) -> bytes:
-    """The head of a request; `headers` with underscores for hyphens."""
+    """Return the head of a request. Header names are written with underscores for hyphens."""
     lines = [f"{method} {path} HTTP/1.1", "Host: crowd"]
     lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
     return ("\r\n".join(lines) + "\r\n\r\n").encode()
@@ -26,14 +26,17 @@ def request(method: str, path: str, **headers: object) -> bytes:
 
 @contextlib.contextmanager
 def crowd(port: int, requests: list[bytes], *, receive_buffer: int = 0) -> Iterator[list[socket.socket]]:
-    """A connection for each request, which has been sent; `receive_buffer` in bytes, 0 for the system's."""
+    """Open a connection for each request and send the request.
+
+    `receive_buffer` is the socket's receive buffer, in bytes; 0 leaves the system's default.
+    """
     sockets: list[socket.socket] = []
     try:
         for head in requests:
             client = socket.socket()
             sockets.append(client)
             client.settimeout(30)
-            if receive_buffer:  # before it connects, or the window that it offers is larger
+            if receive_buffer:  # before connecting: afterwards the socket has already offered a larger TCP window
                 client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
             client.connect(("127.0.0.1", port))
             client.sendall(head)
@@ -44,7 +47,7 @@ def crowd(port: int, requests: list[bytes], *, receive_buffer: int = 0) -> Itera
 
 
 def read_until(client: socket.socket, end: bytes) -> bytes:
-    """What comes, up to and with `end`, or all until the other side closes."""
+    """Return the bytes received up to and including `end`, or all of them if the other side closes first."""
     got = bytearray()
     while not got.endswith(end) and (piece := client.recv(1)):
         got += piece
@@ -52,7 +55,7 @@ def read_until(client: socket.socket, end: bytes) -> bytes:
 
 
 class Selection:
-    """Sockets of which those that can be read (or written) are handed out."""
+    """A set of sockets that reports which of them are ready for one event: reading or writing."""
 
     def __init__(self, sockets: list[socket.socket], event: int) -> None:
         self._selector = selectors.DefaultSelector()
@@ -61,7 +64,7 @@ class Selection:
             self._selector.register(client, event, index)
 
     def ready(self, timeout: float) -> list[tuple[int, socket.socket]]:
-        """The index of each ready socket, and the socket; waits up to `timeout` seconds for one."""
+        """Return each ready socket with its index. Wait up to `timeout` seconds until at least one is ready."""
         return [(key.data, key.fileobj) for key, _ in self._selector.select(timeout)]  # type: ignore[misc]
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""HAProxy as deploy/haproxy.cfg has it, as a process before nodes of this machine."""
+"""HAProxy with the configuration of deploy/haproxy.cfg, as a process in front of nodes on this machine."""
 
 import re
 import shutil
@@ -16,7 +16,7 @@ CONFIGURATION = Path(__file__).parents[2] / "deploy" / "haproxy.cfg"
 
 
 class HAProxy:
-    """One haproxy process; the test is skipped where there is none."""
+    """One haproxy process. The test is skipped if haproxy is not installed."""
 
     def __init__(self, cluster: Cluster, folder: Path) -> None:
         program = shutil.which("haproxy")
@@ -25,7 +25,7 @@ class HAProxy:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         text = CONFIGURATION.read_text().replace("bind :4000", f"bind 127.0.0.1:{self.port}")
-        text = re.sub(r"(?ms)^resolvers .*?(?=^\S)", "", text)  # Docker's DNS
+        text = re.sub(r"(?ms)^resolvers .*?(?=^\S)", "", text)  # drop the section for Docker's DNS
         servers = [f"    server {node.name} 127.0.0.1:{node.port}" for node in cluster.nodes]
         text, count = re.subn(r"(?m)^    server-template .*$", "\n".join(servers), text)
         assert count == 1

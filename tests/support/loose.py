@@ -1,4 +1,4 @@
-"""Clients as they come, on plain sockets: slow ones, and ones that go away in the middle."""
+"""Badly behaved HTTP clients on plain sockets: some are slow, and some disconnect in the middle."""
 
 import asyncio
 import random
@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 
 from tests.support.crowd import request
 
-#: Bytes of one read or write, and seconds between those of a slow client.
+#: Maximum size of one read or write, in bytes, and the pause of a slow client between two of them, in seconds.
 PIECE, PAUSE = 64 * 1024, 0.05
 
 
 @dataclass(frozen=True)
 class Manner:
-    """How a client behaves: slow or not, and whether it goes away after so many bytes."""
+    """How a client behaves: whether it is slow, and after how many bytes it disconnects, if it does."""
 
     is_slow: bool = False
     leaves_after: int | None = None
@@ -27,11 +27,11 @@ class Manner:
 
 @dataclass
 class Told:
-    """What a client knows at its end.  `status` is None where it was told nothing."""
+    """What a client knows when it ends. `status` is None if it received no response."""
 
     status: int | None = None
     body: bytearray = field(default_factory=bytearray)
-    #: Whether the response came to its end, as HTTP says where that is.
+    #: Whether the client received the whole response, by its Content-Length or its last chunk.
     is_whole: bool = False
     has_left: bool = False
 
@@ -46,20 +46,23 @@ class _Connection:
         await self._loop.sock_sendall(self._socket, data)
 
     async def read(self, most: int = PIECE) -> bytes:
-        """Some bytes; none at the end of the connection."""
+        """Return up to `most` bytes, or none at the end of the connection."""
         if not self._ahead:
             return await self._loop.sock_recv(self._socket, most)
         data, self._ahead = self._ahead[:most], self._ahead[most:]
         return data
 
     async def answer(self) -> tuple[int, dict[str, str]]:
-        """The status and the headers of the final response, behind any more `100 Continue`: the node may probe."""
+        """Return the status and the headers of the final response.
+
+        Skip any further `100 Continue`: the node may send one to probe whether the client still lives.
+        """
         while (head := await self.head())[0] == 100:
             pass
         return head
 
     async def head(self) -> tuple[int, dict[str, str]]:
-        """The status and the headers of the next response.  Raises ConnectionError at the end."""
+        """Return the status and the headers of the next response. Raise ConnectionError if the connection ends."""
         got = b""
         while b"\r\n\r\n" not in got:
             if not (piece := await self.read()):
@@ -71,7 +74,7 @@ class _Connection:
         return int(first.split()[1]), {name.lower(): value.strip() for name, _, value in pairs}
 
     async def body(self, headers: dict[str, str]) -> AsyncIterator[bytes]:
-        """The response's body, piece by piece.  Raises ConnectionError where it is cut off."""
+        """Yield the response's body in pieces. Raise ConnectionError if it is cut off."""
         if "content-length" in headers:
             async for piece in self._exactly(int(headers["content-length"])):
                 yield piece
@@ -106,7 +109,7 @@ async def _connect(port: int) -> tuple[socket.socket, _Connection]:
 
 
 async def put(port: int, path: str, content: bytes, manner: Manner, *, is_chunked: bool) -> Told:
-    """Uploads.  Whatever becomes of the connection is in what it answers."""
+    """Upload the content. Connection errors are not raised: the returned `Told` shows how far the client got."""
     told, sock = Told(), None
     sending: asyncio.Task[None] | None = None
     try:
@@ -153,7 +156,7 @@ async def _send(connection: _Connection, content: bytes, manner: Manner, told: T
 
 
 async def get(port: int, path: str, manner: Manner) -> Told:
-    """Downloads.  Whatever becomes of the connection is in what it answers."""
+    """Download the path. Connection errors are not raised: the returned `Told` shows how far the client got."""
     told, sock = Told(), None
     try:
         sock, connection = await _connect(port)

@@ -1,4 +1,4 @@
-"""A TCP proxy between a node and its Redis that a test can make fail, while connections are open."""
+"""A TCP proxy between a node and its Redis. A test can make it fail while connections are open."""
 
 import asyncio
 import contextlib
@@ -6,29 +6,31 @@ import threading
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
-#: Bytes that are forwarded at a time.
+#: Maximum number of bytes forwarded at a time.
 _PIECE = 64 * 1024
 
 
 class Proxy:
-    """Forwards to `target`, a port of this machine, and fails as it is told.  A thread of its own runs it.
+    """Forwards to `target`, a port of this machine, and fails in the ways that its attributes select.
 
-    Set the attributes at any time, from the test's thread; they hold for open connections too.
+    It runs in a thread of its own. The test's thread may set the attributes at any time; they apply to open
+    connections too.
     """
 
     def __init__(self, target: int) -> None:
         self.target = target
-        #: Seconds by which each piece is delayed, in both directions.
+        #: Delay of each piece, in seconds, in both directions.
         self.delay = 0.0
-        #: Bytes a second in each direction of each connection; 0: as fast as it goes.
+        #: Maximum rate, in bytes per second, in each direction of each connection; 0 means unlimited.
         self.rate = 0
-        #: Whether nothing passes and nobody is told, as behind a dead link; what was sent passes afterwards.
+        #: Whether bytes are held back while connections stay open, as on a dead link. They are forwarded afterwards.
         self.is_silent = False
-        #: Whether connections are refused: accepted, and closed at once.
+        #: Whether new connections are accepted and closed at once.
         self.refuses = False
-        #: Asked at every reply: whether it is lost, and its connection with it.  The command was carried out.
+        #: Called for every piece of a reply. If it returns true, the piece is lost and its connection closed, although
+        #: Redis has carried out the command.
         self.loses: Callable[[], bool] = lambda: False
-        #: Replies lost so far.
+        #: Number of replies lost so far.
         self.lost = 0
         self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -40,7 +42,7 @@ class Proxy:
         self.url = f"redis://127.0.0.1:{self.port}/0"
 
     def cut(self) -> None:
-        """Cuts every connection that is open now, with a reset."""
+        """Reset every connection that is open now."""
         self._do(self._cut())
 
     @contextlib.contextmanager
@@ -52,7 +54,7 @@ class Proxy:
             self.is_silent = False
 
     def heal(self) -> None:
-        """Ends all that was told."""
+        """End every failure that is switched on."""
         self.delay, self.rate, self.is_silent, self.refuses, self.loses = 0.0, 0, False, False, lambda: False
 
     def close(self) -> None:
@@ -112,4 +114,4 @@ class Proxy:
 
 
 class _End(Exception):
-    """One direction of a connection is over, and so both are."""
+    """Raised when one direction of a connection has ended, to end the other direction too."""

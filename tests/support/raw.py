@@ -1,4 +1,4 @@
-"""A client that sends what no library would."""
+"""A client that can send bytes that no HTTP library would send."""
 
 import contextlib
 import socket
@@ -7,19 +7,19 @@ from urllib.parse import urlsplit
 
 
 class Raw:
-    """One connection to a node, by hand."""
+    """One connection to a node, on a plain socket."""
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
         self.socket = socket.create_connection((parts.hostname or "", parts.port or 80), timeout=30)
 
     def send(self, data: bytes) -> None:
-        """Sends; a server that has closed is no error here, since what counts is what it said."""
+        """Send the data. Ignore that the server may have closed: the tests look at what it sent before that."""
         with contextlib.suppress(ConnectionError):
             self.socket.sendall(data)
 
     def send_until_refused(self, piece: bytes, most: int) -> int:
-        """Sends the piece again and again, until the server closes or `most` bytes are out; answers how many."""
+        """Send the piece repeatedly until the server closes or `most` bytes are sent. Return the number sent."""
         sent = 0
         with contextlib.suppress(ConnectionError):
             while sent < most:
@@ -28,21 +28,21 @@ class Raw:
         return sent
 
     def head(self) -> bytes:
-        """The next answer's header; or what came before the server closed."""
+        """Return the header of the next response, or what arrived before the server closed."""
         answer = b""
         while b"\r\n\r\n" not in answer and (piece := self.read()):
             answer += piece
         return answer
 
     def rest(self) -> bytes:
-        """All that comes until the server closes."""
+        """Return everything that arrives until the server closes."""
         answer = b""
         while piece := self.read():
             answer += piece
         return answer
 
     def read(self) -> bytes:
-        """Some bytes; none once the server has closed."""
+        """Return the next bytes, or none if the server has closed."""
         try:
             return self.socket.recv(65536)
         except ConnectionError:
@@ -51,7 +51,7 @@ class Raw:
 
 @contextlib.contextmanager
 def raw(url: str, data: bytes = b"") -> Iterator[Raw]:
-    """A connection on which `data` was sent."""
+    """Open a connection and send `data` on it."""
     client = Raw(url)
     try:
         client.send(data)

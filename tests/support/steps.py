@@ -1,4 +1,8 @@
-"""Counting the steps of a task and of those it starts; at one of them it is cancelled, or something else happens."""
+"""Interrupt a task at a chosen step.
+
+A step is one wait of the task, or of a task that it has started. At the chosen step the task is cancelled, or other
+work runs to its end before the task goes on.
+"""
 
 import asyncio
 import contextvars
@@ -8,16 +12,16 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-#: A step to which nothing comes.
+#: The number of a step that no task reaches.
 NEVER = 0
 
 _victim: contextvars.ContextVar["Victim | None"] = contextvars.ContextVar("victim", default=None)
 
 
 class Victim:
-    """A task that is cancelled when it, or a task it has started, waits for the `at`th time.
+    """A task that is cancelled when it, or a task that it has started, waits for the `at`th time.
 
-    With `meanwhile` it is not cancelled: it goes on when that is done.
+    If `meanwhile` is given, it is called instead of cancelling, and the task goes on when its result is done.
     """
 
     def __init__(
@@ -31,14 +35,16 @@ class Victim:
 
     @property
     def was_met(self) -> bool:
-        """Whether it came to that step."""
+        """Whether the task reached the chosen step."""
         return self._at != NEVER and self._left <= 0
 
     def step(self) -> Awaitable[Any] | None:
-        """Takes note of a step; answers what has to be done before the next."""
+        """Count a step. Return what the task must wait for before it goes on, if anything."""
         self._left -= 1
         if self._left == 0 and self._meanwhile is not None:
-            work = _plain(self._meanwhile())  # whose steps are not the victim's, nor is its end
+            # In an empty context, the steps of `work` do not count as the victim's. If the victim is cancelled, the
+            # shield lets `work` go on.
+            work = _plain(self._meanwhile())
             return asyncio.shield(asyncio.get_running_loop().create_task(work, context=contextvars.Context()))
         if self._left == 0:
             self.task.cancel()
@@ -55,7 +61,7 @@ def factory(
     /,
     context: contextvars.Context | None = None,
 ) -> "asyncio.Task[T]":
-    """A task factory under which `Victim`s are told of their steps.  For `loop.set_task_factory`."""
+    """Create a task whose steps its `Victim` counts, if it belongs to one. For `loop.set_task_factory`."""
     victim = (context or contextvars.copy_context()).get(_victim)
     if victim is not None and not is_of_fakeredis(work):
         work = _stepping(work, victim.step)
@@ -63,13 +69,13 @@ def factory(
 
 
 def is_of_fakeredis(work: object) -> bool:
-    """Whether a task's coroutine stands for the server: that one blocks on, whatever becomes of its client."""
+    """Return whether a task's coroutine is fakeredis's server side, which stays blocked even if its client is gone."""
     return "AsyncFakeSocket" in repr(work)
 
 
 @types.coroutine
 def _stepping(work: Any, step: Callable[[], Awaitable[Any] | None]) -> Generator[Any, Any, T]:
-    """Runs `work`, and calls `step` whenever it waits, and waits for what that answers."""
+    """Run `work`. Whenever it waits, call `step`, and first wait for what that returns."""
     inner, error = work.__await__(), None
     while True:
         try:

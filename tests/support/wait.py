@@ -1,4 +1,4 @@
-"""Waiting for a condition instead of sleeping."""
+"""Wait for a condition instead of sleeping."""
 
 import time
 from collections.abc import Callable
@@ -8,7 +8,10 @@ T = TypeVar("T")
 
 
 def wait_until(condition: Callable[[], T], what: str, timeout: float = 20.0) -> T:
-    """The condition's first true answer.  Fails after `timeout` seconds, saying `what` was waited for."""
+    """Call the condition until it returns a true value, and return that value.
+
+    Fail after `timeout` seconds with a message that names `what` was waited for.
+    """
     deadline = time.monotonic() + timeout
     while not (answer := condition()):
         if time.monotonic() > deadline:

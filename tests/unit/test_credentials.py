@@ -1,4 +1,4 @@
-"""Bearer tokens and Basic passwords, well-formed and not."""
+"""Reading Bearer tokens and Basic passwords, well-formed and malformed."""
 
 import base64
 

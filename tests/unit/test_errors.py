@@ -1,4 +1,4 @@
-"""The table of errors."""
+"""The table of errors: one line per error, and an error for every outcome but `complete`."""
 
 import pytest
 
@@ -9,7 +9,7 @@ DETAILS = {"why": "w", "most": 1, "header": "h", "allow": "GET", "seconds": 1.0,
 
 
 @pytest.mark.parametrize("error", list(Error))
-def test_every_error_is_one_line_that_ends(error: Error) -> None:
+def test_every_error_is_one_complete_line(error: Error) -> None:
     problem = Problem(error, **DETAILS)
     assert 400 <= problem.status < 600
     assert "\n" not in problem.line

@@ -1,4 +1,4 @@
-"""Offsets, window, buffer."""
+"""Offsets, the window, the share of a window, buffers and the rate meter."""
 
 import pytest
 
@@ -14,7 +14,7 @@ def test_an_entry_id_is_the_offset_after_the_chunk() -> None:
     assert offset_of(b"261632-0") == 261632
 
 
-def test_the_end_marker_stands_after_the_chunk_it_follows_and_survives_its_trimming() -> None:
+def test_the_end_marker_sorts_after_the_last_chunk_and_survives_its_trimming() -> None:
     def order(entry_id: str) -> tuple[int, ...]:
         return tuple(int(part) for part in entry_id.split("-"))
 
@@ -30,7 +30,7 @@ def test_a_window_closes_when_it_is_full_and_opens_with_an_acknowledgement() -> 
     assert not window.is_open
     window.acknowledge(400)
     assert window.is_open
-    window.acknowledge(10)  # late
+    window.acknowledge(10)  # a late acknowledgement changes nothing
     assert (window.written, window.acknowledged, window.is_open) == (900, 400, True)
 
 
@@ -41,12 +41,12 @@ def test_a_window_of_any_size_takes_one_chunk() -> None:
     assert window.is_open
 
 
-def test_a_window_is_full_of_few_small_entries() -> None:
+def test_small_entries_fill_a_window_before_their_bytes_do() -> None:
     window, count = Window(2 * 1024 * 1024), 0
     while window.is_open:
         window.write(1)
         count += 1
-    assert 25_000 < count < 35_000, "which take 20 bytes each"
+    assert 25_000 < count < 35_000, "an entry of one byte counts for about 73 bytes of memory"
 
 
 MIB = 1024 * 1024
@@ -67,11 +67,11 @@ def test_an_entry_counts_for_the_memory_that_redis_allocates(size: int, memory: 
         (2 * MIB, 48, 2 * MIB),
         (2 * MIB, 96, MIB),
         (2 * MIB, 1000, 3 * CHUNK),
-        (CHUNK, 1000, CHUNK),  # never more than was set
+        (CHUNK, 1000, CHUNK),  # never more than the configured window
         (64 * MIB, 2, 48 * MIB),
     ],
 )
-def test_the_more_stream_the_smaller_is_the_window_of_each(window: int, uploads: int, of_each: int) -> None:
+def test_the_more_uploads_stream_the_smaller_is_the_window_of_each(window: int, uploads: int, of_each: int) -> None:
     assert window_size(window, chunk=CHUNK, uploads=uploads) == of_each
 
 
@@ -109,13 +109,13 @@ def test_buffer_keeps_order_and_never_exceeds_a_chunk(pieces: list[bytes], chunk
     assert len(buffer) == 0
 
 
-def test_buffer_hands_on_a_piece_without_copying_it() -> None:
+def test_buffer_passes_on_a_piece_without_copying_it() -> None:
     buffer, piece = Buffer(), b"x" * CHUNK
     buffer.add(piece)
     assert buffer.take() is piece
 
 
-def test_buffer_is_full_when_it_has_what_one_write_takes() -> None:
+def test_buffer_is_full_when_it_holds_as_much_as_one_write_takes() -> None:
     buffer = Buffer(chunk=4)
     buffer.add(b"x" * (4 * BATCH - 1))
     assert not buffer.full
@@ -126,7 +126,7 @@ def test_buffer_is_full_when_it_has_what_one_write_takes() -> None:
 
 
 def receive(buffer: Buffer, data: bytes, most: int = CHUNK) -> None:
-    """As from a socket."""
+    """Fill the buffer as a read from a socket would."""
     while data:
         room = buffer.room(most)
         assert 0 < len(room) <= most
@@ -145,11 +145,11 @@ def receive(buffer: Buffer, data: bytes, most: int = CHUNK) -> None:
         [CHUNK + 5, 7],
         [100_000, 100_000, 100_000],
         [20_000, 20_000],
-        [200_000, 10],  # what is left of that block is too little for another read
+        [200_000, 10],  # the rest of that block is too small for another read
     ],
 )
-def test_what_is_received_into_the_buffer_is_taken_in_order(pieces: list[int]) -> None:
-    """All at once, and with all taken after each piece."""
+def test_bytes_received_into_the_buffer_are_taken_in_order(pieces: list[int]) -> None:
+    """One buffer is emptied at the end, the other one after each piece."""
     content = bytes(index * 7 % 251 for index in range(sum(pieces)))
     at_once, one_by_one, taken = Buffer(), Buffer(), []
     begun = 0
@@ -162,18 +162,18 @@ def test_what_is_received_into_the_buffer_is_taken_in_order(pieces: list[int]) -
     assert b"".join(drain(at_once)) == b"".join(taken) == content
 
 
-def test_what_is_received_fast_is_taken_in_whole_chunks() -> None:
+def test_bytes_received_fast_are_taken_in_whole_chunks() -> None:
     buffer = Buffer()
     for _ in range(20):
         receive(buffer, bytes(50_000))
     sizes = []
     while buffer.has_pieces:
         sizes.append(len(buffer.take()))
-    assert sizes == [CHUNK] * 3, "what is still being received is left"
+    assert sizes == [CHUNK] * 3, "the block that is still being filled is left"
     assert len(buffer) == 1_000_000 - 3 * CHUNK
 
 
-def test_pieces_and_what_is_received_keep_their_order() -> None:
+def test_added_pieces_and_received_bytes_keep_their_order() -> None:
     buffer = Buffer()
     buffer.add(b"a")
     receive(buffer, b"b" * 100_000)
@@ -182,8 +182,8 @@ def test_pieces_and_what_is_received_keep_their_order() -> None:
     assert b"".join(drain(buffer)) == b"a" + b"b" * 100_000 + b"cd"
 
 
-def test_what_was_taken_stays_as_it_was() -> None:
-    """It may still be on its way when the next bytes are received."""
+def test_a_taken_chunk_does_not_change() -> None:
+    """A taken chunk may still be being sent when the next bytes are received."""
     buffer, taken = Buffer(1000, Blocks(1000)), []
     for letter in b"abcdefghijklmnopqrstuvwxyz":
         receive(buffer, bytes([letter]) * 1000)
@@ -191,7 +191,7 @@ def test_what_was_taken_stays_as_it_was() -> None:
     assert all(bytes(data) == bytes([letter]) * 1000 for letter, data in taken)
 
 
-def test_a_block_is_used_again_when_nobody_has_a_slice_of_it() -> None:
+def test_a_block_is_reused_when_no_slice_of_it_is_left() -> None:
     blocks = Blocks(1000)
     first = blocks.get()
     second = blocks.get()
@@ -221,7 +221,7 @@ def test_a_meter_follows_a_steady_rate_and_forgets_a_burst() -> None:
     assert meter.read(41_000 + 500_000, 182.0) < 100
 
 
-def test_a_meter_read_twice_at_once_says_the_same() -> None:
+def test_a_meter_read_twice_at_the_same_time_returns_the_same() -> None:
     meter = Meter(0.0)
     first = meter.read(1000, 2.0)
     assert meter.read(1000, 2.0) == pytest.approx(first, rel=0.01)

@@ -1,4 +1,4 @@
-"""What request headers mean."""
+"""The meaning of request headers: Accept, prefetching, Content-Type."""
 
 import pytest
 
@@ -30,7 +30,7 @@ from relay.server.headers import is_media_type, is_prefetch, wants_json
         (",;,=;q", False),
     ],
 )
-def test_json_only_for_those_who_name_it(accept: str, wanted: bool) -> None:
+def test_json_is_only_for_clients_that_name_it(accept: str, wanted: bool) -> None:
     assert wants_json(accept) is wanted
 
 
@@ -48,7 +48,7 @@ def test_json_only_for_those_who_name_it(accept: str, wanted: bool) -> None:
         ({"service-worker": "navigation"}, False),
     ],
 )
-def test_what_a_browser_asks_of_its_own_accord(headers: dict[str, str], ahead: bool) -> None:
+def test_requests_that_a_browser_makes_ahead_of_time(headers: dict[str, str], ahead: bool) -> None:
     assert is_prefetch(headers) is ahead
 
 

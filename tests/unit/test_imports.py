@@ -1,4 +1,4 @@
-"""Folders import only from the folders below them, and modules never in a circle."""
+"""Folders import only from the folders below them, and no modules import each other in a circle."""
 
 import ast
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[2] / "relay"
-#: What each folder may import from; every folder may import the root modules, and itself.
+#: The folders from which each folder may import. Every folder may also import from itself and from the root modules.
 LAYERS: dict[str, set[str]] = {
     "store": set(),
     "server": set(),
@@ -18,7 +18,7 @@ LAYERS: dict[str, set[str]] = {
     "api": {"operations", "transfer", "store", "server"},
     "cli": {"operations", "transfer", "cluster", "store", "server", "api"},
 }
-#: The root modules that are not shared vocabulary, but put the folders together.
+#: The root modules that are not shared vocabulary but assemble the folders.
 ASSEMBLY = {"relay.app", "relay.__main__"}
 
 
@@ -58,7 +58,7 @@ def test_a_module_imports_only_from_the_folders_below_it(module: str) -> None:
         assert (folder(other) in {*allowed, ""} and other not in ASSEMBLY) or may_assemble, other
 
 
-def test_no_module_imports_itself_through_others() -> None:
+def test_no_modules_import_each_other_in_a_circle() -> None:
     TopologicalSorter({name: set(imported(file)) - {name} for name, file in modules().items()}).prepare()
 
 

@@ -1,4 +1,4 @@
-"""Tokens and names."""
+"""Parsing and encoding names and tokens."""
 
 import re
 from email.message import Message

@@ -1,4 +1,4 @@
-"""Who is dead, and who is not to be called so."""
+"""Which nodes count as dead, and when a node must not be called dead."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from relay.cluster.membership import Membership
 
 def roll(first: dict[str, float], *, at: float = 0.0) -> Membership:
     made = Membership("me", death=6.0, heartbeat=2.0)
-    assert made.update({"me": 0.0}, at - 2.0) == set()  # as a roll after a while: the first one calls nobody dead
+    assert made.update({"me": 0.0}, at - 2.0) == set()  # the first roll calls nobody dead, so make one first
     made.update({"me": 0.0, **first}, at)
     return made
 
@@ -29,7 +29,7 @@ def test_the_roll_that_finds_a_node_dead_says_so_once() -> None:
 
 
 def test_a_node_that_redis_has_forgotten_lives_on_for_as_long_as_it_would_have() -> None:
-    """Redis was restarted empty; the other node's next beat is to come."""
+    """Redis was restarted empty, and the other node has not sent its next heartbeat yet."""
     now = roll({"b": 1.0})
     assert now.update({"me": 0.0}, 2.0) == set()
     assert now.update({"me": 0.0}, 4.0) == set()
@@ -39,11 +39,11 @@ def test_a_node_that_redis_has_forgotten_lives_on_for_as_long_as_it_would_have()
     assert now.update({"me": 0.0}, 10.6) == {"b"}
 
 
-def test_nobody_is_dead_for_a_silence_in_which_redis_was_away() -> None:
+def test_no_node_is_dead_because_redis_was_away() -> None:
     now = roll({"b": 0.0})
     assert now.update({"me": 0.0, "b": 20.0}, 20.0) == set()
     assert "b" in now.alive
-    assert now.update({"me": 0.0, "b": 22.0}, 22.0) == set(), "it gets a whole death's time anew"
+    assert now.update({"me": 0.0, "b": 22.0}, 22.0) == set(), "it gets the whole time until death anew"
     for at in (24.0, 26.0):
         now.update({"me": 0.0, "b": at}, at)
     assert now.update({"me": 0.0, "b": 26.1}, 26.1) == {"b"}

@@ -1,4 +1,4 @@
-"""Under which address a client is counted."""
+"""The address under which a client's requests are counted."""
 
 import pytest
 

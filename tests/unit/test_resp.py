@@ -1,4 +1,4 @@
-"""Commands and replies as bytes, by tables; replies whole, and cut at every place."""
+"""Tables of Redis commands and replies as bytes. Replies are parsed whole, and cut at many places."""
 
 from typing import Any
 
@@ -27,7 +27,7 @@ def test_commands(commands: list[Command], sent: bytes) -> None:
     assert b"".join(pack(commands)) == sent
 
 
-def test_what_is_large_is_not_copied() -> None:
+def test_a_large_argument_is_not_copied() -> None:
     view = memoryview(LARGE)
     assert any(piece is view for piece in pack([("SET", "k", view)]))
 
@@ -54,10 +54,10 @@ def test_replies(received: bytes, reply: Any) -> None:
     for cut in [*range(6, min(end, 40)), end - 2, end - 1]:
         with pytest.raises(IncompleteError) as caught:
             parse(block, 6, min(cut, end - 1))
-        assert cut < caught.value.need <= end, "and never more than there is to come"
+        assert cut < caught.value.need <= end, "it must not ask for more bytes than the reply has"
 
 
-def test_hiredis_takes_them_for_the_same() -> None:
+def test_hiredis_parses_the_replies_in_the_same_way() -> None:
     taken = reader()
     for received, reply in REPLIES:
         for cut in range(1, min(len(received), 40)):
@@ -85,7 +85,7 @@ def test_errors_are_values(received: bytes, kind: type[Exception]) -> None:
         assert str(reply) == received[1:-2].decode()
 
 
-def test_what_is_large_is_a_slice_of_the_block() -> None:
+def test_a_large_reply_is_a_slice_of_the_block() -> None:
     block = bytearray(b"$25600\r\n" + LARGE + b"\r\n")
     reply, _ = parse(block, 0, len(block))
     assert isinstance(reply, memoryview)

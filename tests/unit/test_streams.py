@@ -1,4 +1,4 @@
-"""The stream inside a node, by the rules of the one through Redis (see tests/store/test_streams.py)."""
+"""The stream within one node. It follows the same rules as the stream through Redis (tests/store/test_streams.py)."""
 
 import asyncio
 
@@ -30,7 +30,7 @@ async def test_an_acknowledgement_tells_the_writer() -> None:
     await asyncio.sleep(0)
     assert await read(stream, 3, acknowledge=True) == []
     assert await waiting == Ack("3-0", 3)
-    assert await stream.acks(after="0-1", timeout=30) == Ack("3-0", 3), "it is not missed by who asks late"
+    assert await stream.acks(after="0-1", timeout=30) == Ack("3-0", 3), "a writer that asks late does not miss it"
     assert await stream.append([b"d"], end=4) == Ack("3-0", 3)
 
 
@@ -42,7 +42,7 @@ async def test_a_reader_that_waits_wakes_at_once() -> None:
     assert await asyncio.wait_for(reading, 10) == [Entry(1, b"a")]
 
 
-async def test_redis_is_told_nothing_of_what_is_written() -> None:
+async def test_its_bytes_do_not_count_as_written_to_redis() -> None:
     stream = LocalStream()
     await stream.append([b"abc"], end=3)
     assert stream.written == "0-0"

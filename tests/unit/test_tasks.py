@@ -1,4 +1,4 @@
-"""Tasks that end."""
+"""Ending tasks with `stop` and `first`."""
 
 import asyncio
 
@@ -13,7 +13,7 @@ async def endless() -> str | None:
 
 
 async def stubborn(times: int) -> str | None:
-    """Swallows that many cancellations."""
+    """Swallow this many cancellations."""
     while True:
         try:
             await asyncio.sleep(3600)
@@ -24,14 +24,14 @@ async def stubborn(times: int) -> str | None:
 
 
 @pytest.mark.parametrize("times", [0, 1, 3])
-async def test_stop_ends_even_what_swallows_cancellations(times: int) -> None:
+async def test_stop_ends_even_tasks_that_swallow_cancellations(times: int) -> None:
     tasks = [asyncio.create_task(stubborn(times)), asyncio.create_task(endless())]
     await asyncio.sleep(0)
     await asyncio.wait_for(stop(tasks), 10)
     assert all(task.cancelled() for task in tasks)
 
 
-async def test_first_answers_what_decides_and_ends_the_others() -> None:
+async def test_first_returns_the_first_result_and_ends_the_others() -> None:
     async def undecided() -> str | None:
         return None
 
@@ -51,7 +51,7 @@ async def test_first_raises_what_is_raised() -> None:
     assert len(asyncio.all_tasks()) == 1
 
 
-async def test_a_cancelled_first_ends_all() -> None:
+async def test_cancelling_first_ends_all_its_tasks() -> None:
     waiting: asyncio.Task[object] = asyncio.create_task(first(endless(), stubborn(1)))
     await asyncio.sleep(0)
     await asyncio.sleep(0)
