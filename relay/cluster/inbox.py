@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 
 from relay.errors import StoreUnavailable
-from relay.store.records import Inquiry
+from relay.store.records import Farewell, Inquiry
 from relay.store.store import Store
 
 log = logging.getLogger("relay.nodes")
@@ -57,6 +57,8 @@ class Inbox:
         self._listeners: dict[str, set[Listener]] = defaultdict(set)
         #: Called with an inquiry about an upload that this node does not hold.
         self.disown: Callable[[Inquiry], None] = lambda inquiry: None
+        #: Called when another node has taken its leave.
+        self.on_farewell: Callable[[str], None] = lambda node: None
 
     @contextlib.contextmanager
     def listening(self, *topics: str) -> Iterator[Listener]:
@@ -80,7 +82,9 @@ class Inbox:
         """Wake the listeners of this node to `topic`. Disown an upload that is inquired about and is not here."""
         for listener in self._listeners.get(topic, ()):
             listener.set()
-        if not self.has_listener(topic) and (inquiry := Inquiry.parse(topic)) is not None:
+        if farewell := Farewell.parse(topic):
+            self.on_farewell(farewell.node)
+        elif not self.has_listener(topic) and (inquiry := Inquiry.parse(topic)) is not None:
             self.disown(inquiry)
 
     def wake_all(self) -> None:

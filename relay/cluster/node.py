@@ -13,6 +13,7 @@ from relay.cluster.membership import Membership
 from relay.errors import StoreUnavailable
 from relay.settings import Settings
 from relay.states import State
+from relay.store.records import Farewell
 from relay.store.store import Store
 from relay.tasks import stop
 
@@ -35,6 +36,7 @@ class Node:
         self._settings = settings
         self._store = store
         self._membership = Membership(self.id, death=settings.node_death, heartbeat=settings.heartbeat)
+        self.inbox.on_farewell = self._on_farewell
 
     @property
     def alive(self) -> Set[str]:
@@ -66,6 +68,14 @@ class Node:
             await stop(tasks)
             with contextlib.suppress(StoreUnavailable):
                 await self._store.nodes.sign_off(node=self.id)
+            for other in self.alive - {self.id}:
+                await self.inbox.send(other, str(Farewell(self.id)))
+
+    def _on_farewell(self, node: str) -> None:
+        if node in self._membership.alive:
+            log.info("node left: %s", node)
+        self._membership.remove(node)
+        self.inbox.wake_all()  # a side whose other side was on that node has to notice
 
     async def _beat(self) -> None:
         ages = await self._store.nodes.beat(node=self.id, facts=self.load.facts())

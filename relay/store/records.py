@@ -80,6 +80,22 @@ class Inquiry(NamedTuple):
         return cls(*parts) if len(parts) == len(cls._fields) else None
 
 
+class Farewell(NamedTuple):
+    """A wake-up by which a node that shuts down takes its leave, so that the other nodes do not report it as lost."""
+
+    node: str
+
+    def __str__(self) -> str:
+        """The topic of the wake-up."""
+        return f"farewell {self.node}"
+
+    @classmethod
+    def parse(cls, topic: str) -> Self | None:
+        """Return the farewell that a topic is, or None if it is another topic."""
+        word, _, node = topic.partition(" ")
+        return cls(node) if word == "farewell" and " " not in node else None
+
+
 @dataclass(frozen=True, slots=True)
 class Touched:
     """How a transfer stands: its state, its downloader's node, and the bytes that it has acknowledged.

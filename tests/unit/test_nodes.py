@@ -61,3 +61,12 @@ def test_a_node_that_cannot_reach_redis_is_not_steady() -> None:
     now.update({"me": 0.0}, 0.0)
     assert now.is_steady(4.0)
     assert not now.is_steady(4.1)
+
+
+def test_a_node_that_took_its_leave_is_not_found_dead() -> None:
+    now = roll({"b": 0.0, "c": 0.0})
+    now.remove("b")
+    assert now.alive == {"me", "c"}
+    assert now.update({"b": 0.0, "c": 0.0}, 1.0) == set()  # a list that is older than the farewell
+    assert now.alive == {"me", "c"}
+    assert now.update({"c": 2.0}, 10.0) == set()
