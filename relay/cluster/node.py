@@ -67,9 +67,14 @@ class Node:
         finally:
             await stop(tasks)
             with contextlib.suppress(StoreUnavailable):
-                await self._store.nodes.sign_off(node=self.id)
-            for other in self.alive - {self.id}:
-                await self.inbox.send(other, str(Farewell(self.id)))
+                await self._leave()
+
+    async def _leave(self) -> None:
+        """Take leave of the nodes that are alive now: others may have come since the last heartbeat."""
+        await self._beat()
+        await self._store.nodes.sign_off(node=self.id)
+        for other in self.alive - {self.id}:
+            await self.inbox.send(other, str(Farewell(self.id)))
 
     def _on_farewell(self, node: str) -> None:
         if node in self._membership.alive:

@@ -148,6 +148,6 @@ def test_the_other_nodes_do_not_report_a_node_that_has_left_as_lost(make: Make) 
     wait_until(lambda: "relay_nodes_alive 2.0" in httpx.get(cluster[1].url + "/metrics").text, "both to be alive")
     stop(cluster)
     assert cluster[0].process.wait(20) == 0
-    wait_until(lambda: "node left: stopping-" in cluster[1].log(), "the farewell", timeout=2)
+    wait_until(lambda: "node left: stopping-" in cluster[1].log(), "the farewell")
     assert "relay_nodes_alive 1.0" in httpx.get(cluster[1].url + "/metrics").text
     assert "nodes lost" not in cluster[1].log()
