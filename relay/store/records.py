@@ -121,8 +121,8 @@ class Final:
     seconds: int
 
 
-#: How the token's field that names a live transfer begins.
-_TRANSFER_FIELD = "transfer:"
+#: How the fields of a token begin that name a live transfer, and the nodes on which downloads wait for a name.
+_TRANSFER_FIELD, _WANTED_FIELD = "transfer:", "wanted:"
 
 
 def transfers_in(token_fields: Mapping[str, str]) -> list[tuple[str, str]]:
@@ -131,4 +131,13 @@ def transfers_in(token_fields: Mapping[str, str]) -> list[tuple[str, str]]:
         (field.removeprefix(_TRANSFER_FIELD), value)
         for field, value in token_fields.items()
         if field.startswith(_TRANSFER_FIELD)
+    ]
+
+
+def wanted_in(token_fields: Mapping[str, str]) -> list[tuple[str, list[str]]]:
+    """Return the names that downloads wait for, each with the nodes on which they wait."""
+    return [
+        (field.removeprefix(_WANTED_FIELD), value.split())
+        for field, value in token_fields.items()
+        if field.startswith(_WANTED_FIELD)
     ]

@@ -109,6 +109,11 @@ class Transfers:
         """Record that no download waits for this name on `node` any more."""
         await self._commands.run("unwant", [self._keys.token(token)], [name, node])
 
+    async def release(self, *, token: str, name: str, transfer_id: str) -> None:
+        """Remove a name from its token's hash if the transfer with this id is over and the name has no other one."""
+        keys = [self._keys.token(token), self._keys.transfer(token, name)]
+        await self._commands.run("release", keys, [transfer_id, name])
+
     async def join(self, transfer: Transfer, *, joiner: str, node: str) -> Answer:
         """Join a download on `node`, named by its id `joiner`, to an upload. Return JOINED, TAKEN or ABSENT."""
         arguments: list[str | int] = [transfer.id, transfer.name, joiner, node, ms(JOINED_TTL), self._lease]

@@ -6,12 +6,16 @@ claim, a download, a HEAD, and the list of a token's transfers.
 """
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from time import monotonic
+from typing import TypeVar
 
+from relay.errors import Error, Problem
 from relay.states import Outcome, State
-from relay.store.records import Transfer
+from relay.store.records import Transfer, transfers_in, wanted_in
 from relay.transfer.context import Context
 
+T = TypeVar("T")
 #: Seconds that the holder's node gets to vouch for its client: more than it needs to probe the client.
 PATIENCE = 2.0
 #: The same for a download. A client that is connected directly is probed in some milliseconds; behind a proxy a probe
@@ -49,3 +53,42 @@ async def confirm(
         pause = min(2 * pause, _LONGEST)
         now = await context.store.transfers.look(token=transfer.token, name=transfer.name, use=False)
     return None
+
+
+async def with_room(context: Context, token: str, verb: Callable[[], Awaitable[T]]) -> T:
+    """Run a verb that needs room for a name of the token. If there is none, release names and run it once more.
+
+    Raise what the verb raises.
+    """
+    try:
+        return await verb()
+    except Problem as problem:
+        if problem.error is not Error.CROWDED or not await _release_names(context, token=token):
+            raise
+    return await verb()
+
+
+async def _release_names(context: Context, *, token: str) -> bool:
+    """Release the names of a token that nobody uses any more. Return whether there were any.
+
+    These are names whose uploads are over or whose node is dead, and names for which only downloads of dead nodes
+    waited.
+    """
+    found = await context.store.tokens.read(token=token)
+    if found is None:
+        return False
+    released, transfers, alive = False, context.store.transfers, context.node.is_alive
+    for name, nodes in wanted_in(found[1]):
+        for node in nodes:
+            if not await alive(node):
+                await transfers.unwant(token=token, name=name, node=node)
+                released = True
+    for name, transfer_id in transfers_in(found[1]):
+        transfer = await transfers.look(token=token, name=name, use=False)
+        if transfer is None or transfer.id != transfer_id:
+            await transfers.release(token=token, name=name, transfer_id=transfer_id)
+            released = True
+        elif not await alive(transfer.decider):
+            await context.endings.end(transfer, Outcome.NODE_LOST)
+            released = True
+    return released

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Iterator
+from functools import partial
 
 from relay.cluster.inbox import Listener
 from relay.cluster.node import RECHECK
@@ -13,7 +14,7 @@ from relay.server.connection import Connection
 from relay.states import Answer, Outcome
 from relay.store.records import Final, Transfer
 from relay.transfer.context import Context
-from relay.transfer.doubt import BRIEF, confirm
+from relay.transfer.doubt import BRIEF, confirm, with_room
 from relay.transfer.drain import Phase
 
 
@@ -95,7 +96,8 @@ class Finder:
         """
         waits_on = self._context.node.id if may_wait else ""
         while True:
-            transfer = await self._transfers.look(token=self._token, name=self._name, use=self._use, waits_on=waits_on)
+            look = partial(self._transfers.look, token=self._token, name=self._name, use=self._use, waits_on=waits_on)
+            transfer = await with_room(self._context, self._token, look)
             self._use = False
             self._context.node.load.used_tokens.add(self._token)
             if transfer is None:

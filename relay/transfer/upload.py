@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from functools import partial
 from time import monotonic
 
 from relay.buffers import BATCH, Buffer, Bytes
@@ -16,7 +17,7 @@ from relay.store.records import Final, Touched, Transfer
 from relay.store.streams import Ack, Stream
 from relay.tasks import first
 from relay.transfer.context import Context
-from relay.transfer.doubt import PATIENCE, confirm
+from relay.transfer.doubt import PATIENCE, confirm, with_room
 from relay.transfer.drain import Phase
 from relay.transfer.side import BLOCK, Side, time_limit
 from relay.transfer.window import Window
@@ -119,8 +120,17 @@ class Upload(Side):
         """
         deadline, use = monotonic() + PATIENCE, True
         while True:
-            answer = await self.transfers.claim(
-                self.transfer, node=self.context.node.id, length=length, media_type=media_type, use=use
+            answer = await with_room(
+                self.context,
+                self.transfer.token,
+                partial(
+                    self.transfers.claim,
+                    self.transfer,
+                    node=self.context.node.id,
+                    length=length,
+                    media_type=media_type,
+                    use=use,
+                ),
             )
             if isinstance(answer, Outcome):
                 return answer

@@ -1,8 +1,10 @@
 """Fixtures: two nodes with low limits, whose links to Redis the tests can break, and checks after every test."""
 
+import contextlib
 import os
 import secrets
 import signal
+import socket
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -218,3 +220,18 @@ def assert_free(cluster: Faulty, token: str, name: str) -> None:
         upload.write_all(b"again")
         assert curl(cluster.url(1, token, name)).stdout == b"again"
         assert upload.finish() == (0, b"delivered 5 bytes\n")
+
+
+def connect(cluster: Faulty, node: int, request: str) -> socket.socket:
+    """Send a request to a node, and return the connection."""
+    connection = socket.create_connection(("127.0.0.1", cluster[node].port), timeout=20)
+    connection.sendall(request.encode())
+    return connection
+
+
+def fill(connection: socket.socket) -> None:
+    """Send until the kernel's buffers are full."""
+    connection.settimeout(0.5)
+    with contextlib.suppress(TimeoutError):
+        while True:
+            connection.sendall(bytes(1024 * 1024))

@@ -1,6 +1,5 @@
 """Clients that stall, half-close their connection, or disconnect in ways that are hard to notice."""
 
-import contextlib
 import signal
 import socket
 import time
@@ -10,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.faults.conftest import Faulty, LinkedNode, Start, joined
+from tests.faults.conftest import Faulty, LinkedNode, Start, connect, fill, joined
 from tests.support.cluster import Curl, curl
 from tests.support.wait import wait_until
 
@@ -47,12 +46,6 @@ def test_a_slow_stream_lives_on(impatient: LinkedNode, start: Start) -> None:
         transfer.feed(b"a line of a log\n")
         time.sleep(STALL / 2)
     transfer.assert_complete()
-
-
-def connect(cluster: Faulty, node: int, request: str) -> socket.socket:
-    connection = socket.create_connection(("127.0.0.1", cluster[node].port), timeout=20)
-    connection.sendall(request.encode())
-    return connection
 
 
 def test_an_uploader_that_half_closes_in_the_middle_is_gone(cluster: Faulty, token: str) -> None:
@@ -134,14 +127,6 @@ def is_paused(connection: socket.socket) -> bool:
             return False
         time.sleep(0.01)
     return True
-
-
-def fill(stuck: socket.socket) -> None:
-    """Send until the kernel's buffers are full."""
-    stuck.settimeout(0.5)
-    with contextlib.suppress(TimeoutError):
-        while True:
-            stuck.sendall(bytes(MIB))
 
 
 def test_an_uploader_that_dies_while_its_downloader_is_paused_is_noticed(
