@@ -1,4 +1,4 @@
-"""TODO."""
+"""Handlers for tokens: make one, show it, revoke it."""
 
 from starlette.responses import JSONResponse, Response
 
@@ -9,8 +9,9 @@ from relay.store.records import transfers_in
 
 
 async def make_token(exchange: Exchange) -> None:
+    """Answer with a new token, if the client may have one."""
     relay = exchange.relay
-    await relay.admit(presented(exchange.headers), address=exchange.address)
+    await exchange.admission.admit(presented(exchange.headers), address=exchange.address)
     token = await relay.make_token()
     if exchange.wants_json():
         life = int(relay.settings.token_life)
@@ -20,7 +21,7 @@ async def make_token(exchange: Exchange) -> None:
 
 
 async def show_token(exchange: Exchange) -> None:
-    """How long a token has left, and its transfers; not a use of it."""
+    """Answer with the seconds that the token has left, and with its transfers. This does not count as a use."""
     store, token = exchange.relay.store, exchange.token()
     found = await store.token(token=token)
     if found is None:
@@ -38,5 +39,6 @@ async def show_token(exchange: Exchange) -> None:
 
 
 async def revoke_token(exchange: Exchange) -> None:
+    """Delete the token and end its transfers."""
     await exchange.relay.revoke(token=exchange.token())
     await exchange.answer(Response(status_code=204))

@@ -2,23 +2,16 @@
 
 import asyncio
 import contextlib
-import math
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 
-from limits import RateLimitItem
-
-from relay.cluster.node import RECHECK, Node
-from relay.credentials import matches
+from relay.cluster.node import RECHECK
 from relay.errors import ClientGone, Error, Problem, StoreUnavailable
 from relay.logs import note
 from relay.names import new_id, new_token
 from relay.server.connection import Connection
-from relay.settings import Settings
 from relay.states import Answer, Outcome
-from relay.store.rates import Rate, parse_rate
 from relay.store.records import Final, Transfer
-from relay.store.store import Store
 from relay.transfer.download import Download, Sink
 from relay.transfer.drain import Phase
 from relay.transfer.upload import Upload
@@ -27,41 +20,6 @@ from relay.transfer.work import Work
 
 class Relay(Work):
     """One per process."""
-
-    def __init__(self, settings: Settings, store: Store, node: Node) -> None:
-        super().__init__(settings, store, node)
-        self._secrets = [secret for secret in settings.token_secret.split(",") if secret]
-        self._tokens = _limit(Rate.TOKENS, settings.token_rate)
-        self._failures = _limit(Rate.FAILURES, settings.failure_rate)
-
-    async def admit(self, credentials: Sequence[str], *, address: str) -> None:
-        """Raises Problem unless a token may be made by whoever presents `credentials`."""
-        if self._secrets:
-            await self.refuse_guessers(address=address)
-            if not matches(credentials, self._secrets):
-                raise Problem(Error.SECRET_NEEDED)
-        if self._tokens and (seconds := await self.store.spend(*self._tokens, address=address)):
-            raise _too_many("tokens", seconds)
-
-    async def refuse_guessers(self, *, address: str) -> None:
-        """Raises Problem(TOO_MANY) for who has presented too many wrong tokens or secrets.
-
-        Whoever guesses secrets is not listened to any more, even if the next guess were right.
-        """
-        if self._failures and (seconds := await self.store.is_spent(*self._failures, address=address)):
-            raise _too_many("refusals", seconds)
-
-    async def limit_failures(self, problem: Problem, *, address: str) -> Problem:
-        """Counts a wrong token or secret.  Answers what to tell the client: that, or that it was one too many.
-
-        A right token is let in regardless: it cannot be guessed, and its owner may share the address with
-        whoever tries.  So where Redis is away nothing is lost by not counting.
-        """
-        if self._failures and problem.error in (Error.UNKNOWN_TOKEN, Error.SECRET_NEEDED, Error.OPERATORS_ONLY):
-            with contextlib.suppress(StoreUnavailable):
-                if seconds := await self.store.spend(*self._failures, address=address):
-                    return _too_many("refusals", seconds)
-        return problem
 
     async def make_token(self) -> str:
         """A new token.  Raises Problem."""
@@ -212,14 +170,3 @@ class Relay(Work):
             raise ClientGone
         if self.phase >= Phase.RELEASED:
             raise Problem(Error.DRAINING)
-
-
-def _limit(what: Rate, text: str) -> tuple[Rate, RateLimitItem] | None:
-    rate = parse_rate(text)
-    return (what, rate) if rate is not None else None
-
-
-def _too_many(what: str, seconds: float) -> Problem:
-    problem = Problem(Error.TOO_MANY, what=what, seconds=math.ceil(seconds))
-    problem.retry_after = math.ceil(seconds)
-    return problem
