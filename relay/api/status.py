@@ -9,7 +9,10 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from relay.api.exchange import Exchange
 from relay.credentials import matches, presented
 from relay.errors import Error, Problem
-from relay.operations.status import OPERATOR, PAGE_POLICY, Viewer, as_html, as_json, as_text
+from relay.operations.status_html import PAGE_POLICY, as_html
+from relay.operations.status_json import as_json
+from relay.operations.status_text import as_text
+from relay.operations.viewer import OPERATOR, Viewer
 from relay.server.headers import wants_html
 
 
