@@ -1,4 +1,4 @@
-"""Puts it together: the addresses, and what lives as long as the server."""
+"""Assemble the server: the objects that live as long as it, and the routes of its API."""
 
 import contextlib
 from collections.abc import AsyncIterator
@@ -8,10 +8,10 @@ from starlette.middleware import Middleware
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from relay.api import health, tokens, transfers
-from relay.api.exchange import Handler, endpoint, segments_of
+from relay.api.admission import Admission
+from relay.api.exchange import Services, endpoint, segments_of
 from relay.api.request_log import RequestLog
-from relay.api.status import Operator
+from relay.api.routes import NAME, OPERATIONS, TOKEN, handlers_of
 from relay.cluster.node import Node
 from relay.metrics import Metrics
 from relay.operations.reports import NodeCollector, Reports
@@ -23,21 +23,15 @@ from relay.transfer.drain import Phase
 from relay.transfer.relay import Relay
 
 
-class Front:
-    """Sends a request to a token's or a name's handlers, by the undecoded path (see `Exchange.segments`)."""
+class TokenPaths:
+    """Serve the paths of a token and of a name, chosen by the undecoded path (see `exchange.segments_of`).
 
-    def __init__(self, relay: Relay) -> None:
-        self._token = endpoint(relay, {"GET": tokens.show_token, "DELETE": tokens.revoke_token})
-        self._name = endpoint(
-            relay,
-            {
-                "PUT": transfers.upload,
-                "POST": transfers.upload,
-                "GET": transfers.download,
-                "HEAD": transfers.head,
-                "DELETE": transfers.cancel,
-            },
-        )
+    It is not made of Starlette's routes: their patterns miss paths that contain a newline.
+    """
+
+    def __init__(self, services: Services) -> None:
+        self._token = endpoint(services, handlers_of(TOKEN))
+        self._name = endpoint(services, handlers_of(NAME))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         app = self._name if len(segments_of(scope)) > 1 else self._token
@@ -45,14 +39,14 @@ class Front:
 
 
 def create_app(settings: Settings, store: Store | None = None) -> Starlette:
-    """The ASGI application.  `app.state.relay` is its `Relay`.  `store` is for tests; it is closed too."""
+    """Return the ASGI application, with its `Relay` as `app.state.relay`. It closes `store`, which tests pass in."""
     metrics = Metrics()
     store = store or Store.connect(settings, metrics)
     node = Node(settings, store)
     relay = Relay(settings, store, metrics, node)
     reports = Reports(settings, store, node)
     metrics.registry.register(NodeCollector(node))
-    operator = Operator(settings, reports)
+    services = Services(relay, Admission(settings, store), reports, metrics)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[dict[str, object]]:
@@ -65,30 +59,21 @@ def create_app(settings: Settings, store: Store | None = None) -> Starlette:
                     await relay.context.background.wait()
         await store.aclose()
 
-    def route(path: str, methods: dict[str, Handler]) -> Route:
-        return Route(path, _App(endpoint(relay, methods)))
-
-    app = Starlette(
-        routes=[
-            route("/", {"GET": operator.show_status, "HEAD": operator.show_status}),
-            route("/metrics", {"GET": operator.show_metrics, "HEAD": operator.show_metrics}),
-            route("/token", {"POST": tokens.make_token}),
-            route("/healthz", {"GET": health.healthz, "HEAD": health.healthz}),
-            route("/readyz", {"GET": health.readyz, "HEAD": health.readyz}),
-            route("/openapi.json", {"GET": health.openapi}),
-            *(route(path, {"GET": health.not_found}) for path in ("/favicon.ico", "/robots.txt")),
-        ],
-        middleware=[Middleware(RequestLog)],
-        lifespan=lifespan,
-    )
+    app = Starlette(routes=_fixed_paths(services), middleware=[Middleware(RequestLog)], lifespan=lifespan)
     app.router.redirect_slashes = False
-    app.router.default = Front(relay)  # not a Route: its pattern would miss paths with a newline
+    app.router.default = TokenPaths(services)
     app.state.relay = relay
     return app
 
 
-class _App:
-    """An ASGI app as Starlette's `Route` wants one: an instance, not a function, gets every method."""
+def _fixed_paths(services: Services) -> list[Route]:
+    """Return a route for each path of the table that has no segment which clients choose."""
+    paths = dict.fromkeys(operation.path for operation in OPERATIONS if "{" not in operation.path)
+    return [Route(path, _Endpoint(endpoint(services, handlers_of(path)))) for path in paths]
+
+
+class _Endpoint:
+    """Wrap an ASGI app for Starlette's `Route`, which passes every method to an instance, but not to a function."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

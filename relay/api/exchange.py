@@ -11,9 +11,12 @@ from starlette.datastructures import Headers
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from relay.api.admission import Admission
 from relay.errors import ClientGone, Error, Problem
 from relay.logs import note
+from relay.metrics import Metrics
 from relay.names import encode_name, parse_name, parse_token
+from relay.operations.reports import Reports
 from relay.server.connection import Connection
 from relay.server.headers import SAFE_HEADERS, cors_headers, wants_json
 from relay.server.protocol import DRAIN_MOST, DRAIN_SECONDS
@@ -24,15 +27,41 @@ log = logging.getLogger("relay.http")
 
 
 @dataclass(frozen=True, slots=True)
+class Services:
+    """The objects that handlers work with; one of each per app."""
+
+    relay: Relay
+    admission: Admission
+    reports: Reports
+    metrics: Metrics
+
+
+@dataclass(frozen=True, slots=True)
 class Exchange:
     """One request and the means to answer it."""
 
-    relay: Relay
+    services: Services
     scope: Scope
     receive: Receive
     send: Send
     #: The methods that the address takes, as in `Allow`.
     allow: str
+
+    @property
+    def relay(self) -> Relay:
+        return self.services.relay
+
+    @property
+    def admission(self) -> Admission:
+        return self.services.admission
+
+    @property
+    def reports(self) -> Reports:
+        return self.services.reports
+
+    @property
+    def metrics(self) -> Metrics:
+        return self.services.metrics
 
     @property
     def headers(self) -> Headers:
@@ -100,12 +129,12 @@ def segments_of(scope: Scope) -> list[bytes]:
 Handler = Callable[[Exchange], Awaitable[None]]
 
 
-def endpoint(relay: Relay, methods: dict[str, Handler]) -> ASGIApp:
+def endpoint(services: Services, methods: dict[str, Handler]) -> ASGIApp:
     """An ASGI app that picks the handler by method and renders what it raises."""
     allow = ", ".join(sorted({*methods, "OPTIONS"}))
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        exchange = Exchange(relay, scope, receive, send, allow)
+        exchange = Exchange(services, scope, receive, send, allow)
         try:
             if scope["method"] == "OPTIONS":
                 await exchange.answer(Response(status_code=204, headers={"allow": allow}))
@@ -116,7 +145,7 @@ def endpoint(relay: Relay, methods: dict[str, Handler]) -> ASGIApp:
         except ClientGone:
             await exchange.client.cut()
         except Problem as raised:
-            problem = await exchange.relay.limit_failures(raised, address=exchange.address)
+            problem = await exchange.admission.count_failure(raised, address=exchange.address)
             await _render(exchange, problem, {"allow": allow} if problem.error is Error.WRONG_METHOD else {})
         except Exception:
             log.exception("a bug: %s was not answered", scope["method"])
@@ -132,7 +161,7 @@ async def _render(exchange: Exchange, problem: Problem, headers: dict[str, str])
     """The one place where an error becomes an answer."""
     spec = problem.error.value
     note(reason=problem.error.type)
-    exchange.relay.metrics.rejections.labels(problem.error.type).inc()
+    exchange.metrics.rejections.labels(problem.error.type).inc()
     if problem.retry_after is not None:
         headers["retry-after"] = str(problem.retry_after)
     if spec.status == 401:  # noqa: PLR2004 (RFC 9110 section 15.5.2 wants a challenge with every 401)

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Handlers for tokens: make one, show it, revoke it."""
 
 from starlette.responses import JSONResponse, Response
 
@@ -7,8 +7,9 @@ from relay.credentials import presented
 
 
 async def make_token(exchange: Exchange) -> None:
+    """Answer with a new token, if the client may have one."""
     relay = exchange.relay
-    await relay.admit(presented(exchange.headers), address=exchange.address)
+    await exchange.admission.admit(presented(exchange.headers), address=exchange.address)
     token = await relay.make_token()
     if exchange.wants_json():
         life = int(relay.settings.token_life)
@@ -18,7 +19,7 @@ async def make_token(exchange: Exchange) -> None:
 
 
 async def show_token(exchange: Exchange) -> None:
-    """How long a token has left, and its transfers; not a use of it."""
+    """Answer with the seconds that the token has left, and with its transfers. This does not count as a use."""
     left, live = await exchange.relay.list_token(token=exchange.token())
     if exchange.wants_json():
         transfers = [{"name": t.name, "state": t.state, "length": t.length} for t in live]
@@ -30,5 +31,6 @@ async def show_token(exchange: Exchange) -> None:
 
 
 async def revoke_token(exchange: Exchange) -> None:
+    """Delete the token and end its transfers."""
     await exchange.relay.revoke(token=exchange.token())
     await exchange.answer(Response(status_code=204))

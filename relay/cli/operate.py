@@ -19,16 +19,9 @@ from relay.errors import Error, Problem, StoreUnavailable
 from relay.metrics import Metrics
 from relay.names import encode_name
 from relay.operations.census import Census
-from relay.operations.status import (
-    OPERATOR,
-    Viewer,
-    node_json,
-    node_lines,
-    token_json,
-    token_lines,
-    transfer_json,
-    transfer_lines,
-)
+from relay.operations.status_json import node_json, token_json, transfer_json
+from relay.operations.status_text import node_lines, token_lines, transfer_lines
+from relay.operations.viewer import OPERATOR, Viewer
 from relay.settings import Settings
 from relay.store.store import Store
 from relay.transfer.relay import Relay

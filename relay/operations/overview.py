@@ -7,6 +7,9 @@ from typing import NamedTuple, Self
 from relay.cluster.progress import Progress, by_urgency
 from relay.states import Outcome
 
+#: Maximum transfers on the status page.
+MAX_ROWS = 200
+
 
 @dataclass(frozen=True, slots=True)
 class NodeReport:
@@ -79,6 +82,16 @@ class Overview:
             waiting=sum(node.waiting for node in nodes),
             tokens=tokens,
         )
+
+    @property
+    def shown(self) -> Sequence[Progress]:
+        """The transfers that the status page has room for."""
+        return self.transfers[:MAX_ROWS]
+
+    @property
+    def alive(self) -> int:
+        """How many nodes are alive."""
+        return sum(node.alive for node in self.nodes)
 
     @property
     def rate(self) -> float:

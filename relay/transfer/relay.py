@@ -1,22 +1,16 @@
 """What a node does for its clients: the operations behind the addresses."""
 
 import asyncio
-import contextlib
-import math
-from collections.abc import AsyncIterator, Sequence
-
-from limits import RateLimitItem
+from collections.abc import AsyncIterator
 
 from relay.cluster.node import Node
-from relay.credentials import matches
-from relay.errors import Error, Problem, StoreUnavailable
+from relay.errors import Error, Problem
 from relay.logs import note
 from relay.metrics import Metrics
 from relay.names import new_token
 from relay.server.connection import Connection
 from relay.settings import Settings
 from relay.states import Answer, Outcome
-from relay.store.rates import Rate, parse_rate
 from relay.store.records import Final, Transfer, transfers_in
 from relay.store.store import Store
 from relay.transfer.context import Context
@@ -39,38 +33,6 @@ class Relay:
         self.node = node
         self.context = Context(settings, store, metrics, node)
         self.gate = self.context.gate
-        self._secrets = [secret for secret in settings.token_secret.split(",") if secret]
-        self._tokens = _limit(Rate.TOKENS, settings.token_rate)
-        self._failures = _limit(Rate.FAILURES, settings.failure_rate)
-
-    async def admit(self, credentials: Sequence[str], *, address: str) -> None:
-        """Raises Problem unless a token may be made by whoever presents `credentials`."""
-        if self._secrets:
-            await self.refuse_guessers(address=address)
-            if not matches(credentials, self._secrets):
-                raise Problem(Error.SECRET_NEEDED)
-        if self._tokens and (seconds := await self.store.rates.spend(*self._tokens, address=address)):
-            raise _too_many("tokens", seconds)
-
-    async def refuse_guessers(self, *, address: str) -> None:
-        """Raises Problem(TOO_MANY) for who has presented too many wrong tokens or secrets.
-
-        Whoever guesses secrets is not listened to any more, even if the next guess were right.
-        """
-        if self._failures and (seconds := await self.store.rates.is_spent(*self._failures, address=address)):
-            raise _too_many("refusals", seconds)
-
-    async def limit_failures(self, problem: Problem, *, address: str) -> Problem:
-        """Counts a wrong token or secret.  Answers what to tell the client: that, or that it was one too many.
-
-        A right token is let in regardless: it cannot be guessed, and its owner may share the address with
-        whoever tries.  So where Redis is away nothing is lost by not counting.
-        """
-        if self._failures and problem.error in (Error.UNKNOWN_TOKEN, Error.SECRET_NEEDED, Error.OPERATORS_ONLY):
-            with contextlib.suppress(StoreUnavailable):
-                if seconds := await self.store.rates.spend(*self._failures, address=address):
-                    return _too_many("refusals", seconds)
-        return problem
 
     async def make_token(self) -> str:
         """Return a new token. Raise Problem."""
@@ -179,14 +141,3 @@ class Relay:
                 raise Problem(Error.SPENT, most=left)
             largest = min(largest or left, left)
         return largest
-
-
-def _limit(what: Rate, text: str) -> tuple[Rate, RateLimitItem] | None:
-    rate = parse_rate(text)
-    return (what, rate) if rate is not None else None
-
-
-def _too_many(what: str, seconds: float) -> Problem:
-    problem = Problem(Error.TOO_MANY, what=what, seconds=math.ceil(seconds))
-    problem.retry_after = math.ceil(seconds)
-    return problem

@@ -10,13 +10,12 @@ import pytest
 from starlette.types import Message, Scope
 
 from relay.api.download_response import ResponseSink
-from relay.api.exchange import Exchange
+from relay.api.exchange import Exchange, Services
 from relay.errors import ClientGone
 from relay.server import delivery
 from relay.server.connection import EXTENSION, Connection
 from relay.server.delivery import Delivery
 from relay.settings import Settings
-from relay.transfer.relay import Relay
 
 
 class Transport:
@@ -84,8 +83,9 @@ async def test_what_a_closing_transport_would_swallow_is_not_handed_over(connect
 
     connection._transport = Transport(connection.transport.get_extra_info("socket"), is_closing=True)
     scope: Scope = {"extensions": {EXTENSION: connection}, "headers": [], "http_version": "1.1"}
-    relay = cast(Relay, SimpleNamespace(settings=Settings(redis_url="")))
-    sink = ResponseSink(Exchange(relay, scope, receive, send, ""))
+    relay = SimpleNamespace(settings=Settings(redis_url=""))
+    services = cast(Services, SimpleNamespace(relay=relay))
+    sink = ResponseSink(Exchange(services, scope, receive, send, ""))
     for hand_over in (sink.write, sink.finish):
         with pytest.raises(ClientGone):
             await hand_over(b"last")

@@ -16,12 +16,11 @@ from starlette.types import Scope
 from uvicorn.protocols.http.flow_control import FlowControl
 
 from relay.api.download_response import ResponseSink
-from relay.api.exchange import Exchange
+from relay.api.exchange import Exchange, Services
 from relay.buffers import Bytes
 from relay.server import connection
 from relay.server.connection import EXTENSION, Connection
 from relay.server.delivery import Delivery
-from relay.transfer.relay import Relay
 from tests.support.certificate import make_certificate
 
 
@@ -183,7 +182,7 @@ def test_what_comes_before_the_last_byte_is_with_the_client_before_that_is_sent(
 
     async def test() -> None:
         async with connected(context) as (server, client):
-            sink = ResponseSink(Exchange(cast(Relay, None), scope_of(server), never, never, ""))
+            sink = ResponseSink(Exchange(cast(Services, None), scope_of(server), never, never, ""))
             approaching = asyncio.create_task(sink.approach(bytes(60_000)))
             await asyncio.sleep(0.1)
             assert not approaching.done(), "the client has read nothing"

@@ -7,8 +7,12 @@ from html.parser import HTMLParser
 import pytest
 
 from relay.cluster.progress import Progress
-from relay.operations.overview import NodeReport, Overview, TokenLife
-from relay.operations.status import OPERATOR, ROWS_MOST, STRANGER, Viewer, as_html, as_json, as_text, duration, size
+from relay.operations.formatting import duration, size
+from relay.operations.overview import MAX_ROWS, NodeReport, Overview, TokenLife
+from relay.operations.status_html import as_html
+from relay.operations.status_json import as_json
+from relay.operations.status_text import as_text
+from relay.operations.viewer import OPERATOR, STRANGER, Viewer
 from relay.states import State
 
 TOKEN = "SecretTokenOf22Letters"
@@ -77,14 +81,14 @@ def test_text() -> None:
 
 
 def test_a_page_is_bounded_and_says_how_many_there_are() -> None:
-    many = [replace(WAITING, id=f"{i}", seconds=float(i)) for i in range(ROWS_MOST + 50)]
+    many = [replace(WAITING, id=f"{i}", seconds=float(i)) for i in range(MAX_ROWS + 50)]
     overview = Overview.of([replace(NODE, waiting=10_000, uploading=0)], many, [TokenLife(TOKEN, 61.0, 2)], 500)
     text, data, page = every_form(overview, STRANGER)
     assert "and 9800 more" in text
     assert "and 499 more" in text
-    assert len(json.loads(data)["transfers"]) == ROWS_MOST
-    assert f"<small>{ROWS_MOST} of 10000</small>" in page
-    assert page.count('<td data-label="From → to"') == ROWS_MOST
+    assert len(json.loads(data)["transfers"]) == MAX_ROWS
+    assert f"<small>{MAX_ROWS} of 10000</small>" in page
+    assert page.count('<td data-label="From → to"') == MAX_ROWS
 
 
 def test_an_empty_cluster_says_so() -> None:

@@ -1,0 +1,184 @@
+"""Every path and method of the API, in one table: who serves it, how it may fail, and what the document says of it.
+
+`app` builds its routes from this table, and `openapi` builds its document from it.
+"""
+
+from collections.abc import Iterator
+
+from starlette.responses import JSONResponse
+
+from relay.api import health, status, tokens, transfers
+from relay.api.exchange import Exchange, Handler
+from relay.api.openapi import Operation, document
+from relay.api.schemas import ANY_TEXT, BYTES, INTEGER, STATUS, STRING, TEXT, TRANSFERS, Schema, json, wait_parameter
+from relay.errors import Error
+
+#: The two paths whose segments clients choose.
+TOKEN, NAME = "/{token}", "/{token}/{name}"
+
+_STORE = (Error.STORE_DOWN, Error.STORE_FULL)
+_TOKEN = (Error.UNKNOWN_TOKEN, Error.TOO_MANY, *_STORE)
+_NAME = (Error.BAD_NAME, *_TOKEN)
+_OPERATORS = (Error.OPERATORS_ONLY, Error.TOO_MANY, *_STORE)
+_UPLOAD = (
+    *_NAME,
+    Error.BAD_TYPE,
+    Error.NO_RANGES,
+    Error.REVOKED,
+    Error.STALLED,
+    Error.NAME_IN_USE,
+    Error.CANCELLED,
+    Error.TOO_LARGE,
+    Error.TOO_LONG,
+    Error.CROWDED,
+    Error.SPENT,
+    Error.DOWNLOADER_GONE,
+    Error.NODE_LOST,
+    Error.STORE_LOST,
+    Error.DRAINING,
+    Error.NO_DOWNLOADER,
+)
+_DOWNLOAD = (
+    *_NAME,
+    Error.BAD_WAIT,
+    Error.NO_RANGES,
+    Error.NO_PREFETCH,
+    Error.REVOKED,
+    Error.NO_UPLOAD,
+    Error.STALLED,
+    Error.TAKEN,
+    Error.CANCELLED,
+    Error.TOO_LONG,
+    Error.CROWDED,
+    Error.STORE_LOST,
+    Error.DRAINING,
+    Error.HTTP_1_0,
+)
+
+
+async def show_document(exchange: Exchange) -> None:
+    """Serve the OpenAPI document of this table."""
+    await exchange.answer(JSONResponse(document(OPERATIONS, exchange.relay.settings)))
+
+
+def _get_and_head(
+    path: str, handler: Handler, summary: str, says: str, *, content: Schema, errors: tuple[Error, ...] = ()
+) -> Iterator[Operation]:
+    yield Operation("GET", path, handler, summary, says, content=content, errors=errors)
+    yield Operation("HEAD", path, handler, summary, says, errors=errors)
+
+
+OPERATIONS: tuple[Operation, ...] = (
+    Operation(
+        "POST",
+        "/token",
+        tokens.make_token,
+        "Make a token",
+        "The token and a newline.",
+        content=TEXT | json(token=STRING, expires_in=INTEGER),
+        errors=(Error.SECRET_NEEDED, Error.TOO_MANY, *_STORE, Error.DRAINING),
+        is_guarded=True,
+    ),
+    Operation(
+        "GET",
+        TOKEN,
+        tokens.show_token,
+        "Tell how long a token has left, and its transfers; not a use of it",
+        "Seconds, and a line for each transfer.",
+        content=TEXT | json(expires_in=INTEGER, transfers=TRANSFERS),
+        errors=_TOKEN,
+    ),
+    Operation(
+        "DELETE",
+        TOKEN,
+        tokens.revoke_token,
+        "Revoke a token and end its transfers",
+        "It is revoked.",
+        status=204,
+        errors=_TOKEN,
+    ),
+    *(
+        Operation(
+            method,
+            NAME,
+            transfers.upload,
+            "Upload: waits for a downloader, then streams",
+            "The downloader has the last byte.",
+            content=TEXT | json(outcome=STRING, bytes=INTEGER),
+            errors=_UPLOAD,
+            takes=BYTES,
+        )
+        for method in ("PUT", "POST")
+    ),
+    Operation(
+        "GET",
+        NAME,
+        transfers.download,
+        "Download: waits for an upload, then streams",
+        "The bytes, as they arrive. Whole only if the response ends as HTTP says it must.",
+        content=BYTES,
+        errors=_DOWNLOAD,
+        query=wait_parameter,
+    ),
+    Operation(
+        "HEAD",
+        NAME,
+        transfers.head,
+        "The headers that a GET would get; takes nothing",
+        "Somebody uploads it.",
+        errors=(*_NAME, Error.NO_UPLOAD),
+    ),
+    Operation(
+        "DELETE",
+        NAME,
+        transfers.cancel,
+        "End a transfer, on both sides",
+        "It is ended.",
+        status=204,
+        errors=(*_NAME, Error.NO_UPLOAD, Error.TOO_LATE),
+    ),
+    *_get_and_head(
+        "/",
+        status.show_status,
+        "Active streams, nodes and tokens; without names and secrets, but for who has RELAY_ADMIN_SECRET",
+        "For a browser, a terminal or a script.",
+        content=STATUS,
+        errors=_OPERATORS,
+    ),
+    *_get_and_head("/healthz", health.healthz, "Alive?", "Alive.", content=TEXT),
+    *_get_and_head(
+        "/readyz",
+        health.readyz,
+        "Ready to take work?",
+        "Redis answers a write, and the node does not drain.",
+        content=TEXT,
+        errors=(*_STORE, Error.DRAINING),
+    ),
+    *_get_and_head(
+        "/metrics",
+        status.show_metrics,
+        "This node's numbers, for Prometheus",
+        "In the form that Accept asks for.",
+        content=ANY_TEXT,
+        errors=_OPERATORS,
+    ),
+    Operation("GET", "/openapi.json", show_document, "This document", "OpenAPI 3.1.", content=json()),
+    *(
+        Operation(
+            "GET",
+            path,
+            health.not_found,
+            "Nothing",
+            Error.NOT_FOUND.value.line,
+            status=404,
+            content=TEXT,
+            errors=(Error.NOT_FOUND,),
+        )
+        for path in ("/favicon.ico", "/robots.txt")
+    ),
+)
+
+
+def handlers_of(path: str) -> dict[str, Handler]:
+    """Return the handler of each method that a path of the table takes."""
+    return {operation.method: operation.handler for operation in OPERATIONS if operation.path == path}

@@ -1,0 +1,93 @@
+"""The JSON schemas from which the OpenAPI document is built: what a request holds, and what a response holds."""
+
+from typing import Any
+
+from relay.errors import Error
+from relay.settings import Settings
+
+Schema = dict[str, Any]
+
+
+def json(**properties: Schema) -> Schema:
+    """Return the content of a JSON object that always has these properties."""
+    schema = {"type": "object", "properties": properties, "required": list(properties)}
+    return {"application/json": {"schema": schema}}
+
+
+INTEGER: Schema = {"type": "integer", "minimum": 0}
+STRING: Schema = {"type": "string"}
+_OBJECTS: Schema = {"type": "array", "items": {"type": "object"}}
+
+TEXT: Schema = {"text/plain": {"schema": {"type": "string"}}}
+BYTES: Schema = {"*/*": {"schema": {"type": "string", "format": "binary"}}}
+ANY_TEXT: Schema = {"*/*": {"schema": STRING}}
+
+#: The transfers of one token.
+TRANSFERS: Schema = {
+    "type": "array",
+    "items": {
+        "type": "object",
+        "properties": {"name": STRING, "state": STRING, "length": {"type": ["integer", "null"]}},
+        "required": ["name", "state", "length"],
+    },
+}
+#: The status page in its three forms.
+STATUS: Schema = (
+    TEXT
+    | {"text/html": {"schema": STRING}}
+    | json(
+        streaming=INTEGER,
+        waiting=INTEGER,
+        tokens=INTEGER,
+        rate={"type": "number", "minimum": 0},
+        nodes=_OBJECTS,
+        transfers=_OBJECTS,
+        expiring=_OBJECTS,
+    )
+)
+#: The body of an error, if Accept asks for JSON.
+PROBLEM: Schema = {
+    "description": "RFC 9457; `code` is the word for scripts",
+    "type": "object",
+    "properties": {
+        "type": STRING,
+        "code": {"type": "string", "enum": [error.type for error in Error]},
+        "title": STRING,
+        "status": {"type": "integer", "minimum": 400, "maximum": 599},
+        "detail": STRING,
+    },
+    "required": ["type", "code", "title", "status", "detail"],
+}
+
+_TOKEN_PARAMETER: Schema = {
+    "name": "token",
+    "in": "path",
+    "required": True,
+    "schema": {"type": "string", "pattern": "^[A-Za-z0-9]{22}$"},
+}
+_NAME_PARAMETER: Schema = {
+    "name": "name",
+    "in": "path",
+    "required": True,
+    "description": "One path segment, percent-encoded UTF-8 of at most 255 bytes, without slash or control characters",
+    "schema": {
+        "type": "string",
+        "minLength": 1,
+        "maxLength": 255,
+        # `names.parse_name` as a regular expression, which cannot say that 255 is a number of bytes.
+        "pattern": r"^[^/\\\u0000-\u001f\u007f-\u009f]+$",
+        "not": {"enum": [".", ".."]},
+    },
+}
+
+
+def path_parameters(path: str) -> list[Schema]:
+    """Return the parameters in the `{braces}` of a path."""
+    known = {"{token}": _TOKEN_PARAMETER, "{name}": _NAME_PARAMETER}
+    return [parameter for braces, parameter in known.items() if braces in path]
+
+
+def wait_parameter(settings: Settings) -> Schema:
+    """Return the parameter `?wait=` with this node's limits."""
+    schema = {"type": "number", "minimum": 0, "maximum": settings.download_wait_max, "default": settings.download_wait}
+    return {"name": "wait", "in": "query", "description": "seconds to wait", "schema": schema}

@@ -1,0 +1,38 @@
+"""Sizes, times and progress, as words for people."""
+
+from relay.cluster.progress import Progress
+
+
+def size(count: float) -> str:
+    """Return a number of bytes in words: `999 B`, `1.5 MiB`."""
+    if count < 1024:  # noqa: PLR2004
+        return f"{count:.0f} B"
+    for unit in ("KiB", "MiB", "GiB"):
+        count /= 1024
+        if count < 1000:  # noqa: PLR2004 (four digits are one too many to read)
+            return f"{count:.1f} {unit}"
+    return f"{count / 1024:.1f} TiB"
+
+
+def duration(seconds: float) -> str:
+    """Return a number of seconds in words: `42 s`, `3 min 20 s`, `1 h 05 min`, `2 d 3 h`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    if days:
+        return f"{days} d {hours} h"
+    if hours:
+        return f"{hours} h {minutes:02} min"
+    return f"{minutes} min {rest:02} s" if minutes else f"{rest} s"
+
+
+def moved(transfer: Progress) -> str:
+    """Return how many bytes of a transfer have been delivered, in words."""
+    if transfer.length is None:
+        return size(transfer.delivered)
+    return f"{size(transfer.delivered)} of {size(transfer.length)}"
+
+
+def percent(transfer: Progress) -> str:
+    """Return how much of a transfer has been delivered, or an empty string if its length is unknown."""
+    return "" if transfer.share is None else f"{100 * transfer.share:.0f}%"

@@ -1,0 +1,90 @@
+"""The status page as aligned text for a terminal.
+
+Names stay percent-encoded: a name may contain characters that change what a terminal shows of its line.
+"""
+
+from collections.abc import Iterable, Sequence
+
+from relay.cluster.progress import Progress
+from relay.operations.formatting import duration, moved, percent, size
+from relay.operations.overview import NodeReport, Overview, TokenLife
+from relay.operations.viewer import Viewer
+from relay.states import State
+
+
+def as_text(overview: Overview, viewer: Viewer) -> str:
+    """Return the whole page: a summary, then a table each of transfers, nodes and tokens."""
+    blocks = [[_summary(overview)]]
+    if overview.shown:
+        more = overview.streaming + overview.waiting - len(overview.shown)
+        blocks.append(transfer_lines(overview.shown, viewer) + _and_more(more))
+    blocks.append(node_lines(overview.nodes))
+    if overview.lives:
+        more = overview.tokens - len(overview.lives)
+        blocks.append(token_lines(overview.lives, viewer) + _and_more(more))
+    return "\n\n".join("\n".join(block) for block in blocks)
+
+
+def _summary(overview: Overview) -> str:
+    return (
+        f"streaming {overview.streaming}  waiting {overview.waiting}  tokens {overview.tokens}  "
+        f"nodes {overview.alive}  delivering {size(overview.rate)}/s"
+    )
+
+
+def _and_more(count: int) -> list[str]:
+    return [f"and {count} more"] if count > 0 else []
+
+
+def transfer_lines(transfers: Iterable[Progress], viewer: Viewer) -> list[str]:
+    """Return a table of transfers, with their names if the viewer may see them."""
+    rows = [("ID", "STATE", "MOVED", "", "RATE", "FOR", "UPLOADER", "DOWNLOADER", "TOKEN", "NAME")]
+    rows += [
+        (
+            transfer.id,
+            transfer.state,
+            moved(transfer),
+            percent(transfer),
+            f"{size(transfer.rate)}/s" if transfer.state is State.STREAMING else "-",
+            duration(transfer.seconds),
+            transfer.uploader,
+            transfer.downloader or "-",
+            viewer.token(transfer.token),
+            transfer.name,
+        )
+        for transfer in transfers
+    ]
+    return _aligned(rows if viewer.names else [row[:-1] for row in rows])
+
+
+def node_lines(nodes: Iterable[NodeReport]) -> list[str]:
+    """Return a table of nodes."""
+    rows = [("NODE", "STATE", "STREAMING", "WAITING", "IN", "OUT", "COMPLETE", "ENDED", "VERSION")]
+    rows += [
+        (
+            node.node,
+            "alive" if node.alive else "lost",
+            str(node.streaming),
+            str(node.waiting),
+            f"{size(node.rate_in)}/s",
+            f"{size(node.rate_out)}/s",
+            str(node.complete),
+            str(node.ended),
+            node.version,
+        )
+        for node in nodes
+    ]
+    return _aligned(rows)
+
+
+def token_lines(lives: Iterable[TokenLife], viewer: Viewer) -> list[str]:
+    """Return a table of tokens."""
+    rows = [("TOKEN", "EXPIRES IN", "USES")]
+    rows += [(viewer.token(life.token), duration(life.seconds), str(life.uses)) for life in lives]
+    return _aligned(rows)
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return one line for each row, with its cells padded to the width of their columns."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
