@@ -14,7 +14,6 @@ from relay.settings import Settings
 #: What any request may be answered with, before anybody has looked where it goes.
 _ANY = (
     Error.NOT_HTTP,
-    Error.NO_UPGRADE,
     Error.HEADER_TIMEOUT,
     Error.HEADER_TOO_LARGE,
     Error.INTERNAL,

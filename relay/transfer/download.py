@@ -34,17 +34,14 @@ class Sink(Protocol):
     async def write(self, data: Bytes) -> None:
         """Hands over some bytes; returns when there is room for more.  Raises ClientGone."""
 
-    async def approach(self, data: Bytes) -> Bytes:
-        """Hands over so much of the last bytes that the rest will not take long; answers what is left for `finish`.
+    async def send_all_but_last_byte(self, data: Bytes) -> Bytes:
+        """Send the last bytes but one, if sending all of them in `complete` could take long.
 
-        Raises ClientGone.
+        Return what is left for `complete`: the last byte, or all of `data`. Raise ClientGone.
         """
 
-    async def finish(self, data: Bytes) -> None:
-        """Hands over the last bytes and completes the response; returns when the client has all of it.
-
-        Raises ClientGone.
-        """
+    async def complete(self, data: Bytes) -> None:
+        """Send the last bytes and complete the response. Return when the client has all of it. Raise ClientGone."""
 
     def progress(self) -> int:
         """A number that grows whenever the client takes something."""
@@ -140,7 +137,7 @@ class Download(Side):
         if self.transfer.length != 0:  # else its headers are all that there is to hand over
             await self._begin()
             self._owes_since = monotonic()
-            data = await self._sink.approach(data)
+            data = await self._sink.send_all_but_last_byte(data)
             self._owes_since = None
         answer = await self.store.finish(self.transfer, joiner=self._joiner)
         if self._decided is not None:
@@ -150,7 +147,7 @@ class Download(Side):
         self._finishing = True
         self._watching.close()
         await self._begin()
-        await self._sink.finish(data)  # which watches the client's progress by itself
+        await self._sink.complete(data)  # which watches the client's progress by itself
         self._position = entry.end
         self.work.node.delivered += len(entry.data)
         self._finished = True

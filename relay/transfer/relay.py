@@ -103,7 +103,7 @@ class Relay(Work):
             with (
                 self.taking(),
                 self.node.listening(topic) as listener,
-                client.telling(listener.set),
+                client.on_lost(listener.set),
             ):
                 deadline, use = time.monotonic() + wait, True
                 while True:
