@@ -3,32 +3,10 @@
 import socket
 from urllib.parse import urlsplit
 
-import pytest
-
 from tests.support.cluster import Cluster, curl
 from tests.support.raw import raw
 
 CHUNKED = b"5\r\nhello\r\n0\r\n\r\n"
-
-
-def send(cluster: Cluster, token: str, headers: str, body: bytes) -> bytes:
-    """A PUT by hand; answers the first line of what comes back."""
-    with socket.create_connection(("127.0.0.1", urlsplit(cluster[0].url).port or 0), timeout=20) as up:
-        up.sendall(f"PUT /{token}/x HTTP/1.1\r\nHost: x\r\n{headers}\r\n\r\n".encode() + body)
-        return up.recv(65536).partition(b"\r\n")[0]
-
-
-@pytest.mark.parametrize(
-    ("headers", "body"),
-    [
-        ("Connection: Upgrade\r\nUpgrade: h2c\r\nTransfer-Encoding: chunked", CHUNKED),
-        ("Connection: Upgrade\r\nUpgrade: h2c\r\nContent-Length: 5", b"hello"),
-        ("Connection: Upgrade\r\nUpgrade: websocket\r\nContent-Length: 5", b"hello"),
-    ],
-)
-def test_an_upload_that_wants_an_upgrade_is_refused(cluster: Cluster, token: str, headers: str, body: bytes) -> None:
-    assert b"400" in send(cluster, token, headers, body)
-    assert curl("-w", "%{http_code}", cluster.url(1, token, "x") + "?wait=0").stdout.endswith(b"404")
 
 
 def test_garbage_behind_a_download_and_another_request_is_not_answered_into_it(cluster: Cluster, token: str) -> None:
