@@ -108,8 +108,10 @@ class BodyIntake:
         self._buffer = buffer
         self._clock = clock
         self._length: int | None = None
-        #: Set when bytes have arrived, and when the state has changed.
-        self._changed = asyncio.Event()
+        #: Set when bytes have arrived, and when no more will.
+        self._arrived = asyncio.Event()
+        #: Set when no more bytes will arrive. By itself, so that not every piece wakes the task that fills.
+        self._over = asyncio.Event()
         self._has_room = asyncio.Event()
 
     def __repr__(self) -> str:
@@ -154,9 +156,7 @@ class BodyIntake:
         try:
             with self._source.on_lost(lambda: self._move(Event.BREAK)):
                 self._pause_if_full()  # by what the parser had kept
-                while self.state is State.DIRECT:
-                    self._changed.clear()
-                    await self._changed.wait()
+                await self._over.wait()
         finally:
             if self.state is not State.COMPLETE:
                 self._source.stop_receiving(self.missing)
@@ -194,7 +194,7 @@ class BodyIntake:
 
     def _note_arrival(self) -> None:
         self._restart_clock()
-        self._changed.set()
+        self._arrived.set()
         if self.state is State.DIRECT:
             if not self.missing:
                 self._source.stop_receiving(0)
@@ -226,8 +226,8 @@ class BodyIntake:
     async def wait(self) -> None:
         """Wait until there is something to take, or the body is whole."""
         while not self._buffer and not self.is_whole:
-            self._changed.clear()
-            await self._changed.wait()
+            self._arrived.clear()
+            await self._arrived.wait()
 
     def set_capacity(self, size: int) -> None:
         """Set how many bytes may lie in the buffer before the client is not read any more."""
@@ -254,7 +254,9 @@ class BodyIntake:
     def _move(self, event: Event) -> None:
         self.state = MOVES[self.state, event]
         self._restart_clock()
-        self._changed.set()
+        if self.state not in _OPEN:
+            self._arrived.set()
+            self._over.set()
 
     def _restart_clock(self) -> None:
         owes = self.state in _OPEN and not self._buffer.full

@@ -2,8 +2,9 @@
 how long, before its request is complete."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
+from typing import Any
 
 from relay.errors import Error, Problem
 from relay.server.connection import EXTENSION, Connection
@@ -33,9 +34,10 @@ class Protocol(HttpProtocol):
     connection: Connection
     settings: Settings
 
-    def opened(self) -> None:
-        hangups: Hangups = self.app_state[HANGUPS]
-        self.settings = self.app_state[SETTINGS]
+    def opened(self, state: Mapping[str, Any]) -> None:
+        hangups: Hangups = state[HANGUPS]
+        self.settings = state[SETTINGS]
+        self._node: str = state[NODE]
         self.connection = Connection(self, hangups)
         self.extensions[EXTENSION] = self.connection
         probe_when_silent(self.transport.get_extra_info("socket"))
@@ -112,7 +114,7 @@ class Protocol(HttpProtocol):
             return
         content = problem.line.encode() + b"\n"
         headers = SAFE_HEADERS | {
-            "relay-node": self.app_state[NODE],
+            "relay-node": self._node,
             "content-type": "text/plain; charset=utf-8",
             "content-length": str(len(content)),
             "connection": "close",
@@ -130,7 +132,7 @@ class Protocol(HttpProtocol):
 
     def _start_timer(self, seconds: float, callback: Callable[[], None]) -> None:
         self._cancel_timer()
-        self._timer = self.loop.call_later(seconds, callback)
+        self._timer = asyncio.get_running_loop().call_later(seconds, callback)
 
     def _cancel_timer(self) -> None:
         if self._timer is not None:

@@ -8,7 +8,7 @@ behaviour that is relied on here has a test in `tests/contract/test_uvicorn.py`,
 import asyncio
 import contextlib
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import FrameType
 from typing import Any, NamedTuple
 
@@ -37,8 +37,8 @@ class HttpProtocol(HttpToolsProtocol):
 
     # -- hooks ---------------------------------------------------------------------------------------------
 
-    def opened(self) -> None:
-        """Called when the client has connected."""
+    def opened(self, state: Mapping[str, Any]) -> None:
+        """Called when the client has connected, with the lifespan's state."""
 
     def closed(self, error: Exception | None) -> None:
         """Called when the connection is gone, whoever closed it."""
@@ -61,6 +61,7 @@ class HttpProtocol(HttpToolsProtocol):
     def response_complete(self, *, is_idle: bool) -> None:
         """Called when a response was sent. `is_idle`: no other request has arrived yet."""
 
+    transport: asyncio.Transport
     #: What every request finds among its scope's extensions.
     extensions: dict[str, Any]
 
@@ -79,7 +80,7 @@ class HttpProtocol(HttpToolsProtocol):
         #: What receives in the place of this protocol.
         self._direct: _DirectReceiver | None = None
         self.extensions = {}
-        self.opened()
+        self.opened(self.app_state)
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
