@@ -1,31 +1,26 @@
-"""Offsets, window and buffer arithmetic.  Pure: no clock, no I/O, no Redis.
-
-A stream entry's ID is `END-0`, END being the byte offset just after the chunk.  Redis refuses an ID that is
-not above the last one, so a retried write cannot double bytes; an entry whose `END - len(data)` is not the
-reader's position is a gap.  The last entry of a stream carries the field `end` and the next sequence number
-after the last entry, so `TOTAL-1` for a whole upload.
-"""
+"""A buffer for the bytes of an upload between its client and Redis. Pure: no clock, no I/O, no Redis."""
 
 from collections import deque
 
 Bytes = bytes | memoryview
-#: Chunks of one write or read at most: what a side has in memory, and what one round trip to Redis brings.
+#: Maximum number of chunks that one round trip to Redis writes or reads, and that one side of a transfer has in memory.
 BATCH = 4
-#: Bytes of one stream entry at most.  An entry of exactly 262,144 bytes takes 25 % more of Redis's memory
-#: than one that leaves room for the entry's header (measured with MEMORY USAGE on Redis 7.0).
+#: Maximum size of a stream entry, in bytes. An entry of exactly 262,144 bytes takes 25 % more of Redis's memory than
+#: one that leaves room for the entry's header (measured with MEMORY USAGE on Redis 7.0).
 CHUNK = 256 * 1024 - 512
-#: Bytes that are copied rather than to keep for them the block that they were received into; and bytes of room in a
-#: block which are too few for another read.
-_SMALL, _ROOM_LEAST = 16 * 1024, 64 * 1024
+#: Maximum bytes that are copied out of a block, rather than keeping the block alive for them.
+_SMALL = 16 * 1024
+#: Minimum bytes of room that a block must have for another read.
+_ROOM_MINIMUM = 64 * 1024
 _NONE = memoryview(b"")
-#: Bytes of blocks that are kept to be used again.
+#: Maximum size of all blocks that are kept for reuse, in bytes.
 _KEPT = 8 * 1024 * 1024
 
 
 class Blocks:
-    """Memory to receive into, `size` bytes each, used again when nobody has a slice of it any more.
+    """Blocks of memory to receive into, `size` bytes each. A block is reused once nobody has a slice of it any more.
 
-    A fresh one would be filled with zeros first: an eighth of what a node did for a fast stream.
+    A new one would be filled with zeros first, which was an eighth of a node's work for a fast stream.
     """
 
     def __init__(self, size: int) -> None:
@@ -33,7 +28,7 @@ class Blocks:
         self._kept: list[bytearray] = []
 
     def get(self) -> memoryview:
-        """One that nobody uses; it is used until the view and its slices are gone."""
+        """Return a block that nobody uses. It is in use until the view and all its slices are gone."""
         for block in self._kept:
             try:
                 block.append(block.pop())
@@ -47,22 +42,22 @@ class Blocks:
 
 
 class Buffer:
-    """Bytes that have arrived and not been written yet, first in, first out, without copying what is large.
+    """Bytes that have arrived and have not been written yet, first in, first out. Large pieces are not copied.
 
-    They are added in pieces, or received into `room`, of which `fill` then has to be told.  `full` says when the
-    producer should pause: when there is enough for the next write.
+    Bytes are added in pieces, or received into `room`; call `fill` after that. The producer should pause while the
+    buffer is `full`, that is, while it holds enough for the next write.
     """
 
-    def __init__(self, chunk: int = CHUNK, blocks: "Blocks | None" = None) -> None:
-        #: Bytes that have ever arrived.
+    def __init__(self, chunk: int = CHUNK, blocks: Blocks | None = None) -> None:
+        #: Bytes that have arrived so far, taken or not.
         self.total = 0
-        #: Bytes that are enough for the next write.
+        #: Bytes that are enough for the next write, so that the buffer counts as full.
         self.enough = BATCH * chunk
         self._chunk = chunk
         self._blocks = blocks or Blocks(chunk)
         self._pieces: deque[Bytes] = deque()
         self._size = 0
-        #: What is received into, and from where to where that is filled with what is not among the pieces yet.
+        #: The block that is being received into, and the part of it that is filled and not among the pieces yet.
         self._block = _NONE
         self._start = self._end = 0
 
@@ -75,7 +70,7 @@ class Buffer:
 
     @property
     def has_pieces(self) -> bool:
-        """Whether there is more than what has been received into a block that still has room."""
+        """Whether there is more than what is in a block that still has room."""
         return bool(self._pieces)
 
     def add(self, piece: bytes) -> None:
@@ -85,20 +80,20 @@ class Buffer:
             self._grow(len(piece))
 
     def room(self, most: int) -> memoryview:
-        """Where to receive the next bytes, of which there may be `most`; at least one fits."""
+        """Return memory to receive the next bytes into: at most `most`, at least one."""
         if not self._block:
             self._block = self._blocks.get()
         return self._block[self._end : self._end + most]
 
     def fill(self, size: int) -> None:
-        """Takes note that so many bytes were received into the room."""
+        """Record that `size` bytes were received into the room."""
         self._end += size
         self._grow(size)
         if self._end == len(self._block):
             self._cut()
 
     def take(self) -> Bytes:
-        """The next bytes, at most one chunk; what came in one piece leaves in one piece, uncopied."""
+        """Return the next bytes, at most one chunk. What came in one piece leaves in one piece, and is not copied."""
         if not self._pieces:
             self._cut()
         taken: list[Bytes] = []
@@ -123,7 +118,7 @@ class Buffer:
         self.total += size
 
     def _cut(self) -> None:
-        """Makes a piece of what has been received into the block."""
+        """Make a piece of what has been received into the block."""
         if self._end > self._start:
             piece = self._block[self._start : self._end]
             if self._end <= _SMALL:
@@ -132,7 +127,7 @@ class Buffer:
             else:
                 self._pieces.append(piece)
             self._start = self._end
-        if len(self._block) - self._end < _ROOM_LEAST:
+        if len(self._block) - self._end < _ROOM_MINIMUM:
             self._block = _NONE
         if not self._block:
             self._start = self._end = 0

@@ -32,7 +32,6 @@ class Error(Enum):
     )
     BAD_TYPE = Spec(400, "Bad Content-Type", "Content-Type takes at most 255 characters, without control characters.")
     NOT_HTTP = Spec(400, "Not HTTP", "This is not a valid HTTP/1.1 request: use curl, a browser or an HTTP library.")
-    NO_UPGRADE = Spec(400, "No upgrade", "Nothing can be upgraded here: retry without the Upgrade header.")
     SECRET_NEEDED = Spec(
         401,
         "Secret needed",

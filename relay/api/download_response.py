@@ -35,7 +35,7 @@ class ResponseSink:
         self.begun = False
         self._start: Message | None = None
         self._exchange = exchange
-        self._client = exchange.client  # once: it looks through the headers, and chunks are many
+        self._client = exchange.client  # only once: it looks through the headers, and there are many chunks
 
     def check(self, transfer: Transfer) -> None:
         if transfer.length is None and self._exchange.scope["http_version"] == "1.0":
@@ -46,7 +46,7 @@ class ResponseSink:
         raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
         start: Message = {"type": "http.response.start", "status": 200, "headers": raw}
         if transfer.length == 0:
-            self._start = start  # the client may leave when it has it, so it goes with the end
+            self._start = start  # the client may leave once it has them, so they go with the end
         else:
             await self._send(start)
         self.begun = True
@@ -57,32 +57,33 @@ class ResponseSink:
         if not self._client.write(data):
             await self._send({"type": "http.response.body", "body": data, "more_body": True})
 
-    async def approach(self, data: Bytes) -> Bytes:
-        """Hands over all but the last byte to a client that is behind, and waits until it has them.
+    async def send_all_but_last_byte(self, data: Bytes) -> Bytes:
+        """Send all but the last byte to a client that is behind, and wait until it has them. Return what is left.
 
-        To a proxy always: its reset, which may come at the end, then loses nothing.  Over TLS too: what has not gone to
-        the kernel yet when the client says that it ends is thrown away, and nobody can ask how much that is.
+        A proxy always gets them this way: its reset, which may come at the end, then loses nothing. So does a client
+        over TLS: bytes that have not reached the kernel when it closes TLS are thrown away, and nobody can ask how
+        many those are.
         """
         client = self._client
         with Delivery(client) as delivery:
             if not client.behind_proxy and not client.is_tls and delivery.behind + len(data) <= _NEAR:
                 return data
             await self.write(data[:-1])
-            if not await delivery.acknowledged(patience=math.inf):  # a stall is for the download to notice
+            if not await delivery.acknowledged(patience=math.inf):  # the download notices a stall
                 raise ClientGone
         return data[-1:]
 
-    async def finish(self, data: Bytes) -> None:
-        """Completes the response, and finds out whether the client took all of it."""
+    async def complete(self, data: Bytes) -> None:
+        """Complete the response, and find out whether the client took all of it."""
         client, patience = self._client, self._exchange.relay.settings.stall
         with Delivery(client) as delivery:
             if self._start is not None:
                 await self._send(self._start)
             if client.is_tls:
-                # Our end of TLS is data, which the kernel of a client that has closed answers with a reset, as if it
-                # had left bytes unread: so let it close first.
+                # Our close_notify is data. The kernel of a client that has closed would respond to it with a reset, as
+                # if bytes had been left unread: so let the client close first.
                 client.hold()
-            # Of an empty file the client has all by now, and may be leaving already.
+            # The client of an empty file has everything by now, and may be leaving already.
             send = self._exchange.send if self._start is not None else self._send
             await send({"type": "http.response.body", "body": data, "more_body": False})
             if not await delivery.complete(patience=patience):

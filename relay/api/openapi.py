@@ -16,7 +16,6 @@ from relay.settings import Settings
 #: Errors that any request may meet: those of the HTTP parser, which does not know the path, and a bug of ours.
 _ANY = (
     Error.NOT_HTTP,
-    Error.NO_UPGRADE,
     Error.HEADER_TIMEOUT,
     Error.HEADER_TOO_LARGE,
     Error.INTERNAL,

@@ -2,7 +2,6 @@
 
 import contextlib
 import logging
-import resource
 import sys
 from functools import partial
 from types import NoneType
@@ -26,6 +25,10 @@ log = logging.getLogger("relay")
 
 #: Seconds that sides which were cut off get to tell their clients and clean up.
 _GRACE = 10
+_NEEDS_LINUX = (
+    "relay: serve needs Linux, whose TCP says when a client has left and what it has received: "
+    "use a container or a virtual machine."
+)
 
 
 def _options(command: click.Command) -> click.Command:
@@ -53,6 +56,9 @@ def serve(**flags: str | None) -> None:
 
     Every option is an environment variable too; a flag wins over it. Times are in seconds, sizes in bytes.
     """
+    if sys.platform != "linux":
+        click.echo(_NEEDS_LINUX, err=True)
+        sys.exit(2)
     settings = parse_settings(flags)
     set_up(level=settings.log_level, form=settings.log_format)
     _allow_descriptors()
@@ -94,6 +100,8 @@ def serve(**flags: str | None) -> None:
 
 def _allow_descriptors() -> None:
     """Raises the soft limit on open files, often 1024, to the hard one: every client is a descriptor."""
+    import resource  # noqa: PLC0415 (Windows has no such module, and `serve` says there that it needs Linux)
+
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

@@ -1,7 +1,7 @@
-"""What ASGI does not tell of a client's connection: above all that it left, without reading from it.
+"""What ASGI does not say about a client's connection: above all that its client has left, without reading from it.
 
-`protocol.Protocol` puts a `Connection` into every scope.  Under another server there is none, and `Connection.of`
-answers one that never learns anything: all still works, but departures are seen late.
+`protocol.Protocol` puts a `Connection` into every scope. Under another server there is none, and `Connection.of`
+returns one that never learns anything: everything still works, but a client's leaving is noticed late.
 """
 
 import asyncio
@@ -11,83 +11,93 @@ from typing import Any, Protocol
 
 from starlette.types import Scope
 
-from relay.buffers import Buffer, Bytes
-from relay.server.tcp import Hangups, acknowledged, has_ended, unacknowledged
+from relay.buffers import Bytes
+from relay.server.intake import BodyIntake
+from relay.server.probe import Probe
+from relay.server.tcp import Hangups, acknowledged, peer_has_closed, unacknowledged
 
-#: Where a scope's extensions have the `Connection`.
+#: The key of the `Connection` in a scope's extensions.
 EXTENSION = "relay.connection"
 #: Headers that only proxies set.
 _PROXY_HEADERS = {b"via", b"forwarded", b"x-forwarded-for"}
-#: Bytes of its body that may be read into memory to see whether an upload that waits behind a proxy still lives.
-#: As much lies in buffers before the end of a client that has left: up to 5 MB of HAProxy's, 13 MB of nginx's.
-_AHEAD_MOST = 16 * 1024 * 1024
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class Served(Protocol):
-    """The server's side of a connection, as `protocol.Protocol` is."""
-
-    transport: Any
-    flow: Any
+    """The server's side of a connection; `uvicorn_adapter.HttpProtocol` is one."""
 
     @property
-    def answered(self) -> Any: ...
+    def transport(self) -> Any: ...
+    @property
+    def is_read(self) -> bool: ...
+    @property
+    def is_answering(self) -> bool: ...
     @property
     def untaken(self) -> int: ...
-    def pour(self, buffer: Buffer, size: int, arrived: Callable[[], None]) -> None: ...
-    def pour_no_more(self) -> None: ...
+    def pause_reading(self) -> None: ...
+    def resume_reading(self) -> None: ...
+    def receive_into(self, intake: BodyIntake) -> bool: ...
+    def stop_receiving(self, missing: int) -> None: ...
     def write_body(self, data: Bytes) -> None: ...
+    def keep_open(self) -> bool: ...
+    async def wait_until_writable(self) -> None: ...
 
 
 class Connection:
     """One client's connection."""
 
-    def __init__(self, protocol: "Served | None" = None, hangups: Hangups | None = None) -> None:
+    def __init__(self, protocol: Served | None = None, hangups: Hangups | None = None) -> None:
         self.is_lost = False
         self.error: Exception | None = None
-        #: Whether what we talk to passes on what somebody else says, and so cannot answer for them.
+        #: Whether the peer is a proxy, which passes on its client's bytes and cannot answer for the client.
         self.behind_proxy = False
-        #: Whether the client has said over TLS that it ends, and whether all that was sent until then had reached it.
-        self.has_ended = self.had_all = False
-        #: Whether the connection outlives its response, for the client to end it.
+        #: Whether the client has closed TLS (its close_notify has come), and whether everything that was sent until
+        #: then had reached it.
+        self.tls_closed = self.had_everything = False
+        #: Whether the connection stays open after its response, so that the client closes it.
         self.is_held = False
+        #: Whether the client understands interim responses.
+        self.takes_interim = True
+        #: Finds out whether the client has left.
+        self.probe = Probe(self, hangups.read_ahead if hangups is not None else None)
         self._protocol = protocol
         self._transport: Any = protocol.transport if protocol is not None else None
         self._hangups = hangups
         self._callbacks: set[Callable[[], None]] = set()
-        self._takes_interim = True
-        self._reads_ahead = self._sent_interim = False
 
     @staticmethod
     def of(scope: Scope) -> "Connection":
-        """The connection of a request."""
+        """Return the connection of a request."""
         connection: Connection = scope.get("extensions", {}).get(EXTENSION) or Connection()
         connection.behind_proxy = any(name in _PROXY_HEADERS for name, _ in scope["headers"])
-        # A proxy may take an interim answer for the answer, and HTTP/1.0 does not know them.
-        connection._takes_interim = not connection.behind_proxy and scope["http_version"] == "1.1"
+        # A proxy may take an interim response for the final one, and HTTP/1.0 does not know them.
+        connection.takes_interim = not connection.behind_proxy and scope["http_version"] == "1.1"
         return connection
 
+    # -- the end of the connection -------------------------------------------------------------------------
+
     def lost(self, error: Exception | None) -> None:
-        """Called by the protocol when the connection is gone, whoever closed it."""
+        """Record that the connection is gone, whoever closed it. The protocol calls this."""
         self.is_lost, self.error = True, error
         for callback in tuple(self._callbacks):
             callback()
 
-    def ended(self) -> None:
-        """Called by the protocol when the client has said that it ends, over TLS before TCP does.
+    def note_tls_closed(self) -> None:
+        """Record that the client has closed TLS, which it does before it closes TCP. The protocol calls this.
 
-        The server lets go at once of a connection that is held for that.  It would answer with our own word of it,
-        which is data, and so draw a reset from the kernel of a client that has closed, as if bytes had been left
-        unread; and a reset that is there already it would take away from those who ask for it (see `delivery`).
+        A connection that is held for that is aborted at once. Otherwise the server would respond with its own
+        close_notify, which is data. The kernel of a client that has closed its socket would then send a reset, as if
+        bytes had been left unread; and a reset that is there already would be consumed before `Delivery` looks for it.
         """
-        self.has_ended = True
+        self.tls_closed = True
         if self.is_held:
-            # What it has it acknowledges with its word at the latest; what it has not, aborting throws away.
-            self.had_all = not unacknowledged(self._transport.get_extra_info("socket"))
+            # The close_notify acknowledges what the client has; aborting throws away what it does not have.
+            self.had_everything = not unacknowledged(self._transport.get_extra_info("socket"))
             self._transport.abort()
 
     @contextlib.contextmanager
-    def telling(self, callback: Callable[[], None]) -> Iterator[None]:
-        """Calls `callback` when the connection is lost; at once if it is already."""
+    def on_lost(self, callback: Callable[[], None]) -> Iterator[None]:
+        """Within it, call `callback` when the connection is lost, at once if it is already."""
         if self.is_lost:
             callback()
         self._callbacks.add(callback)
@@ -98,8 +108,11 @@ class Connection:
 
     @contextlib.contextmanager
     def watched(self) -> Iterator[None]:
-        """Within it, a client that leaves is noticed even while nothing is read from it, where its machine's
-        end of the connection has reached ours; where that is stuck behind unread bytes, `probe` helps."""
+        """Within it, notice a client that leaves even while nothing is read from it.
+
+        That works once the end of its connection has reached our kernel. If unread bytes are in front of it, use
+        `probe`.
+        """
         if self._transport is None or self._hangups is None or self.is_lost:
             yield
             return
@@ -108,108 +121,90 @@ class Connection:
             try:
                 yield
             finally:
-                self.stop_probing()
-                self._hangups.read_ahead.pop(self, None)
+                self.probe.forget()
 
-    def probe(self) -> bool:
-        """Makes a client show whether it has left, where it can only be seen by doing something.
+    # -- reading -------------------------------------------------------------------------------------------
 
-        True: it has not.  False: not known yet, call again in a while.  `stop_probing` ends it.
+    @property
+    def is_read(self) -> bool:
+        """Whether the server reads the client, so that it would see the end of its connection."""
+        return self._protocol is None or self._protocol.is_read
 
-        With megabytes of body unread, the client's end is stuck behind them.  A client that lives takes an
-        interim `100 Continue` (RFC 9110 section 15.2 obliges it, and its body is on its way already) and its
-        kernel acknowledges it; the kernel of one that does not answers with a reset.  Where that cannot be
-        sent the body is read on, into memory, until the end comes into sight or the limit is reached.
-        """
-        if self.is_lost:
-            return False
-        if self._protocol is None or not (self._protocol.flow.read_paused or self._reads_ahead):
-            return True  # it is being read, so its end would have been seen
-        if not self._takes_interim:
-            self._reads_ahead = True
-            self.read_on()
-        elif not self._sent_interim:
-            self._sent_interim = True
-            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        else:
-            sock = self._transport.get_extra_info("socket")
-            return not self._transport.get_write_buffer_size() and not unacknowledged(sock)
-        return False
-
-    def stop_probing(self) -> None:
-        """Ends what `probe` began."""
-        self._reads_ahead = self._sent_interim = False
-
-    def read_on(self) -> None:
-        """Called by the protocol after each piece of a body: it may have stopped reading, as enough is untaken."""
-        if self._reads_ahead and self._protocol is not None and self._hangups is not None:
-            self._hangups.read_ahead[self] = self._untaken
-            if self._untaken() < _AHEAD_MOST and self._hangups.may_read_ahead:
-                self._protocol.flow.resume_reading()
-
-    def _untaken(self) -> int:
-        """Bytes of the body that have been read and not been taken."""
+    @property
+    def untaken(self) -> int:
+        """Bytes of the body that were received and have not been taken."""
         return self._protocol.untaken if self._protocol is not None else 0
 
-    @contextlib.contextmanager
-    def pouring(self, buffer: Buffer, size: int, arrived: Callable[[], None]) -> Iterator[bool]:
-        """Within it, the rest of the request's body, `size` bytes, goes straight into the buffer; False: it cannot.
+    def receive_into(self, intake: BodyIntake) -> bool:
+        """Receive the rest of the request's body straight into the intake (see `intake.Source`)."""
+        return self._protocol is not None and not self.is_lost and self._protocol.receive_into(intake)
 
-        Calls `arrived` when some bytes have come, and when the connection is lost.  A buffer that is full pauses it,
-        until `pour_on`.
-        """
-        if self._protocol is None or self.is_lost:
-            yield False
-            return
-        self._protocol.pour(buffer, size, arrived)
-        try:
-            yield True
-        finally:
-            self._protocol.pour_no_more()
+    def stop_receiving(self, missing: int) -> None:
+        """Let the parser have what comes next: `missing` bytes of the body, and the requests behind it."""
+        if self._protocol is not None:
+            self._protocol.stop_receiving(missing)
 
-    def pour_on(self) -> None:
-        """Says that the buffer has room again."""
+    def pause_reading(self) -> None:
+        """Do not read the client, unless it is being probed and has to be read for that."""
+        if self._protocol is not None:
+            self._protocol.pause_reading()
+            self.probe.read_further()
+
+    def resume_reading(self) -> None:
+        """Read the client again."""
         if self._protocol is not None and not self.is_lost:
-            self._protocol.flow.resume_reading()
+            self._protocol.resume_reading()
+
+    # -- writing -------------------------------------------------------------------------------------------
 
     async def has_room(self) -> bool:
-        """Waits until more may be written; False where it would go nowhere, without a word: the client has left.
+        """Wait until more may be written. Return False if it would silently go nowhere, because the client has left.
 
-        A transport takes note of its client's end before it says that the connection is lost, and swallows what is
-        written between the two.  So ask right before each write, with nothing awaited in between.  Over TLS uvloop
-        does not even say that it is closing: there the kernel knows, or the client has said so.
+        A transport notices that its client has closed before it reports that the connection is lost, and swallows
+        what is written in between. So call this right before each write, and await nothing in between. Over TLS,
+        uvloop does not even say that it is closing; there the kernel knows, or the client has closed TLS.
         """
         if self._protocol is not None:
-            await self._protocol.flow.drain()
+            await self._protocol.wait_until_writable()
         if self.is_lost or self._transport is None:
             return not self.is_lost
-        if self.is_tls and (self.has_ended or has_ended(self._transport.get_extra_info("socket"))):
+        if self.is_tls and (self.tls_closed or peer_has_closed(self._transport.get_extra_info("socket"))):
             return False
         return not self._transport.is_closing()
 
     def write(self, data: Bytes) -> bool:
-        """Hands over some of the body of a response that has begun; False: it has to go by the server's `send`."""
+        """Write some of the body of a response that has begun. Return False if the server's `send` has to do that."""
         if self._protocol is None or not data:
             return False
         self._protocol.write_body(data)
         return True
 
+    def send_interim(self) -> None:
+        """Send `100 Continue`."""
+        self._transport.write(_CONTINUE)
+
+    def has_acknowledged(self) -> bool:
+        """Return whether the client's kernel has acknowledged everything that was written."""
+        sock = self._transport.get_extra_info("socket")
+        return not self._transport.get_write_buffer_size() and not unacknowledged(sock)
+
     def progress(self) -> int:
-        """Bytes the client's machine has acknowledged since it connected; 0 where that cannot be asked."""
+        """Return the bytes that the client's kernel has acknowledged since it connected; 0 if that is not known."""
         if self._transport is None or self.is_lost:
             return 0
         return acknowledged(self._transport.get_extra_info("socket"))
 
+    # -- the response --------------------------------------------------------------------------------------
+
     @property
     def transport(self) -> Any:
-        """The server's transport, while there is one."""
+        """The server's transport, or None if it is lost."""
         return None if self.is_lost else self._transport
 
     @property
     def is_answering(self) -> bool:
         """Whether a response has begun and is not complete."""
-        cycle = self._protocol.answered if self._protocol is not None else None
-        return cycle is not None and cycle.response_started and not cycle.response_complete
+        return self._protocol is not None and self._protocol.is_answering
 
     @property
     def is_tls(self) -> bool:
@@ -217,15 +212,16 @@ class Connection:
         return transport is not None and transport.get_extra_info("sslcontext") is not None
 
     def hold(self) -> None:
-        """Leaves it to the client to end the connection when it has the response that is under way.
+        """Leave it to the client to close the connection once it has the response that is under way.
 
-        Call it before the response's end is sent; after that somebody has to see to it that it does end.
+        Call this before the end of the response is sent. Afterwards the caller has to make sure that the connection
+        closes at last.
         """
-        if self._protocol is not None and self._protocol.answered is not None:
-            self.is_held = self._protocol.answered.keep_alive = True
+        if self._protocol is not None:
+            self.is_held = self._protocol.keep_open()
 
     async def cut(self) -> None:
-        """Closes without completing the response, so that the client sees a broken one.
+        """Close the connection without completing the response, so that the client sees a broken one.
 
         What is buffered goes out first, if the client takes it within a second.
         """
@@ -238,7 +234,7 @@ class Connection:
 
     async def _wait_lost(self, timeout: float) -> bool:
         event = asyncio.Event()
-        with self.telling(event.set), contextlib.suppress(TimeoutError):
+        with self.on_lost(event.set), contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout):
                 await event.wait()
         return self.is_lost

@@ -1,4 +1,4 @@
-"""What became of the last bytes of a response: whether its client has all of them."""
+"""Find out what became of the last bytes of a response: whether its client has all of them."""
 
 import asyncio
 import contextlib
@@ -7,27 +7,29 @@ from types import TracebackType
 from typing import Self
 
 from relay.server.connection import Connection
-from relay.server.tcp import acknowledged, is_over, unacknowledged
+from relay.server.tcp import acknowledged, is_closed, unacknowledged
 
-#: Seconds that a client which has everything may take to close, before that counts as having read it.
+#: Maximum seconds that a client which has everything may take to close; after that it counts as having read it.
 _CLOSING = 5.0
-#: Seconds between looks at how far a client is: the first, and the longest; each is twice the one before.
-_LOOK_FIRST, _LOOK_MOST = 0.001, 0.05
-#: Bytes to take from a client that should only be closing.
-_CHATTER_MOST = 1024 * 1024
+#: Seconds until the first look at how far a client is, and maximum seconds between two looks; each pause is twice as
+#: long as the one before.
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.001, 0.05
+#: Maximum bytes taken from a client that should only be closing.
+_CHATTER_MAXIMUM = 1024 * 1024
 
 
 class Delivery:
     """A duplicate of a client's socket, taken before the server closes its own; a context manager.
 
-    TCP acknowledges only that the client's kernel has the bytes.  But a process that goes away with bytes
-    unread makes its kernel answer with a reset, where one that has read everything sends a plain end; the
-    duplicate is there to see which of the two comes.
+    TCP acknowledges only that the client's kernel has the bytes. But a process that goes away with bytes unread makes
+    its kernel send a reset, while one that has read everything just closes. The duplicate is there to see which of the
+    two comes.
     """
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._socket: socket.socket | None = None
+        #: Set when there may be something new to see.
         self._changed = asyncio.Event()
 
     def __enter__(self) -> Self:
@@ -47,27 +49,27 @@ class Delivery:
 
     @property
     def behind(self) -> int:
-        """Bytes that were sent and the client's machine has not acknowledged yet; 0 where that cannot be asked."""
+        """Bytes that were sent and that the client's kernel has not acknowledged yet; 0 if that is not known."""
         transport = self._connection.transport
         if self._socket is None or transport is None:
             return 0
         return int(transport.get_write_buffer_size()) + unacknowledged(self._socket)
 
     async def acknowledged(self, *, patience: float) -> bool:
-        """Whether the client's machine has acknowledged all that was sent so far.
+        """Wait until the client's kernel has acknowledged everything that was sent so far. Return whether it has.
 
-        Waits for as long as it takes some bytes within every `patience` seconds.
+        Give up when the client has taken nothing for `patience` seconds, or has left.
         """
         if self._socket is None:
             return True
-        with self._connection.telling(self._changed.set):
+        with self._connection.on_lost(self._changed.set):
             watch, taken = _Watch(self._socket, self._changed, patience), -1
-            while (transport := self._connection.transport) is not None and not is_over(self._socket):
+            while (transport := self._connection.transport) is not None and not is_closed(self._socket):
                 if transport.get_write_buffer_size() or unacknowledged(self._socket):
                     if not await watch.pause():
                         return False
-                # Twice the same, with a round of the event loop between: what TLS has encrypted and the kernel had no
-                # room for is in a buffer that cannot be asked, and would have gone on.
+                # The same figure twice, with a round of the event loop in between: whatever TLS has encrypted and the
+                # kernel had no room for is in a buffer whose size nobody can ask for, and would have moved on.
                 elif taken == (taken := acknowledged(self._socket)):
                     return True
                 else:
@@ -75,71 +77,72 @@ class Delivery:
         return False
 
     async def complete(self, *, patience: float) -> bool:
-        """Whether the client took everything.  Call it when the server was given the end of the response.
+        """Wait until the client has closed. Return whether it took everything.
 
-        Waits for as long as the client takes some bytes within every `patience` seconds; then for it to
-        close, and one that has everything and does not close within 5 s counts as having read it.
+        Call this when the server was given the end of the response. Give up when the client has taken nothing for
+        `patience` seconds. A client that has everything and does not close within 5 s counts as having read it.
 
-        A proxy's reset tells nothing: HAProxy ends a connection so when it has the whole response, often
-        before it acknowledges the end of it.  Whoever answers a proxy sends all but the last byte, and awaits
+        A proxy's reset says nothing: HAProxy ends a connection that way when it has the whole response, often before
+        it acknowledges the end of it. So whoever answers a proxy sends all but the last byte, and awaits
         `acknowledged`, before.
         """
         if self._socket is None:
             return True
-        with self._connection.telling(self._changed.set):
+        with self._connection.on_lost(self._changed.set):
             if self._connection.is_held:
-                return await self._ended(self._socket, patience)
+                return await self._wait_for_held_client(self._socket, patience)
             watch = _Watch(self._socket, self._changed, patience)
             while not self._connection.is_lost:  # the server has not written all of its buffer yet
-                if is_over(self._socket):
+                if is_closed(self._socket):
                     return self._connection.behind_proxy
                 if not await watch.pause():
                     return False
         if self._connection.error is not None:
             return self._connection.behind_proxy
-        return await self._closed(self._socket, patience)
+        return await self._close(self._socket, patience)
 
-    async def _ended(self, sock: socket.socket, patience: float) -> bool:
-        """Waits until the client ends its side of a connection that is held open for that."""
+    async def _wait_for_held_client(self, sock: socket.socket, patience: float) -> bool:
+        """Wait until the client closes a connection that is held open for that. Return whether it took everything."""
         watch = _Watch(sock, self._changed, patience)
         while (transport := self._connection.transport) is not None:
             has_all = not transport.get_write_buffer_size() and not unacknowledged(sock)
             if has_all:
-                watch.has_all()
+                watch.expect_close()
             if not await watch.pause():
                 transport.close()
                 return has_all
-        if self._connection.has_ended:
-            if not self._connection.had_all:
+        if self._connection.tls_closed:
+            if not self._connection.had_everything:
                 return False
         elif self._connection.error is not None:
             return self._connection.behind_proxy
-        return await self._closed(sock, patience)
+        return await self._close(sock, patience)
 
-    async def _closed(self, sock: socket.socket, patience: float) -> bool:
-        """Ends our side, and waits until the client ends its own."""
+    async def _close(self, sock: socket.socket, patience: float) -> bool:
+        """Close our side, and wait until the client closes its own. Return whether it took everything."""
         loop = asyncio.get_running_loop()
-        with contextlib.suppress(OSError):  # it may be reset already, which recv() tells
+        with contextlib.suppress(OSError):  # it may be reset already, which recv() will say
             sock.shutdown(socket.SHUT_WR)
         loop.add_reader(sock.fileno(), self._changed.set)
-        ending, watch = _Ending(sock), _Watch(sock, self._changed, patience)
+        peer, watch = _PeerClose(sock), _Watch(sock, self._changed, patience)
         while True:
-            if ending.look() is not None:
+            peer.look()
+            if peer.is_clean is not None:
                 loop.remove_reader(sock.fileno())  # it would be readable from now on
-            over = is_over(sock)  # asked before: an acknowledgement between the two would look like a reset
-            has_all = unacknowledged(sock) <= 1  # our own end counts as one
-            if ending.is_clean is False or (over and not has_all):
+            closed = is_closed(sock)  # asked before: an acknowledgement between the two would look like a reset
+            has_all = unacknowledged(sock) <= 1  # our own close counts as one
+            if peer.is_clean is False or (closed and not has_all):
                 return self._connection.behind_proxy
-            if has_all and ending.is_clean:
+            if has_all and peer.is_clean:
                 return True
             if has_all:
-                watch.has_all()
+                watch.expect_close()
             if not await watch.pause():
                 return has_all
 
 
 class _Watch:
-    """Waits for a client that takes what it was sent, for as long as it takes some within every `patience` seconds."""
+    """Waits for a client that takes what it was sent, as long as it takes some within every `patience` seconds."""
 
     def __init__(self, sock: socket.socket, changed: asyncio.Event, patience: float) -> None:
         self._socket = sock
@@ -148,48 +151,49 @@ class _Watch:
         self._loop = asyncio.get_running_loop()
         self._taken = acknowledged(sock)
         self._deadline = self._loop.time() + patience
-        self._look = _LOOK_FIRST
-        self._is_last = False
+        self._pause = _FIRST_PAUSE
+        self._expects_close = False
 
-    def has_all(self) -> None:
-        """Says that the client has everything: what is left to it is to close, within 5 s."""
-        if not self._is_last:
-            self._is_last, self._deadline = True, self._loop.time() + _CLOSING
+    def expect_close(self) -> None:
+        """Give the client, which has everything, 5 s from the first call to close."""
+        if not self._expects_close:
+            self._expects_close, self._deadline = True, self._loop.time() + _CLOSING
 
     async def pause(self) -> bool:
-        """Waits until it is time to look again, as something may have changed.  False when patience is at its end."""
-        if not self._is_last and acknowledged(self._socket) != self._taken:
+        """Wait until it is time to look again, as something may have changed. Return False if the time is over."""
+        if not self._expects_close and acknowledged(self._socket) != self._taken:
             self._taken = acknowledged(self._socket)
-            self._deadline, self._look = self._loop.time() + self._patience, _LOOK_FIRST
+            self._deadline, self._pause = self._loop.time() + self._patience, _FIRST_PAUSE
         if (left := self._deadline - self._loop.time()) <= 0:
             return False
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(min(self._look, left)):
+            async with asyncio.timeout(min(self._pause, left)):
                 await self._changed.wait()
         self._changed.clear()
-        self._look = min(2 * self._look, _LOOK_MOST)
+        self._pause = min(2 * self._pause, _LONGEST_PAUSE)
         return True
 
 
-class _Ending:
-    """How a peer ends its side; whatever else it says is thrown away."""
+class _PeerClose:
+    """How a peer closes its side. Whatever else it sends is thrown away."""
 
     def __init__(self, sock: socket.socket) -> None:
-        #: True: with a plain end.  False: with a reset.  None: not yet.
+        #: True: it has just closed. False: it has sent a reset. None: neither yet.
         self.is_clean: bool | None = None
         self._socket = sock
         self._chatter = 0
 
-    def look(self) -> bool | None:
-        if self.is_clean is None:
-            try:
-                piece = self._socket.recv(65536)
-            except BlockingIOError:
-                return None
-            except OSError:
-                self.is_clean = False
-            else:
-                self._chatter += len(piece)
-                if not piece or self._chatter > _CHATTER_MOST:
-                    self.is_clean = True
-        return self.is_clean
+    def look(self) -> None:
+        """Read from the socket, if the peer has not closed yet."""
+        if self.is_clean is not None:
+            return
+        try:
+            piece = self._socket.recv(65536)
+        except BlockingIOError:
+            return
+        except OSError:
+            self.is_clean = False
+        else:
+            self._chatter += len(piece)
+            if not piece or self._chatter > _CHATTER_MAXIMUM:
+                self.is_clean = True

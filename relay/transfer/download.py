@@ -35,11 +35,14 @@ class Sink(Protocol):
     async def write(self, data: Bytes) -> None:
         """Hand over some bytes. Return when there is room for more."""
 
-    async def approach(self, data: Bytes) -> Bytes:
-        """Hand over so much of the last bytes that the rest will not take long. Return the rest, for `finish`."""
+    async def send_all_but_last_byte(self, data: Bytes) -> Bytes:
+        """Send the last bytes but one, if sending all of them in `complete` could take long.
 
-    async def finish(self, data: Bytes) -> None:
-        """Hand over the last bytes and complete the response. Return when the client has all of it."""
+        Return what is left for `complete`: the last byte, or all of `data`. Raise ClientGone.
+        """
+
+    async def complete(self, data: Bytes) -> None:
+        """Send the last bytes and complete the response. Return when the client has all of it. Raise ClientGone."""
 
     def progress(self) -> int:
         """Return a number that grows whenever the client takes something."""
@@ -143,7 +146,7 @@ class Download(Side):
         if self.transfer.length != 0:  # of an empty file, the headers are all there is to hand over
             await self._begin()
             self._owes_since = monotonic()
-            data = await self._sink.approach(data)
+            data = await self._sink.send_all_but_last_byte(data)
             self._owes_since = None
         answer = await self.transfers.finish(self.transfer, joiner=self._joiner)
         if self._decided is not None:
@@ -153,7 +156,7 @@ class Download(Side):
         self._finishing = True
         self._watching.close()
         await self._begin()
-        await self._sink.finish(data)  # which watches by itself whether the client stalls
+        await self._sink.complete(data)  # which watches by itself whether the client stalls
         self._position = entry.end
         self.context.node.load.delivered += len(entry.data)
         self._finished = True

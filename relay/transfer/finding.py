@@ -40,7 +40,7 @@ class Finder:
         """Listen to claims of the name, and withdraw the record in Redis at the end."""
         inbox = self._context.node.inbox
         try:
-            with inbox.listening(self._topic) as self._listener, self._client.telling(self._listener.set):
+            with inbox.listening(self._topic) as self._listener, self._client.on_lost(self._listener.set):
                 yield
         finally:
             if self._is_recorded and not inbox.has_listener(self._topic):

@@ -56,7 +56,7 @@ class Side:
             if self._client_matters():
                 listener.set()
 
-        with self.client.telling(left):
+        with self.client.on_lost(left):
             yield
 
     def _client_matters(self) -> bool:
@@ -66,6 +66,10 @@ class Side:
     def _client_progress(self) -> int:
         """Return a number that grows whenever the client sends or takes something."""
         return 0
+
+    def _owed_since(self) -> float | None:
+        """Return since when (monotonic seconds) the client owes us something; None if it owes nothing."""
+        return self._owes_since
 
     def _patience(self, seconds: float) -> float:
         """Return how long to wait for a wake-up, at most `seconds`."""
@@ -91,9 +95,9 @@ class Side:
             if self.client.is_lost and self._client_matters():
                 raise ClientGone
             outcome = None
-            if self._owes_since is None or self._client_progress() != progress:
+            if (owed := self._owed_since()) is None or self._client_progress() != progress:
                 progress, since = self._client_progress(), monotonic()
-            elif monotonic() - max(since, self._owes_since) >= stall:
+            elif monotonic() - max(since, owed) >= stall:
                 outcome = Outcome.STALLED
             if monotonic() - begun >= longest:
                 outcome = Outcome.TOO_LONG

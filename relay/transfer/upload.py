@@ -12,6 +12,7 @@ from relay.cluster.inbox import Listener
 from relay.cluster.progress import Meter, Progress
 from relay.errors import ClientGone, Error, Problem, StoreUnavailable, problem_for_uploader
 from relay.server.connection import Connection
+from relay.server.intake import BodyIntake
 from relay.states import Answer, Outcome, State
 from relay.store.records import Final, Touched, Transfer
 from relay.store.streams import Ack, Stream
@@ -22,10 +23,6 @@ from relay.transfer.drain import Phase
 from relay.transfer.side import BLOCK, Side, time_limit
 from relay.transfer.window import Window
 
-#: Seconds for which a node probes a client that may have left unread bytes behind, before it vouches for the client
-#: regardless (less than `doubt.PATIENCE`); and between probes.
-_PROBING, _PROBE_PAUSE = 1.5, 0.3
-
 
 class Upload(Side):
     """One PUT."""
@@ -33,19 +30,13 @@ class Upload(Side):
     def __init__(self, context: Context, transfer: Transfer, body: AsyncIterator[bytes], client: Connection) -> None:
         super().__init__(context, transfer, client)
         self.looked = self._since
-        self._body = body
         self._length: int | None = None
-        self._buffer = Buffer(context.settings.chunk, context.blocks)
-        self._arrived = asyncio.Event()
-        self._taken = asyncio.Event()
-        self._whole = False
+        self._intake = BodyIntake(body, client, Buffer(context.settings.chunk, context.blocks))
         self._window = Window(context.settings.window)
         #: There from when a downloader has joined.
         self._stream: Stream | None = None
         self._most = 0
         self._ack_id = "0-1"
-        #: Since when (monotonic seconds) somebody who wants our name has been asking whether our client lives.
-        self._asked: float | None = None
         self._meter = Meter(monotonic())
 
     async def run(self, *, length: int | None, media_type: str, most: int = 0) -> int:
@@ -170,17 +161,15 @@ class Upload(Side):
                 await self._answer(woken=woken)
 
     def _patience(self, seconds: float) -> float:
-        return seconds if self._asked is None else min(_PROBE_PAUSE, seconds)
+        return self.client.probe.interval(seconds)
 
     async def _answer(self, *, woken: bool) -> None:
         """Vouch for our client once it has shown that it is there, or after nothing has contradicted it for a while."""
-        if woken and self._asked is None:
-            self._asked = monotonic()
-        if self._asked is None:
-            return
-        if not self._client_matters() or self.client.probe() or monotonic() >= self._asked + _PROBING:
-            self._asked = None
-            self.client.stop_probing()
+        probe = self.client.probe
+        if woken:
+            probe.ask(monotonic())
+        if probe.is_asked and (not self._client_matters() or probe.look(monotonic())):
+            probe.stop()
             with contextlib.suppress(StoreUnavailable):  # then the inquirer assumes that the client is there
                 await self.transfers.vouch(self.transfer)
 
@@ -205,62 +194,25 @@ class Upload(Side):
         return outcome if isinstance(answer, Final) else (await self._touch()).outcome
 
     def _client_matters(self) -> bool:
-        return not self._whole  # once the whole body is here, the transfer can complete without the uploader
+        return not self._intake.is_whole  # once the whole body is here, the transfer can complete without the uploader
 
     def _client_progress(self) -> int:
-        return self._buffer.total
+        return self._intake.total
+
+    def _owed_since(self) -> float | None:
+        return self._intake.waiting_since
 
     async def _receive(self) -> Outcome | None:
-        """Body → buffer, as fast as the buffer empties."""
-        self._owes_since = monotonic()
-        async for piece in self._body:
-            self._owes_since = None
-            self._buffer.add(piece)
-            if 0 < self._most < self._buffer.total:
-                return Outcome.TOO_LARGE
-            self._arrived.set()
-            # At once: what arrives while something is awaited comes by the parser.
-            if self._length is not None and self._buffer.total < self._length and await self._pour():
-                break
-            await self._until_taken()
-            self._owes_since = monotonic()
-        self._owes_since = None
-        if self._length is not None and self._buffer.total != self._length:
-            raise ClientGone  # whatever the server says, this is not all of it
-        self._whole = True
-        self._arrived.set()
-        return None
-
-    async def _pour(self) -> bool:
-        """The rest of a body of known length, straight from its socket; False where that cannot be."""
-        left, over = (self._length or 0) - self._buffer.total, asyncio.Event()
-
-        def arrived() -> None:
-            self._owes_since = None if self._buffer.full else monotonic()
-            self._arrived.set()
-            if self._buffer.total == self._length or self.client.is_lost:
-                over.set()
-
-        with self.client.pouring(self._buffer, left, arrived) as can_pour:
-            if can_pour:
-                self._owes_since = None if self._buffer.full else monotonic()
-                await over.wait()
-        return can_pour
-
-    async def _until_taken(self) -> None:
-        """Waits until the buffer has room."""
-        while self._buffer.full:
-            self._taken.clear()
-            await self._taken.wait()
+        """Take in the body, as fast as chunks are written."""
+        is_whole = await self._intake.fill(length=self._length, limit=self._most)
+        return None if is_whole else Outcome.TOO_LARGE
 
     async def _write(self, stream: Stream) -> Outcome:
-        """Copy from the buffer to the stream, within the window; then write the end, and wait until it is confirmed."""
+        """Copy from the intake to the stream, within the window; then write the end, and wait until it is confirmed."""
         while True:
-            while not self._buffer and not self._whole:
-                self._arrived.clear()
-                await self._arrived.wait()
+            await self._intake.wait()
             chunks = self._take()
-            whole = self._whole and not self._buffer
+            whole = self._intake.is_exhausted
             if outcome := await self._acked(await stream.append(chunks, end=self._window.written, whole=whole)):
                 return outcome
             while whole or not self._window.is_open:
@@ -268,20 +220,14 @@ class Upload(Side):
                     return outcome
 
     def _take(self) -> list[Bytes]:
-        """Take the chunks to write next: as many of those in the buffer as the window has room for."""
+        """Take the chunks to write next: as many of those in the intake as the window has room for."""
         chunks: list[Bytes] = []
         self._window.size = self.context.window()
-        self._buffer.enough = min(BATCH * self.context.settings.chunk, self._window.size)
-        while (
-            (self._buffer.has_pieces or (self._buffer and not chunks)) and len(chunks) < BATCH and self._window.is_open
-        ):
-            chunks.append(self._buffer.take())
-            self._window.write(len(chunks[-1]))
+        self._intake.set_capacity(min(BATCH * self.context.settings.chunk, self._window.size))
+        while len(chunks) < BATCH and self._window.is_open and (chunk := self._intake.take(full_only=bool(chunks))):
+            chunks.append(chunk)
+            self._window.write(len(chunk))
         self.context.node.load.received += sum(map(len, chunks))
-        self._taken.set()
-        if self._owes_since is None and not self._whole and not self._buffer.full:
-            self._owes_since = monotonic()
-            self.client.pour_on()
         return chunks
 
     async def _acknowledged(self, stream: Stream) -> Outcome | None:

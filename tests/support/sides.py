@@ -143,11 +143,11 @@ class Downloader:
             raise ClientGone
         self.got += data
 
-    async def approach(self, data: bytes | memoryview) -> bytes | memoryview:
+    async def send_all_but_last_byte(self, data: bytes | memoryview) -> bytes | memoryview:
         await self.takes.wait()
         return data
 
-    async def finish(self, data: bytes | memoryview) -> None:
+    async def complete(self, data: bytes | memoryview) -> None:
         await self.write(data)
         self.is_complete = True
 

@@ -1,4 +1,4 @@
-"""Whether a client has everything: what could be missed between two looks at its socket."""
+"""Whether a client has everything: cases that could be missed between two looks at its socket."""
 
 import asyncio
 import socket
@@ -19,7 +19,7 @@ from relay.settings import Settings
 
 
 class Transport:
-    """A server's transport that has nothing left to write."""
+    """A server's transport with nothing left to write."""
 
     def __init__(self, sock: socket.socket, *, is_closing: bool = False) -> None:
         self._socket = sock
@@ -48,7 +48,7 @@ def connection() -> Iterator[Connection]:
 async def test_the_last_acknowledgement_may_come_right_after_a_look(
     connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is acknowledged does not change any more, and nothing else will happen."""
+    """The acknowledged bytes do not change any more, and nothing else will happen."""
     left = iter([1])
     monkeypatch.setattr(delivery, "unacknowledged", lambda sock: next(left, 0))
     with Delivery(connection) as last:
@@ -65,14 +65,15 @@ async def test_a_client_that_takes_nothing_more_loses_patience(
 
 
 async def test_a_client_that_has_left_is_not_probed(connection: Connection) -> None:
-    connection._protocol = cast(Any, SimpleNamespace(flow=SimpleNamespace(read_paused=True)))
+    connection._protocol = cast(Any, SimpleNamespace(is_read=False))
     connection._transport = None  # anything done to it would raise
     connection.lost(None)
-    assert not connection.probe()
+    connection.probe.ask(0.0)
+    assert not connection.probe.look(0.0)
 
 
-async def test_what_a_closing_transport_would_swallow_is_not_handed_over(connection: Connection) -> None:
-    """The client has ended its side, having taken all that came so far, and nobody has said yet that it is lost."""
+async def test_nothing_is_written_to_a_closing_transport_which_would_swallow_it(connection: Connection) -> None:
+    """The client has closed after taking everything so far, and nobody has reported yet that it is lost."""
     sent: list[Message] = []
 
     async def send(message: Message) -> None:
@@ -86,7 +87,7 @@ async def test_what_a_closing_transport_would_swallow_is_not_handed_over(connect
     relay = SimpleNamespace(settings=Settings(redis_url=""))
     services = cast(Services, SimpleNamespace(relay=relay))
     sink = ResponseSink(Exchange(services, scope, receive, send, ""))
-    for hand_over in (sink.write, sink.finish):
+    for hand_over in (sink.write, sink.complete):
         with pytest.raises(ClientGone):
             await hand_over(b"last")
     assert not sent

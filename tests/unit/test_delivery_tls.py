@@ -1,4 +1,4 @@
-"""The same over TLS, where uvloop has buffers of its own, and takes note of a client's end without a word."""
+"""The same over TLS, where uvloop has buffers of its own, and notices a client's close without telling anybody."""
 
 import asyncio
 import contextlib
@@ -7,7 +7,6 @@ import ssl
 import time
 from collections.abc import AsyncIterator, Coroutine
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -25,21 +24,16 @@ from tests.support.certificate import make_certificate
 
 
 class Server(asyncio.Protocol):
-    """Of one client; as `relay.protocol.Protocol` is, without HTTP."""
+    """The server's side of one connection, as `HttpProtocol` is, without HTTP."""
 
-    untaken = 0
     connection: Connection
 
-    def write_body(self, data: Bytes) -> None:
-        self.transport.write(data)
-
     def __init__(self) -> None:
-        self.answered = SimpleNamespace(keep_alive=False)
         self.made = asyncio.Event()
 
     def connection_made(self, transport: Any) -> None:
         self.transport, self.flow = transport, FlowControl(transport)
-        self.connection = Connection(self)  # type: ignore[arg-type]
+        self.connection = Connection(cast(Any, self))
         self.made.set()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -47,7 +41,16 @@ class Server(asyncio.Protocol):
         self.connection.lost(exc)
 
     def eof_received(self) -> None:
-        self.connection.ended()
+        self.connection.note_tls_closed()
+
+    def write_body(self, data: Bytes) -> None:
+        self.transport.write(data)
+
+    def keep_open(self) -> bool:
+        return True
+
+    async def wait_until_writable(self) -> None:
+        await self.flow.drain()
 
     def pause_writing(self) -> None:
         self.flow.pause_writing()
@@ -57,7 +60,7 @@ class Server(asyncio.Protocol):
 
 
 class Client:
-    """With TLS by hand, so that it can end that and keep its connection."""
+    """Does TLS by hand, so that it can close TLS and keep its connection."""
 
     def __init__(self, address: tuple[str, int]) -> None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -78,14 +81,14 @@ class Client:
             self.socket.sendall(self._out.read())
             self._in.write(self.socket.recv(4096))
 
-    def say_that_it_ends(self) -> None:
-        """TLS's close_notify, and no more."""
+    def close_tls(self) -> None:
+        """Send TLS's close_notify, and no more."""
         with contextlib.suppress(ssl.SSLWantReadError):
             self._tls.unwrap()
         self.socket.sendall(self._out.read())
 
     def read_all(self) -> int:
-        """Takes what comes until the server closes; answers how many bytes."""
+        """Take what comes until the server closes. Return how many bytes came."""
         size = 0
         with contextlib.suppress(ConnectionError):
             while piece := self.socket.recv(65536):
@@ -129,7 +132,7 @@ def run(test: Coroutine[Any, Any, None]) -> None:
 
 
 def test_there_is_no_room_for_a_client_that_was_killed(context: ssl.SSLContext) -> None:
-    """The loop may have read its end without a word to anybody, and then swallows what is written."""
+    """The loop may have read its close without telling anybody, and then swallows what is written."""
 
     async def test() -> None:
         async with connected(context) as (server, client):
@@ -141,23 +144,23 @@ def test_there_is_no_room_for_a_client_that_was_killed(context: ssl.SSLContext) 
     run(test())
 
 
-def test_there_is_no_room_for_a_client_that_has_said_that_it_ends(context: ssl.SSLContext) -> None:
+def test_there_is_no_room_for_a_client_that_has_closed_tls(context: ssl.SSLContext) -> None:
     async def test() -> None:
         async with connected(context) as (server, client):
-            client.say_that_it_ends()
+            client.close_tls()
             async with asyncio.timeout(20):
-                while not server.connection.has_ended:
+                while not server.connection.tls_closed:
                     await asyncio.sleep(0.001)
             assert not await server.connection.has_room()
 
     run(test())
 
 
-@pytest.mark.parametrize("had_all", [True, False])
-def test_a_client_that_says_too_early_that_it_ends_has_not_got_all(
-    context: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch, had_all: bool
+@pytest.mark.parametrize("had_everything", [True, False])
+def test_a_client_that_closes_tls_too_early_has_not_got_everything(
+    context: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch, had_everything: bool
 ) -> None:
-    """What the kernel had no room for would be thrown away then, and nobody would know."""
+    """Bytes that the kernel had no room for would be thrown away then, and nobody would know."""
 
     async def test() -> None:
         async with connected(context) as (server, client):
@@ -166,29 +169,29 @@ def test_a_client_that_says_too_early_that_it_ends_has_not_got_all(
                 server.transport.write(b"last")
                 completing = asyncio.create_task(delivery.complete(patience=20))
                 await asyncio.sleep(0.1)
-                if not had_all:
+                if not had_everything:
                     monkeypatch.setattr(connection, "unacknowledged", lambda sock: 1)
-                client.say_that_it_ends()
+                client.close_tls()
                 assert client.socket.recv(65536), "or its kernel would say that something is unread"
                 client.socket.close()
                 async with asyncio.timeout(20):
-                    assert await completing is had_all
+                    assert await completing is had_everything
 
     run(test())
 
 
-def test_what_comes_before_the_last_byte_is_with_the_client_before_that_is_sent(context: ssl.SSLContext) -> None:
-    """Then there is room for that in the kernel, and all that was written is there."""
+def test_the_client_has_all_but_the_last_byte_before_that_is_sent(context: ssl.SSLContext) -> None:
+    """Then the kernel has room for the last byte, and everything written before it has reached the client."""
 
     async def test() -> None:
         async with connected(context) as (server, client):
             sink = ResponseSink(Exchange(cast(Services, None), scope_of(server), never, never, ""))
-            approaching = asyncio.create_task(sink.approach(bytes(60_000)))
+            sending = asyncio.create_task(sink.send_all_but_last_byte(bytes(60_000)))
             await asyncio.sleep(0.1)
-            assert not approaching.done(), "the client has read nothing"
+            assert not sending.done(), "the client has read nothing"
             reading = asyncio.create_task(asyncio.to_thread(client.read_all))
             async with asyncio.timeout(20):
-                assert await approaching == b"\0"
+                assert await sending == b"\0"
             server.transport.abort()
             assert await reading > 59_999
 
