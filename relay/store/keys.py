@@ -80,11 +80,11 @@ KEYS = (
         "TTL of the token's own key",
     ),
     KeySpec(
-        "relay:rate:{LIMITER/WHAT/ADDRESS/…}",
-        "string",
+        "relay:rate:WHAT:ADDRESS",
+        "hash",
         "two of the rate's windows",
-        "how often an address (of IPv6 its /64) has done something lately: `WHAT` is `tokens` or `failures`. `/-1` at "
-        "the end: in the window before",
+        "how often an address (of IPv6 its /64) has done something lately: WHAT is `tokens` or `failures`. `count` in "
+        "the window that began at `begun` (Unix milliseconds of Redis's clock), `before` in the window before it",
     ),
     KeySpec("relay:nodes", "sorted set", "an hour", "node → last heartbeat (Unix seconds of Redis's clock)"),
     KeySpec(
@@ -137,9 +137,8 @@ class Keys:
     def node(self, node: str) -> str:
         return f"{self.prefix}:node:{node}"
 
-    @property
-    def rate(self) -> str:
-        return f"{self.prefix}:rate"
+    def rate(self, what: str, address: str) -> str:
+        return f"{self.prefix}:rate:{what}:{address}"
 
     @property
     def nodes(self) -> str:

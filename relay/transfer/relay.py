@@ -4,18 +4,17 @@ import contextlib
 import math
 from collections.abc import AsyncIterator, Sequence
 
-from limits import RateLimitItem
-
 from relay.cluster.node import Node
 from relay.credentials import matches
 from relay.errors import Error, Problem, StoreUnavailable
 from relay.logs import note
 from relay.metrics import Metrics
 from relay.names import new_token
+from relay.rates import Rate, parse_rate
 from relay.server.connection import Connection
 from relay.settings import Settings
 from relay.states import Answer, Outcome
-from relay.store.rates import Rate, parse_rate
+from relay.store.rates import Counted
 from relay.store.records import Final
 from relay.store.store import Store
 from relay.transfer.context import Context
@@ -35,8 +34,8 @@ class Relay:
         self.context = Context(settings, store, metrics, node)
         self.gate = self.context.gate
         self._secrets = [secret for secret in settings.token_secret.split(",") if secret]
-        self._tokens = _limit(Rate.TOKENS, settings.token_rate)
-        self._failures = _limit(Rate.FAILURES, settings.failure_rate)
+        self._tokens = _limit(Counted.TOKENS, settings.token_rate)
+        self._failures = _limit(Counted.FAILURES, settings.failure_rate)
 
     async def admit(self, credentials: Sequence[str], *, address: str) -> None:
         """Raises Problem unless a token may be made by whoever presents `credentials`."""
@@ -157,7 +156,7 @@ class Relay:
         return largest
 
 
-def _limit(what: Rate, text: str) -> tuple[Rate, RateLimitItem] | None:
+def _limit(what: Counted, text: str) -> tuple[Counted, Rate] | None:
     rate = parse_rate(text)
     return (what, rate) if rate is not None else None
 
