@@ -11,7 +11,7 @@ _SECONDS = {
     "month": 30 * 24 * 3600,
     "year": 12 * 30 * 24 * 3600,
 }
-#: The digits are bounded because Redis, in Lua, counts exactly only up to 2^53.
+#: The digits are bounded because the numbers of Lua, with which Redis counts, are exact only up to 2^53.
 _RATE = re.compile(
     rf"\s*(?P<most>[0-9]{{1,12}})\s*(?:/|per)\s*(?P<times>[0-9]{{1,4}})?\s*(?P<unit>{'|'.join(_SECONDS)})s?\s*",
     re.ASCII | re.IGNORECASE,

@@ -7,8 +7,7 @@
 local counter = KEYS[1]
 local most, window_ms, is_counted = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3] == '1'
 
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local now = now_ms()
 local stored = redis.call('HMGET', counter, 'begun', 'count', 'before')
 local begun, count, before = tonumber(stored[1]) or now, tonumber(stored[2]) or 0, tonumber(stored[3]) or 0
 if now - begun >= 2 * window_ms then
@@ -23,8 +22,7 @@ if math.floor(before * left / window_ms) + count >= most then
   return math.max(1, math.ceil(wait))
 end
 if is_counted then
-  -- The numbers are formatted because Lua would write large ones as 1e+14.
-  redis.call('HSET', counter, 'begun', string.format('%.0f', begun), 'count', count + 1, 'before', before)
+  redis.call('HSET', counter, 'begun', begun, 'count', count + 1, 'before', before)
   redis.call('PEXPIRE', counter, 2 * window_ms)
 end
 return 0
