@@ -1,4 +1,4 @@
-"""spend: how often an address may do something."""
+"""spend: the limits on what an address may do, counted in Redis."""
 
 import pytest
 
@@ -13,14 +13,14 @@ from tests.support.ports import free_port
 LIMIT = Rate(3, 3600)
 
 
-async def test_an_address_has_so_many_and_then_waits(store: Store) -> None:
+async def test_an_address_that_has_spent_its_limit_must_wait(store: Store) -> None:
     for _ in range(3):
         assert await store.rates.is_spent(Counted.TOKENS, LIMIT, address="192.0.2.1") == 0
         assert await store.rates.spend(Counted.TOKENS, LIMIT, address="192.0.2.1") == 0
     for ask in (store.rates.spend, store.rates.is_spent):
         assert 1 <= await ask(Counted.TOKENS, LIMIT, address="192.0.2.1") <= 3600
         assert await ask(Counted.TOKENS, LIMIT, address="192.0.2.2") == 0  # another address
-        assert await ask(Counted.FAILURES, LIMIT, address="192.0.2.1") == 0  # another count
+        assert await ask(Counted.FAILURES, LIMIT, address="192.0.2.1") == 0  # another counter
 
 
 async def counter(store: Store, *, age: int, count: int, before: int) -> str:
@@ -70,7 +70,7 @@ async def test_only_asking_writes_nothing(store: Store) -> None:
     assert await client(store).hgetall(key) == fields
 
 
-async def test_its_keys_are_ours_and_expire(store: Store, prefix: str) -> None:
+async def test_its_keys_have_our_prefix_and_expire(store: Store, prefix: str) -> None:
     await store.rates.spend(Counted.TOKENS, LIMIT, address="2001:db8::/64")
     keys = [key.decode() async for key in client(store).scan_iter("*2001:db8*") if prefix.encode() in key]
     assert keys == [f"{prefix}:rate:tokens:2001:db8::/64"]
@@ -80,7 +80,7 @@ async def test_its_keys_are_ours_and_expire(store: Store, prefix: str) -> None:
     assert fields == {b"count": b"1", b"before": b"0"}
 
 
-async def test_without_redis_nothing_is_let_through(prefix: str) -> None:
+async def test_without_redis_it_raises(prefix: str) -> None:
     store = Store.connect(Settings(redis_url=f"redis://127.0.0.1:{free_port()}", prefix=prefix, redis_patience=0.1))
     with pytest.raises(StoreUnavailable):
         await store.rates.spend(Counted.TOKENS, LIMIT, address="192.0.2.1")

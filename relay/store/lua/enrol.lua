@@ -1,6 +1,7 @@
 -- Records how long tokens live: TOKEN, LEFT in ms, TOKEN, LEFT …
 -- Returns: TOKEN … that should have expired by now
--- Such a token may have been used meanwhile, so its life has to be read again. Its time is put off by `pause_ms`, so that only one node asks about it.
+-- Such a token may have been used meanwhile, so its life has to be read again. Its time is put off by
+-- `pause_ms`, so that only one node reads it.
 local tokens = KEYS[1]
 local ttl_ms, most, pause_ms = ARGV[1], ARGV[2], tonumber(ARGV[3])
 
