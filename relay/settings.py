@@ -10,11 +10,11 @@ import socket
 import ssl
 from typing import Annotated, Self
 
-import limits
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from relay.buffers import CHUNK
+from relay.rates import parse_rate
 from relay.redis_urls import check_redis_url
 
 Seconds = Annotated[float, Field(gt=0, le=7 * 24 * 3600, allow_inf_nan=False)]
@@ -177,8 +177,7 @@ class Settings(BaseSettings):
     @classmethod
     def _rate(cls, value: str) -> str:
         try:
-            if value and limits.parse(value).amount < 1:
-                raise ValueError
+            parse_rate(value)
         except ValueError:
             raise ValueError("must be such as 10/second, 600/minute or 600 per 2 hours, or empty") from None
         return value

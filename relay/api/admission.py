@@ -4,12 +4,11 @@ import contextlib
 import math
 from collections.abc import Sequence
 
-from limits import RateLimitItem
-
 from relay.credentials import matches
 from relay.errors import Error, Problem, StoreUnavailable
+from relay.rates import Rate, parse_rate
 from relay.settings import Settings
-from relay.store.rates import Rate, parse_rate
+from relay.store.rates import Counted
 from relay.store.store import Store
 
 #: Errors that mean that a client presented a wrong token or secret, and may be guessing.
@@ -31,7 +30,7 @@ class Admission:
             await self.refuse_guessers(address=address)
             if not matches(credentials, self._secrets):
                 raise Problem(Error.SECRET_NEEDED)
-        if seconds := await self._spend(Rate.TOKENS, self._token_rate, address):
+        if seconds := await self._spend(Counted.TOKENS, self._token_rate, address):
             raise _too_many("tokens", seconds)
 
     async def refuse_guessers(self, *, address: str) -> None:
@@ -40,7 +39,7 @@ class Admission:
         Its next secret is not even compared: a right guess would otherwise be let in after any number of wrong ones.
         """
         rate = self._failure_rate
-        if rate and (seconds := await self._store.rates.is_spent(Rate.FAILURES, rate, address=address)):
+        if rate and (seconds := await self._store.rates.is_spent(Counted.FAILURES, rate, address=address)):
             raise _too_many("refusals", seconds)
 
     async def count_failure(self, problem: Problem, *, address: str) -> Problem:
@@ -51,11 +50,11 @@ class Admission:
         """
         if problem.error in _WRONG_GUESSES:
             with contextlib.suppress(StoreUnavailable):
-                if seconds := await self._spend(Rate.FAILURES, self._failure_rate, address):
+                if seconds := await self._spend(Counted.FAILURES, self._failure_rate, address):
                     return _too_many("refusals", seconds)
         return problem
 
-    async def _spend(self, what: Rate, rate: RateLimitItem | None, address: str) -> float:
+    async def _spend(self, what: Counted, rate: Rate | None, address: str) -> float:
         """Count one of `what`. Return 0, or the seconds to wait if the address has none left."""
         return await self._store.rates.spend(what, rate, address=address) if rate else 0.0
 

@@ -17,7 +17,7 @@ from relay.metrics import Metrics
 from relay.settings import Settings
 from relay.store.connections import Connections
 from relay.store.keys import Keys
-from relay.store.redis_py import COMMAND_TIMEOUT, PASSING, Clients
+from relay.store.redis_py import COMMAND_TIMEOUT, PASSING, RedisPy
 from relay.store.resp import Command
 from relay.store.scripts import load_scripts
 
@@ -31,14 +31,14 @@ Send = Callable[[str, Sequence[Command]], Awaitable[list[Any]]]
 class Commands:
     """Runs the commands of one process. Close it with `aclose`."""
 
-    def __init__(self, settings: Settings, metrics: Metrics, clients: Clients) -> None:
+    def __init__(self, settings: Settings, metrics: Metrics, redis_py: RedisPy) -> None:
         self.settings = settings
         self.keys = Keys(settings.prefix)
-        #: redis-py's own client, for what is asked rarely: pipelines over many keys, and scans.
-        self.redis = clients.commands
-        self.connections = Connections(clients.commands)
+        #: redis-py's own object, for what is asked rarely: pipelines over many keys, and scans.
+        self.redis = redis_py.redis
+        self.connections = Connections(redis_py)
         self._metrics = metrics
-        self._clients = clients
+        self._redis_py = redis_py
         self._turns = asyncio.Semaphore(settings.redis_commands)
         #: When Redis last replied to any command, in the event loop's seconds.
         self._answered = float("-inf")
@@ -47,12 +47,12 @@ class Commands:
     async def close_idle(self) -> None:
         """Close the connections that are idle. When one connection has broken, they probably have, too."""
         self.connections.close_idle()
-        await self._clients.drop_idle()
+        await self._redis_py.close_idle()
 
     async def aclose(self) -> None:
         """Close all connections."""
         self.connections.close_idle()
-        await self._clients.aclose()
+        await self._redis_py.aclose()
 
     async def run(
         self, verb: str, keys: Sequence[str], arguments: Sequence[str | int], *, patience: float | None = None

@@ -1,32 +1,56 @@
-"""Connections to Redis: commands go out as they come, one behind the other, and replies come back in that order.
+"""Connections to Redis. Commands are sent without waiting for the replies to those before them, and Redis replies in
+the same order.
 
-redis-py makes them, for it knows about TLS, users, Sentinel and Cluster.  Then the socket is ours: what arrives goes
-from the kernel into the block of which the replies' strings are slices, and nothing is copied after that.  With
-redis-py's reader and hiredis the bytes of a transfer were copied four times; and its connection pool, which lends a
-connection for one command at a time, was most of what a small transfer cost.
+redis-py opens the connections (see `redis_py`), and then their sockets are ours. The kernel writes what arrives into a
+block, and the strings of the replies are slices of that block, so no byte is copied after that. With redis-py's own
+reader and hiredis the bytes of a transfer were copied four times; and redis-py's connection pool, which lends a
+connection to one command at a time, caused most of the cost of a small transfer.
 """
 
 import asyncio
 from collections import defaultdict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Self, cast
+from typing import Any, Protocol, cast
 
-from redis.asyncio import Redis, RedisCluster
-from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import OutOfMemoryError, ResponseError
+from redis.exceptions import OutOfMemoryError
 
 from relay.buffers import BATCH, CHUNK, Blocks, Bytes
-from relay.store.redis_py import PASSING, Client
+from relay.store.redis_py import PASSING, Link, RedisPy, Server
 from relay.store.resp import Command, IncompleteError, MovedElsewhereError, pack, parse, reader
 
-#: Bytes of the block for replies: where they are small, and where a whole read's have to fit.
-_BLOCK_SMALL, _BLOCK = 8 * 1024, BATCH * (CHUNK + 64) + 8 * 1024
-#: Bytes that come after a string, at least where it is a chunk of several.
+#: Bytes of a block for small replies.
+_BLOCK_SMALL = 8 * 1024
+#: Bytes of a block for large replies: all chunks of one read fit into it.
+_BLOCK = BATCH * (CHUNK + 64) + 8 * 1024
+#: Minimum bytes of a block that has to be made for one huge reply, in addition to that reply: what follows a chunk in a
+#: reply of several.
 _AFTER = 64
 _NONE = memoryview(b"")
 _CLOSED = "Redis has closed the connection"
+
+
+class Connection(Protocol):
+    """One connection to Redis."""
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether no more commands can be sent through it."""
+
+    @property
+    def heard(self) -> float:
+        """When Redis last sent something through it, in the event loop's seconds."""
+
+    async def call(self, commands: Sequence[Command], *, large: bool = False) -> list[Any]:
+        """Send commands and return their replies. A reply that is an error is not raised.
+
+        `large`: the replies may be large. Nobody else may then be waiting for replies on this connection.
+        Raise redis-py's ConnectionError.
+        """
+
+    def close(self) -> None:
+        """Close it. Whoever waits for a reply gets a ConnectionError."""
 
 
 @dataclass(slots=True)
@@ -39,30 +63,27 @@ class _Expected:
 
 
 class _Replies(asyncio.BufferedProtocol):
-    """Puts replies together, for who expects them in the order in which they asked."""
+    """Parses replies, and gives each to the call that is next in the order of the commands."""
 
     def __init__(self, blocks: Blocks) -> None:
         self.is_lost = False
         self._loop = asyncio.get_running_loop()
-        #: When it has heard from Redis last, in the event loop's seconds.
+        #: When Redis last sent something, in the event loop's seconds.
         self.heard = self._loop.time()
         self._expected: deque[_Expected] = deque()
-        #: Whether what comes next may be large.  What is not, hiredis puts together.
+        #: Whether the next replies may be large. If not, hiredis parses them.
         self._is_large = False
         self._reader = reader()
         self._small = memoryview(bytearray(_BLOCK_SMALL))
         self._blocks = blocks
-        #: What is received into, filled up to offset `_filled`; the next reply begins at `_parsed`, and cannot be
-        #: whole before the block is filled up to `_need`.
+        #: The block to receive into. It is filled up to offset `_filled`. The next reply begins at `_parsed`, and is
+        #: incomplete at least until the block is filled up to `_need`.
         self._block = _NONE
         self._filled = self._parsed = self._need = 0
         self._were_large = False
 
     def expect(self, count: int, *, large: bool) -> "asyncio.Future[list[Any]]":
-        """So many replies, when they have come.  Raises redis's ConnectionError, as the future may.
-
-        `large`: whether they may be, which is known only where nobody else expects any.
-        """
+        """Return a future of the next `count` replies. Raise redis-py's ConnectionError, as the future may."""
         if self.is_lost:
             raise RedisConnectionError(_CLOSED)
         expected = _Expected(count, self._loop.create_future())
@@ -78,7 +99,7 @@ class _Replies(asyncio.BufferedProtocol):
         return self._block[self._filled :]
 
     def _renew(self) -> None:
-        """Takes a block with room for the reply that is incomplete.  Who has a slice of the last one may keep it."""
+        """Take a block that has room for the incomplete reply. Slices of the old block stay valid."""
         begun = self._block[self._parsed : self._filled]
         need = max(self._need - self._parsed, len(begun) + 1)
         if need + _AFTER > _BLOCK:
@@ -117,7 +138,7 @@ class _Replies(asyncio.BufferedProtocol):
 
     def _hand_out(self, reply: Any) -> None:
         if not self._expected:
-            self.is_lost = True  # it says something that nobody asked for: it is about to close
+            self.is_lost = True  # Redis says something unasked only when it is about to close the connection
             return
         expected = self._expected[0]
         expected.replies.append(reply)
@@ -134,30 +155,20 @@ class _Replies(asyncio.BufferedProtocol):
                 expected.all.set_exception(RedisConnectionError(_CLOSED))
 
 
-class RedisConnection:
-    """One connection."""
+class SocketConnection:
+    """A connection to a Redis server; see `Connection`.
 
-    def __init__(self, connection: AbstractConnection, blocks: Blocks) -> None:
-        self._connection = connection
-        #: Those to fakeredis have no socket.
-        self._transport: asyncio.Transport | None = getattr(connection._writer, "transport", None)
+    A call that is cancelled leaves the connection usable. But commands that are sent after it still wait for the reply
+    to the cancelled one, because Redis replies in order.
+    """
+
+    def __init__(self, link: Link, transport: asyncio.Transport, blocks: Blocks) -> None:
+        self._link = link
+        self._transport = transport
         self._loop = asyncio.get_running_loop()
         self._replies = _Replies(blocks)
         self._pieces: list[Bytes] = []
-        self._turn = asyncio.Lock()
-        if self._transport is not None:
-            # Kept, or it would complain when it is collected; redis-py shall think that it has none.
-            self._writer = connection._writer
-            connection._reader = connection._writer = None
-            self._transport.pause_reading()  # or uvloop would go on to read as for the protocol before
-            self._transport.set_protocol(self._replies)
-            self._transport.resume_reading()
-
-    @classmethod
-    async def connect(cls, connection: AbstractConnection, blocks: Blocks) -> Self:
-        """Raises what redis-py does."""
-        await connection.connect()  # type: ignore[no-untyped-call]
-        return cls(connection, blocks)
+        link.hand_over(transport, self._replies)
 
     @property
     def is_lost(self) -> bool:
@@ -165,150 +176,136 @@ class RedisConnection:
 
     @property
     def heard(self) -> float:
-        """When Redis has last said something over it, in the event loop's seconds."""
         return self._replies.heard
 
     async def call(self, commands: Sequence[Command], *, large: bool = False) -> list[Any]:
-        """Sends commands and waits for their replies, which may be `large`; those that are errors are not raised.
-
-        Who gives up waiting leaves the connection as good as it was, but for those behind it: Redis answers in order.
-        Raises redis's ConnectionError.
-        """
-        if self._transport is None:
-            return await self._call_fake(commands)
-        pieces = pack(commands)  # first, as it may raise
+        pieces = pack(commands)  # first, because it may raise
         replies = self._replies.expect(len(commands), large=large)
-        if not self._pieces:  # what else is called in this round of the event loop goes out with it
+        if not self._pieces:  # all calls of this round of the event loop are sent together
             self._loop.call_soon(self._flush)
         self._pieces += pieces
         return await replies
 
     def _flush(self) -> None:
         pieces, self._pieces = self._pieces, []
-        if self._transport is not None and not self.is_lost:
+        if not self.is_lost:
             self._transport.writelines(pieces)
 
-    async def _call_fake(self, commands: Sequence[Command]) -> list[Any]:
+    def close(self) -> None:
+        self._replies.is_lost = True
+        self._transport.abort()
+
+
+class EmbeddedConnection:
+    """A connection to fakeredis inside this process; see `Connection`. It carries out one call after the other."""
+
+    def __init__(self, link: Link) -> None:
+        self.is_lost = False
+        self.heard = asyncio.get_running_loop().time()
+        self._link = link
+        self._turn = asyncio.Lock()
+
+    async def call(self, commands: Sequence[Command], *, large: bool = False) -> list[Any]:
         async with self._turn:
             if self.is_lost:
                 raise RedisConnectionError(_CLOSED)
             try:
-                await self._connection.send_packed_command([b"".join(pack(commands))])
-                return [await self._fake_reply() for _ in commands]
+                return await self._link.exchange(b"".join(pack(commands)), len(commands))
             except BaseException:
-                self.close()  # the reply may be yet to come
+                self.close()  # its reply may still come, and would be taken for that of the next call
                 raise
 
-    async def _fake_reply(self) -> Any:
-        try:
-            return await self._connection.read_response()
-        except ResponseError as error:
-            return error
-
     def close(self) -> None:
-        self._replies.is_lost = True
-        if self._transport is not None:
-            self._transport.abort()
+        self.is_lost = True
 
 
 class Connections:
-    """The connections of one client: one that all calls share, and as many more as are used alone at the same time."""
+    """The connections of one process: one to each server that all calls share, and one for each call that needs a
+    connection of its own."""
 
-    def __init__(self, client: Client) -> None:
-        self._client = client
-        self._is_cluster = isinstance(client, RedisCluster)  # once: it is slow to ask, these classes are protocols
+    def __init__(self, redis_py: RedisPy) -> None:
+        self._redis_py = redis_py
         self._blocks = Blocks(_BLOCK)
-        #: By the Redis that they are to: the shared one, and those that nobody uses just now.
-        self._shared: dict[str, RedisConnection] = {}
-        self._idle: defaultdict[str, list[RedisConnection]] = defaultdict(list)
+        #: By server's name.
+        self._shared: dict[str, Connection] = {}
+        #: By server's name: the connections that no call uses now.
+        self._idle: defaultdict[str, list[Connection]] = defaultdict(list)
         self._connecting = asyncio.Lock()
 
     async def share(self, key: str, commands: Sequence[Command]) -> list[Any]:
-        """Sends commands about one key which do not block, and waits for their replies; errors are not raised.
+        """Send commands about one key over the shared connection, and return their replies. None may block.
 
-        Raises what redis-py does when it connects, and its ConnectionError.
+        A reply that is an error is not raised. Raise what redis-py raises when it connects, and its ConnectionError.
         """
-        place, make = await self._place(key)
-        connection = self._shared.get(place)
+        server = await self._redis_py.locate(key)
+        connection = self._shared.get(server.name)
         if connection is None or connection.is_lost:
-            connection = await self._connect_shared(key, place, make)
+            connection = await self._connect_shared(key, server)
         replies = await connection.call(commands)
         await self._check(key, connection, replies)
         return replies
 
-    async def _connect_shared(self, key: str, place: str, make: Callable[[], AbstractConnection]) -> RedisConnection:
+    async def _connect_shared(self, key: str, server: Server) -> Connection:
         async with self._connecting:
-            connection = self._shared.get(place)
+            connection = self._shared.get(server.name)
             if connection is None or connection.is_lost:
-                connection = self._shared[place] = await self._connect(key, make)
+                connection = self._shared[server.name] = await self._connect(key, server)
             return connection
 
     def drop_silent(self, since: float) -> None:
-        """Closes a shared connection over which nothing has come since then, in the event loop's seconds."""
+        """Close the shared connections through which nothing has come since then, in the event loop's seconds."""
         for connection in self._shared.values():
             if connection.heard < since:
                 connection.close()
 
     async def call(self, key: str, commands: Sequence[Command], *, large: bool = False) -> list[Any]:
-        """Sends commands about one key, by a connection that nobody else uses meanwhile, and waits for their replies.
+        """Send commands about one key over a connection that no other call uses meanwhile, and return their replies.
 
-        So they may block, or be large, or have replies that are.  Those that are errors are not raised.  Raises as
-        `share` does.
+        So the commands may block, and they and their replies may be large. Errors are as for `share`.
         """
-        place, make = await self._place(key)
-        connection = self._idle_at(place) or await self._connect(key, make)
+        server = await self._redis_py.locate(key)
+        connection = self._idle_to(server) or await self._connect(key, server)
         try:
             replies = await connection.call(commands, large=large)
         except BaseException:
-            connection.close()  # the reply may be yet to come
+            connection.close()  # its reply may still come, and would be taken for that of the next call
             raise
         await self._check(key, connection, replies)
         if not connection.is_lost:
-            self._idle[place].append(connection)
+            self._idle[server.name].append(connection)
         return replies
 
-    async def _check(self, key: str, connection: RedisConnection, replies: Sequence[Any]) -> None:
-        """Closes a connection whose errors may pass with it, as where a master is none any more."""
+    async def _check(self, key: str, connection: Connection, replies: Sequence[Any]) -> None:
+        """Close the connection after an error that a new connection may not have: one to a former master, for
+        example."""
         errors = [reply for reply in replies if isinstance(reply, Exception)]
         if any(isinstance(error, PASSING) and not isinstance(error, OutOfMemoryError) for error in errors):
             connection.close()
         if any(isinstance(error, MovedElsewhereError) for error in errors):
-            await self._find_again(key)
+            await self._redis_py.find_again(key)
 
     def close_idle(self) -> None:
-        """Closes the connections that nobody uses just now, and the shared one."""
+        """Close the connections that no call uses now, and the shared ones."""
         for connections in (self._shared.values(), *self._idle.values()):
             for connection in connections:
                 connection.close()
         self._shared.clear()
         self._idle.clear()
 
-    def _idle_at(self, place: str) -> RedisConnection | None:
-        connections = self._idle[place]
+    def _idle_to(self, server: Server) -> Connection | None:
+        connections = self._idle[server.name]
         while connections:
             if not (connection := connections.pop()).is_lost:
                 return connection
             connection.close()
         return None
 
-    async def _connect(self, key: str, make: Callable[[], AbstractConnection]) -> RedisConnection:
+    async def _connect(self, key: str, server: Server) -> Connection:
         try:
-            return await RedisConnection.connect(make(), self._blocks)
+            link = await server.connect()
         except (RedisConnectionError, OSError):
-            await self._find_again(key)
+            await self._redis_py.find_again(key)
             raise
-
-    async def _place(self, key: str) -> tuple[str, Callable[[], AbstractConnection]]:
-        """Where the key is, and what makes a connection to there."""
-        if self._is_cluster:
-            cluster = cast(RedisCluster, self._client)
-            await cluster.initialize()
-            node = cast(Any, cluster.get_node_from_key(key))
-            return node.name, lambda: node.connection_class(**node.connection_kwargs | {"protocol": 2})
-        pool = cast(Redis, self._client).connection_pool
-        return "", lambda: pool.connection_class(**pool.connection_kwargs | {"protocol": 2})
-
-    async def _find_again(self, key: str) -> None:
-        """Lets redis-py find out where in a Redis Cluster the key is by now, as it does with commands of its own."""
-        if self._is_cluster:
-            await self._client.exists(key)
+        if link.transport is None:
+            return EmbeddedConnection(link)
+        return SocketConnection(link, link.transport, self._blocks)

@@ -1,8 +1,8 @@
-"""Every key relay has in Redis, with its type, its TTL and what it says: the page an operator reads.
+"""Every key that relay has in Redis, with its type, its TTL and its contents. The README shows `KEYS` as a table.
 
-`{T}` is the token in a Redis Cluster hash tag: all keys of one token are in one slot, so one script may touch
-them together.  NAME is percent-encoded (see `names.encode_name`), ID the transfer's, NODE the node's.
-Every key has a TTL, set in the script that creates it.
+`{T}` is the token, in the braces of a Redis Cluster hash tag: all keys of one token are in one slot, so that one script
+may use them together. NAME is percent-encoded (see `names.encode_name`), ID is the transfer's id, NODE the node's id.
+Every key has a TTL, set by the script that creates it.
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 
 class KeySpec(NamedTuple):
-    """One row of the README's table."""
+    """One row of the table."""
 
     pattern: str
     type: str
@@ -31,31 +31,31 @@ KEYS = (
         "relay:revoked:{T}:ID",
         "hash",
         "30 s",
-        "what a token was that a `DELETE` has revoked: if the answer was lost it asks again, for the transfers that it "
-        "has to end",
+        "the fields of a token that a `DELETE` has revoked. They name the transfers that it has to end: if the reply "
+        "was lost, it reads them again",
     ),
     KeySpec(
         "relay:transfer:{T}:NAME",
         "hash",
         "the upload's wait and a minute; 20 s, renewed, while it streams",
-        "the claim on the name and the state of its one live transfer: `id`, `state`, `uploader` and `downloader` "
+        "the claim on the name, and the state of its one live transfer: `id`, `state`, `uploader` and `downloader` "
         "(nodes), `joiner` (the download's id), `length` and `type` as the uploader gave them, `created`, `joined` "
-        "(Unix seconds), `vouched` (milliseconds) when its waiting client was last found alive, `unread` where the "
-        "uploader's side has gone while it was finishing",
+        "(Unix seconds), `vouched` (Unix milliseconds) when its waiting client was last found alive, `unread` if the "
+        "uploader's side has left while the transfer was finishing",
     ),
     KeySpec(
         "relay:chunks:{T}:NAME:ID",
         "stream",
         "20 s, renewed",
-        "the bytes in flight. An entry's ID is `END-0`, END being the byte offset just after the chunk; field `d` "
-        "the bytes. Last entry: `TOTAL-1` with `end` = `complete`, or the outcome",
+        "the bytes in flight. An entry's ID is `OFFSET-0`, OFFSET being the byte offset after the chunk; its field `d` "
+        "has the bytes. The last entry is `TOTAL-1` with `end` = `complete`, or has another outcome as its `end`",
     ),
     KeySpec(
         "relay:acks:{T}:NAME:ID",
         "stream",
         "20 s, renewed",
-        "the downloader's progress, one entry long: `0-1` joined, then `OFFSET-0`; at the end one more with `end` = "
-        "the outcome and `to` = the bytes delivered",
+        "the downloader's progress, in one entry: `0-1` once it has joined, then `OFFSET-0`. When the transfer ends, "
+        "one more follows, with `end` = the outcome and `to` = the bytes delivered",
     ),
     KeySpec(
         "relay:node:NODE",
@@ -68,32 +68,33 @@ KEYS = (
         "relay:uploads:NODE",
         "hash",
         "three heartbeats",
-        "up to 100 transfers whose uploads NODE holds, streams first, then who waits longest: id → JSON with `token`, "
-        "`name`, `state`, `delivered` (bytes), `rate` (bytes a second), `seconds` in that state …, as of the last "
-        "heartbeat. For the status page: nothing hangs on it",
+        "up to 100 transfers whose uploads NODE holds, the streaming ones first, then those that have waited longest: "
+        "id → JSON with `token`, `name`, `state`, `delivered` (bytes), `rate` (bytes a second), `seconds` in that "
+        "state …, as of the last heartbeat. Only the status page uses it",
     ),
     KeySpec(
         "relay:tokens",
         "sorted set",
         "an hour",
-        "token → when it expires (Unix seconds), give or take a heartbeat. For the status page: what counts is the "
-        "TTL of the token's own key",
+        "token → when it expires (Unix seconds), give or take a heartbeat. Only the status page uses it: a token lives "
+        "as long as its own key",
     ),
     KeySpec(
-        "relay:rate:{LIMITER/WHAT/ADDRESS/…}",
-        "string",
+        "relay:rate:WHAT:ADDRESS",
+        "hash",
         "two of the rate's windows",
-        "how often an address (of IPv6 its /64) has done something lately: `WHAT` is `tokens` or `failures`. `/-1` at "
-        "the end: in the window before",
+        "how often an address (of IPv6, a /64 network) has done something lately; WHAT is `tokens` or `failures`. It "
+        "counts `count` in the window that began at `begun` (Unix milliseconds of Redis's clock), and `before` in the "
+        "window before that",
     ),
     KeySpec("relay:nodes", "sorted set", "an hour", "node → last heartbeat (Unix seconds of Redis's clock)"),
     KeySpec(
         "relay:inbox:NODE",
         "stream",
         "a minute",
-        "short wake-ups for the clients that NODE holds: `about` a transfer id (behind its token and name, where NODE "
-        "has to end it if it does not have that upload), or a transfer key that a download waits for. They carry no "
-        "state, so a lost one costs time and nothing else",
+        "short wake-ups for the clients that NODE holds. `about` is a transfer's id; or its token, name and id, if "
+        "NODE has to end it unless it has that upload; or the transfer key that a download waits for; or `farewell` and "
+        "a node that shuts down. Wake-ups carry no state, so a lost one costs only time",
     ),
 )
 
@@ -112,7 +113,7 @@ class TransferKeys:
 
 
 class Keys:
-    """Builds every key.  `prefix` stands before the first colon, so that clusters can share one Redis."""
+    """Build every key. Clusters that share one Redis differ in `prefix`, which is the part before the first colon."""
 
     def __init__(self, prefix: str = "relay") -> None:
         self.prefix = prefix
@@ -137,9 +138,8 @@ class Keys:
     def node(self, node: str) -> str:
         return f"{self.prefix}:node:{node}"
 
-    @property
-    def rate(self) -> str:
-        return f"{self.prefix}:rate"
+    def rate(self, what: str, address: str) -> str:
+        return f"{self.prefix}:rate:{what}:{address}"
 
     @property
     def nodes(self) -> str:
@@ -157,6 +157,6 @@ class Keys:
 
 
 def table() -> str:
-    """`KEYS` as the Markdown table of the README."""
+    """Return `KEYS` as a Markdown table."""
     rows = [f"| `{key.pattern}` | {key.type} | {key.ttl} | {key.says} |" for key in KEYS]
     return "\n".join(["| key | type | TTL | what it says |", "|---|---|---|---|", *rows])

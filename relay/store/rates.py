@@ -1,51 +1,27 @@
-"""How often an address may do something: counted by the library `limits`, in Redis, and so by all nodes together."""
+"""How often an address has done something lately: counted in Redis, so for all nodes together."""
 
 import ipaddress
-import time
 from enum import StrEnum
-from typing import Any
 
-from limits import RateLimitItem, parse
-from limits.aio.storage import RedisStorage
-from limits.aio.strategies import SlidingWindowCounterRateLimiter
+from relay.rates import Rate
+from relay.store.commands import Commands, ms
 
-from relay.store.commands import Commands
-
-#: What one customer of a provider has, mostly, of IPv6: to count single addresses would be to count nothing.
+#: Length of the IPv6 prefix that is counted as one address: most providers give each customer a /64, so counting
+#: single addresses would limit nobody.
 _IPV6_NETWORK = 64
 
 
-class Rate(StrEnum):
-    """What is counted."""
+class Counted(StrEnum):
+    """What is counted for each address: tokens made, and refusals of wrong tokens and secrets."""
 
     TOKENS = "tokens"
     FAILURES = "failures"
 
 
-class Counters(RedisStorage):
-    """`limits`' counters in Redis, through a client that is there already, whatever RELAY_REDIS_URL it is for."""
-
-    STORAGE_SCHEME = ["relay"]  # noqa: RUF012 (as in the base class); theirs would be taken from it in their register
-
-    def __init__(self, client: Any, key_prefix: str) -> None:
-        self._client = client
-        super().__init__("redis://", implementation="redispy", key_prefix=key_prefix)
-
-    def configure_bridge(self) -> None:
-        bridge: Any = self.bridge
-        bridge.storage = self._client
-        bridge.connection_getter = lambda readonly: self._client
-
-
-def parse_rate(text: str) -> RateLimitItem | None:
-    """`600/minute`, `10 per 2 hours`; None for no limit.  Raises ValueError."""
-    return parse(text) if text else None
-
-
 def counted_as(address: str) -> str:
-    """The address under which a client is counted: its own, or of IPv6 its /64 network.
+    """Return the address under which a client is counted: its own, or the /64 network of an IPv6 address.
 
-    What is no address (a proxy may forward anything) is counted as one.
+    All texts that are no address (a proxy may forward anything) are counted together.
     """
     try:
         ip = ipaddress.ip_address(address.partition("%")[0])
@@ -63,21 +39,18 @@ class Rates:
 
     def __init__(self, commands: Commands) -> None:
         self._commands = commands
-        self._limiter = SlidingWindowCounterRateLimiter(Counters(commands.redis, commands.keys.rate))
+        self._keys = commands.keys
 
-    async def spend(self, what: Rate, limit: RateLimitItem, *, address: str) -> float:
-        """Count one for an address, and return 0. If it is over its limit, count nothing and return the seconds to
-        wait."""
-        if await self._commands.call(lambda: self._limiter.hit(limit, what, address)):
-            return 0.0
-        return await self._seconds_to_wait(what, limit, address)
+    async def spend(self, what: Counted, rate: Rate, *, address: str) -> float:
+        """Count one for an address, and return 0. If it has reached the rate, count nothing and return the seconds to
+        wait, at least 1."""
+        return await self._spend(what, rate, address, counts=True)
 
-    async def is_spent(self, what: Rate, limit: RateLimitItem, *, address: str) -> float:
-        """Return the seconds that an address has to wait; 0 if it is below its limit. Count nothing."""
-        if await self._commands.call(lambda: self._limiter.test(limit, what, address)):
-            return 0.0
-        return await self._seconds_to_wait(what, limit, address)
+    async def is_spent(self, what: Counted, rate: Rate, *, address: str) -> float:
+        """Return the seconds that an address has to wait; 0 if it has not reached the rate. Count nothing."""
+        return await self._spend(what, rate, address, counts=False)
 
-    async def _seconds_to_wait(self, what: Rate, limit: RateLimitItem, address: str) -> float:
-        window = await self._commands.call(lambda: self._limiter.get_window_stats(limit, what, address))
-        return max(1.0, window.reset_time - time.time())
+    async def _spend(self, what: Counted, rate: Rate, address: str, *, counts: bool) -> float:
+        arguments = [rate.most, ms(rate.seconds), int(counts)]
+        wait = int(await self._commands.run("spend", [self._keys.rate(what, address)], arguments))
+        return max(1.0, wait / 1000) if wait else 0.0

@@ -1,12 +1,20 @@
-"""Redis clients for each form of RELAY_REDIS_URL, and which of their errors pass."""
+"""The one module that touches what is private or undocumented in redis-py and fakeredis.
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+redis-py reads RELAY_REDIS_URL and makes the connections, because it knows TLS, users, Sentinel and Cluster. `RedisPy`
+holds its object, a `Server` tells where a key is, and a `Link` is a connection whose socket we take over.
+
+`tests/contract/test_redis_py.py` names everything that is relied on here, and what breaks without it.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Self, cast
 from urllib.parse import SplitResult, parse_qsl, unquote
 
 import fakeredis
 from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster, Sentinel
 from redis.asyncio.cluster import ClusterNode
+from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import (
@@ -15,6 +23,7 @@ from redis.exceptions import (
     OutOfMemoryError,
     ReadOnlyError,
     RedisClusterException,
+    ResponseError,
     TryAgainError,
 )
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -24,9 +33,8 @@ from redis.maint_notifications import MaintNotificationsConfig
 from relay.redis_urls import split_url
 from relay.settings import Settings
 
-Client = Redis | RedisCluster
-
-#: Redis may answer the same command a moment later: a cut connection, a restart, a failover, no memory.
+#: Errors after which Redis may carry out the same command a moment later: a cut connection, a restart, a failover, no
+#: memory.
 PASSING = (
     RedisConnectionError,
     RedisTimeoutError,
@@ -40,80 +48,147 @@ PASSING = (
     OutOfMemoryError,
 )
 
-#: Connections of a client whose pool raises at once, and does not wait, when all are in use.
+#: Maximum connections of redis-py's own pool, if the pool raises when all are in use instead of waiting for one.
 _UNBOUNDED = 2**31
-#: Seconds a single command may take before its connection is given up and the command repeated on another.
+#: Seconds that a single command may take before its connection is closed and the command is repeated on another.
 COMMAND_TIMEOUT = 2.0
 
 
-class Clients(NamedTuple):
-    """`commands` for what is asked rarely, and to make the connections of `wire`."""
+class Link:
+    """One connection that redis-py has opened: encrypted if need be, logged in, and with its name set."""
 
-    commands: Client
-    #: Clients that this one uses: the sentinels'.
-    others: Sequence[Client] = ()
+    def __init__(self, connection: AbstractConnection) -> None:
+        self._connection = connection
+        #: Kept because it would close the transport when it is garbage-collected.
+        self._writer = connection._writer
+        #: What the connection is sent through; None if it leads to fakeredis, which has no socket.
+        self.transport: asyncio.Transport | None = getattr(connection._writer, "transport", None)
 
-    async def drop_idle(self) -> None:
-        """Closes the connections that nobody uses just now.
+    def hand_over(self, transport: asyncio.Transport, protocol: asyncio.BufferedProtocol) -> None:
+        """Give all that arrives from now on to `protocol`. redis-py then behaves as if it were not connected."""
+        self._connection._reader = self._connection._writer = None
+        transport.pause_reading()  # without this uvloop keeps reading into the buffers of the old protocol
+        transport.set_protocol(protocol)
+        transport.resume_reading()
 
-        One that Redis has closed is noticed when it is used again; those that are not would stay open until then.
+    async def exchange(self, packed: bytes, count: int) -> list[Any]:
+        """Send packed commands through redis-py and return their replies. A reply that is an error is not raised."""
+        await self._connection.send_packed_command([packed])
+        return [await self._reply() for _ in range(count)]
+
+    async def _reply(self) -> Any:
+        try:
+            return await self._connection.read_response()
+        except ResponseError as error:
+            return error
+
+
+class Server(NamedTuple):
+    """A Redis server, and how redis-py connects to it."""
+
+    #: Unique among the servers of one RELAY_REDIS_URL.
+    name: str
+    connection_class: type[AbstractConnection]
+    options: Mapping[str, Any]
+
+    async def connect(self) -> Link:
+        """Open a connection. Raise what redis-py raises."""
+        connection = self.connection_class(**{**self.options, "protocol": 2})  # `relay.store.resp` parses RESP2
+        await connection.connect()  # type: ignore[no-untyped-call]
+        return Link(connection)
+
+
+class RedisPy:
+    """redis-py's object for one RELAY_REDIS_URL. Make it with `connect` or `embedded`, and close it with `aclose`."""
+
+    def __init__(self, redis: Redis | RedisCluster, sentinels: Sequence[Redis] = ()) -> None:
+        #: For what is asked rarely: pipelines over many keys, and scans.
+        self.redis = redis
+        #: The objects through which redis-py asks the sentinels.
+        self._sentinels = sentinels
+        # Asked once, because it is slow: these classes have protocols among their bases.
+        self._is_cluster = isinstance(redis, RedisCluster)
+
+    @classmethod
+    def embedded(cls, server: fakeredis.FakeServer) -> Self:
+        """Return one for a Redis inside this process, which others may use as well."""
+        return cls(fakeredis.FakeAsyncRedis(server=server))
+
+    @classmethod
+    def connect(cls, settings: Settings) -> Self:
+        """Return one for `settings.redis_url`. It connects at its first command, not here.
+
+        redis-py's own retries and timeouts are off: `Commands.repeat` repeats, and knows for how long. Maintenance
+        notifications are off because with them redis-py 8.1.0 hands out dead connections (its issue 4252).
         """
-        if isinstance(self.commands, Redis):
-            await self.commands.connection_pool.disconnect(inuse_connections=False)
+        url = split_url(settings.redis_url)
+        scheme, _, form = url.scheme.partition("+")
+        if not scheme:
+            return cls.embedded(fakeredis.FakeServer())
+        options: dict[str, Any] = {
+            "socket_timeout": None,
+            "socket_connect_timeout": COMMAND_TIMEOUT,
+            "maint_notifications_config": MaintNotificationsConfig(enabled=False),
+            "client_name": settings.node,
+        }
+        if scheme != "unix":
+            options["socket_keepalive"] = True
+        if form == "cluster":
+            return cls(_cluster(options | _from_url(url)))
+        options["retry"] = Retry(NoBackoff(), 0)
+        if form == "sentinel":
+            return cls(*_sentinel(options | _from_url(url), url))
+        pool = BlockingConnectionPool.from_url(
+            settings.redis_url, max_connections=settings.redis_commands, timeout=COMMAND_TIMEOUT, **options
+        )
+        return cls(Redis.from_pool(pool))
+
+    async def locate(self, key: str) -> Server:
+        """Return the server that has the key, as far as redis-py knows. Raise what redis-py raises."""
+        if self._is_cluster:
+            cluster = cast(RedisCluster, self.redis)
+            await cluster.initialize()
+            node = cast(Any, cluster.get_node_from_key(key))
+            return Server(node.name, node.connection_class, node.connection_kwargs)
+        pool = cast(Redis, self.redis).connection_pool
+        return Server("", pool.connection_class, pool.connection_kwargs)
+
+    async def find_again(self, key: str) -> None:
+        """Let redis-py find out which server of a Redis Cluster has the key now. It does so when a command of its own
+        fails or is redirected."""
+        if self._is_cluster:
+            await self.redis.exists(key)
+
+    async def close_idle(self) -> None:
+        """Close the idle connections in redis-py's own pool.
+
+        redis-py notices only when it uses a connection that Redis has closed it. Until then its file would stay open.
+        """
+        if not self._is_cluster:
+            await cast(Redis, self.redis).connection_pool.disconnect(inuse_connections=False)
 
     async def aclose(self) -> None:
-        for client in (self.commands, *self.others):
-            await client.aclose()
+        """Close redis-py's own connections. Those that were handed over are not among them."""
+        for redis in (self.redis, *self._sentinels):
+            await redis.aclose()
 
 
-def connect(settings: Settings) -> Clients:
-    """Clients for `settings.redis_url`.  They connect at their first command, not here.
-
-    Retries are off: `Store.repeat` repeats, and knows for how long.  So are time-outs, for the same reason.
-    Maintenance notifications are off because redis-py 8.1.0 hands out dead connections with them (its
-    issue 4252).
-    """
-    url = split_url(settings.redis_url)
-    scheme, _, form = url.scheme.partition("+")
-    if not scheme:
-        return Clients(fakeredis.FakeAsyncRedis(server=fakeredis.FakeServer()))
-    options: dict[str, Any] = {
-        "socket_timeout": None,
-        "socket_connect_timeout": COMMAND_TIMEOUT,
-        "maint_notifications_config": MaintNotificationsConfig(enabled=False),
-        "client_name": settings.node,
-    }
-    if scheme != "unix":
-        options["socket_keepalive"] = True
-    if form == "cluster":
-        return _cluster(settings, options | _from_url(url))
-    options["retry"] = Retry(NoBackoff(), 0)
-    if form == "sentinel":
-        return _sentinel(options | _from_url(url), url)
-    commands = BlockingConnectionPool.from_url(
-        settings.redis_url, max_connections=settings.redis_commands, timeout=COMMAND_TIMEOUT, **options
-    )
-    return Clients(Redis.from_pool(commands))
+def _cluster(options: dict[str, Any]) -> RedisCluster:
+    nodes = [ClusterNode(host, port) for host, port in options.pop("hosts")]
+    return RedisCluster(startup_nodes=nodes, max_connections=_UNBOUNDED, **options)
 
 
-def _cluster(settings: Settings, options: dict[str, Any]) -> Clients:
-    hosts = options.pop("hosts")
-    nodes = [ClusterNode(host, port) for host, port in hosts]
-    return Clients(RedisCluster(startup_nodes=nodes, max_connections=_UNBOUNDED, **options))
-
-
-def _sentinel(options: dict[str, Any], url: SplitResult) -> Clients:
+def _sentinel(options: dict[str, Any], url: SplitResult) -> tuple[Redis, Sequence[Redis]]:
     service, _, database = url.path.strip("/").partition("/")
     hosts, ssl = options.pop("hosts"), options.get("ssl", False)
     watch = {"socket_timeout": COMMAND_TIMEOUT, "ssl": ssl}
     options["max_connections"] = _UNBOUNDED
     sentinel: Any = Sentinel(hosts, sentinel_kwargs=watch, db=int(database or 0), **options)  # type: ignore[no-untyped-call]
-    service = service or "mymaster"
-    return Clients(sentinel.master_for(service), sentinel.sentinels)
+    return sentinel.master_for(service or "mymaster"), sentinel.sentinels
 
 
 def _from_url(url: SplitResult) -> dict[str, Any]:
-    """The parts of a URL that redis-py does not read by itself, because it names several hosts."""
+    """Return redis-py's options for a URL that names several hosts, which redis-py cannot read by itself."""
     options: dict[str, Any] = dict(parse_qsl(url.query))
     credentials, _, hosts = url.netloc.rpartition("@")
     username, _, password = credentials.partition(":")
@@ -126,6 +201,6 @@ def _from_url(url: SplitResult) -> dict[str, Any]:
 
 
 def _host_port(text: str) -> tuple[str, int]:
-    """The settings have seen to it that it is HOST, HOST:PORT or [IPv6]:PORT."""
+    """Split HOST, HOST:PORT or [IPv6]:PORT. The settings accept nothing else."""
     host, _, port = text.rpartition(":") if not text.endswith("]") and ":" in text else (text, "", "6379")
     return host.strip("[]"), int(port)

@@ -1,8 +1,8 @@
-"""The Redis serialization protocol (RESP2), for commands and replies that are mostly bytes of files.  Pure.
+"""The Redis serialization protocol (RESP2), for commands and replies that consist mostly of a file's bytes. No I/O.
 
-redis-py's own way copies each byte four times on its way in.  Here what is large is never copied: a command's bytes
-go out as they are, behind those that frame them, and a reply's are slices of the block that they were received into.
-All else is left to hiredis.
+redis-py copies each byte of a reply four times. Here a large string is never copied: in a command it is sent as it is,
+between the bytes that frame it, and in a reply it is a slice of the block that it was received into. hiredis does the
+rest.
 https://redis.io/docs/latest/develop/reference/protocol-spec/
 """
 
@@ -28,9 +28,9 @@ from relay.buffers import Bytes
 #: A command's name and its arguments.
 Command = Sequence[str | int | Bytes]
 
-#: Its stub says that a command is one word.
+#: hiredis's type stub says that a command is one word.
 _pack = cast(Callable[[tuple[str | int | Bytes, ...]], bytes], hiredis.pack_command)
-#: Strings up to so many bytes are copied, so that they do not keep the block alive that they came in.
+#: Maximum length, in bytes, of a string that is copied: a slice would keep the whole block alive.
 _SMALL = 16 * 1024
 
 
@@ -53,7 +53,7 @@ _ERRORS: dict[str, type[RedisError]] = {
 
 
 class IncompleteError(Exception):
-    """The reply goes on beyond what has arrived; at least up to offset `need`."""
+    """Raised if the reply is longer than what has arrived: it reaches at least up to offset `need`."""
 
     def __init__(self, need: int) -> None:
         super().__init__(need)
@@ -61,7 +61,8 @@ class IncompleteError(Exception):
 
 
 def pack(commands: Sequence[Command]) -> list[Bytes]:
-    """The commands as bytes to send one after the other; a large last argument stands by itself, uncopied."""
+    """Return commands as bytes, in pieces to send one after the other. A large last argument is a piece of its own, not
+    copied."""
     pieces: list[Bytes] = []
     for command in commands:
         *others, last = command
@@ -75,20 +76,20 @@ def pack(commands: Sequence[Command]) -> list[Bytes]:
 
 
 def error(line: str) -> RedisError:
-    """What redis-py makes of an error reply."""
+    """Return the exception that redis-py has for an error reply."""
     return _ERRORS.get(line.partition(" ")[0], ResponseError)(line)
 
 
 def reader() -> hiredis.Reader:
-    """Takes replies that are not large out of bytes which are fed to it; as `parse` does, but many times as fast."""
+    """Return a parser of small replies. It returns the same values as `parse`, and is many times as fast."""
     return hiredis.Reader(replyError=error)
 
 
 def parse(block: bytearray, start: int, end: int) -> tuple[Any, int]:
-    """The reply that begins at offset `start` of what has arrived up to `end`, and the offset after it.
+    """Parse the reply that begins at offset `start` of a block that is filled up to offset `end`.
 
-    Strings are bytes, or slices of the block where they are large; an error is a value, not raised.  Raises
-    IncompleteError.
+    Return the reply and the offset after it. Strings are bytes, or slices of the block if they are large. A reply that
+    is an error is returned, not raised. Raise IncompleteError.
     """
     stop = block.find(b"\r\n", start, end)
     if stop < 0:

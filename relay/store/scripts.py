@@ -5,10 +5,15 @@ from importlib.resources import files
 
 #: The shared functions that are put before the script of a verb.
 _SHARED = {
-    "claim": ["_use", "_room"],
-    "look": ["_use", "_room"],
-    "end": ["_last", "_mark"],
+    "claim": ["_now", "_use", "_facts", "_room"],
+    "end": ["_words", "_last", "_mark"],
+    "enrol": ["_now"],
+    "look": ["_words", "_now", "_use", "_facts", "_room"],
+    "mint": ["_facts"],
+    "roll": ["_now"],
+    "spend": ["_now"],
     "touch": ["_last"],
+    "vouch": ["_now"],
 }
 
 

@@ -7,7 +7,7 @@ from relay.settings import Settings
 from relay.store.commands import Commands
 from relay.store.nodes import Nodes
 from relay.store.rates import Rates
-from relay.store.redis_py import Clients, connect
+from relay.store.redis_py import RedisPy
 from relay.store.tokens import Tokens
 from relay.store.transfers import Transfers
 
@@ -15,8 +15,8 @@ from relay.store.transfers import Transfers
 class Store:
     """One for each process. Make it with `connect`, and close it with `aclose`."""
 
-    def __init__(self, settings: Settings, metrics: Metrics, clients: Clients) -> None:
-        self.commands = Commands(settings, metrics, clients)
+    def __init__(self, settings: Settings, metrics: Metrics, redis_py: RedisPy) -> None:
+        self.commands = Commands(settings, metrics, redis_py)
         self.keys = self.commands.keys
         self.tokens = Tokens(self.commands)
         self.transfers = Transfers(self.commands)
@@ -26,7 +26,7 @@ class Store:
     @classmethod
     def connect(cls, settings: Settings, metrics: Metrics | None = None) -> Self:
         """Return a store on `settings.redis_url`. It connects at its first command, not here."""
-        return cls(settings, metrics or Metrics(), connect(settings))
+        return cls(settings, metrics or Metrics(), RedisPy.connect(settings))
 
     async def aclose(self) -> None:
         """Close all connections to Redis."""

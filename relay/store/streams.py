@@ -1,8 +1,8 @@
 """The stream of a transfer: what lies between its two sides.
 
-Over Redis it is a `RedisStream`.  Where both clients are on one node it is a `LocalStream`, and the bytes do
-not leave the process; all else about the transfer is in Redis as ever, so that nodes and operators can see and
-end it, and how it ends is decided there.
+If the two clients are on different nodes, it is a `RedisStream`. If they are on one node, it is a `LocalStream`, and
+the bytes do not leave the process. Everything else about that transfer is in Redis too: nodes and operators can see and
+end it, and its outcome is decided there.
 """
 
 from collections.abc import Sequence
@@ -13,22 +13,25 @@ from relay.buffers import Bytes
 from relay.states import Outcome
 from relay.store.commands import Commands, is_out_of_memory, is_refused_id, ms, result
 from relay.store.keys import TransferKeys
-from relay.store.offsets import chunk_id, end_id, ends, offset_of, trim_id
+from relay.store.offsets import chunk_id, end_id, offset_of, offsets_after, trim_id
 from relay.store.resp import Command
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One stream entry: a chunk ending at byte offset `end`, or, with `outcome`, the end of the stream."""
+    """One stream entry: a chunk up to byte offset `offset`, or, with `outcome`, the end of the stream there."""
 
-    end: int
+    offset: int
     data: Bytes = b""
     outcome: Outcome | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Ack:
-    """How far the downloader is, in bytes, and how it ended, if it has.  `id` is the entry's, to wait beyond."""
+    """How many bytes the downloader has taken, and how the transfer ended, if it has.
+
+    `id` is the entry's. Pass it to `acks` to wait for the next one.
+    """
 
     id: str
     position: int
@@ -36,29 +39,30 @@ class Ack:
 
 
 class Stream(Protocol):
-    """Chunks in one direction, acknowledgements in the other.  Each method raises StoreUnavailable."""
+    """Chunks in one direction, acknowledgements in the other. Each method raises StoreUnavailable."""
 
-    #: The ID of the last entry that Redis is known to have of it.
+    #: The ID of the stream's last entry that Redis is known to have.
     written: str
 
     async def append(self, chunks: Sequence[Bytes], *, end: int, whole: bool = False) -> Ack | None:
-        """Writes chunks, the last of which ends at byte offset `end`, and looks at the downloader's progress.
+        """Write chunks, the last of which reaches up to byte offset `end`, and return the downloader's progress.
 
-        `whole`: then the last entry, for that is all of the upload.  None: the stream is gone, so the transfer is over.
+        `whole`: this completes the upload, so the end marker follows. Return None if the stream is gone: then the
+        transfer has ended.
         """
 
     async def acks(self, *, after: str, timeout: float) -> Ack | None:
-        """Waits up to `timeout` seconds for progress beyond the entry with ID `after`, or for the end."""
+        """Wait up to `timeout` seconds for an acknowledgement after the entry with ID `after`, or for the end."""
 
     async def read(self, *, position: int, acknowledge: bool, count: int, timeout: float) -> list[Entry]:
-        """Waits up to `timeout` seconds for up to `count` entries after byte offset `position`.
+        """Wait up to `timeout` seconds for entries after byte offset `position`, and return at most `count` of them.
 
-        `acknowledge` first tells the uploader's side that everything up to `position` was handed over.
+        `acknowledge`: first tell the uploader's side that everything up to `position` was handed over.
         """
 
 
 class RedisStream:
-    """A transfer's stream through Redis; see `Stream`."""
+    """A stream through Redis; see `Stream`."""
 
     def __init__(self, commands: Commands, keys: TransferKeys) -> None:
         self.written = chunk_id(0)
@@ -67,12 +71,13 @@ class RedisStream:
         self._patience = commands.settings.transfer_patience
 
     async def append(self, chunks: Sequence[Bytes], *, end: int, whole: bool = False) -> Ack | None:
-        adds = [self._add(chunk_id(at), "d", chunk) for at, chunk in zip(ends(chunks, end=end), chunks, strict=True)]
+        offsets = offsets_after(chunks, last=end)
+        adds = [self._add(chunk_id(offset), "d", chunk) for offset, chunk in zip(offsets, chunks, strict=True)]
         if whole:
             adds.append(self._add(end_id(end), "end", Outcome.COMPLETE.value))
         last = end_id(end) if whole else chunk_id(end)
-        # All or nothing: of several chunks a later one must not get in where an earlier one did not, for want of
-        # memory.  A repeat would then take the gap for what it had written before.
+        # All or none: a later chunk must not be written if an earlier one was refused because Redis lacked memory. A
+        # repeat would take the refusal of the earlier chunk's ID, now too low, for a sign that it was written before.
         if len(adds) > 1:
             adds = [("MULTI",), *adds, ("EXEC",)]
         look = ("XREVRANGE", self._keys.acks, "+", "-", "COUNT", 1)
@@ -82,8 +87,8 @@ class RedisStream:
             if len(adds) > 1:
                 *queued, done = replies
                 replies = done if isinstance(done, list) else [*queued, done]
-            # An entry that is there already is a repeat of a write whose reply was lost; or an end marker stands
-            # behind it, and then the acks say so too.
+            # An ID is refused if the entry is there already: this is a repeat of a write whose reply was lost. Or an
+            # end marker is there, and then the acks tell the outcome too.
             return [result(reply) for reply in replies if not is_refused_id(reply)], result(acks)
 
         written, acks = await self._commands.repeat(write, patience=self._patience)
@@ -103,7 +108,7 @@ class RedisStream:
         return _ack(reply[0][1][-1]) if reply else None
 
     async def read(self, *, position: int, acknowledge: bool, count: int, timeout: float) -> list[Entry]:
-        """What is acknowledged is trimmed away, in the same round trip."""
+        """Read entries; see `Stream`. What is acknowledged is trimmed in the same round trip."""
         at = chunk_id(position)
         acknowledging: list[Command] = [
             ("XTRIM", self._keys.chunks, "MINID", "=", trim_id(position)),
@@ -115,8 +120,9 @@ class RedisStream:
         async def read() -> Any:
             *acknowledged, entries = await self._commands.connections.call(self._keys.chunks, commands, large=True)
             for done in acknowledged:
-                # A repeat, or an end marker stands there: the next entry, or touch(), will tell.  Without memory
-                # for it, it is said again with the next read: what is in Redis must be read to make room.
+                # An ID is refused if this is a repeat, or if an end marker is there: the next entry or touch() tells.
+                # If Redis lacks memory for an acknowledgement, the next read repeats it. Reading must go on, because it
+                # is what makes room.
                 if not is_refused_id(done) and not is_out_of_memory(done):
                     result(done)
             return result(entries)
@@ -125,11 +131,12 @@ class RedisStream:
         return [_entry(entry) for entry in reply[0][1]] if reply else []
 
 
-#: An entry as Redis has it: its ID, and its fields, each followed by its value.
+#: An entry as Redis returns it: its ID, and its fields, each followed by its value.
 Raw = tuple[bytes, list[Any]]
 
 
 def _entry(raw: Raw) -> Entry:
+    """Return the entry of the chunks."""
     entry_id, (field, value, *_) = raw
     if field == b"end":
         return Entry(offset_of(entry_id), outcome=Outcome(value.decode()))
@@ -137,7 +144,7 @@ def _entry(raw: Raw) -> Entry:
 
 
 def _ack(raw: Raw) -> Ack:
-    """From an entry of the acks."""
+    """Return the acknowledgement in an entry of the acks."""
     entry_id, flat = raw
     fields = dict(zip(flat[::2], flat[1::2], strict=True))
     outcome = Outcome(fields[b"end"].decode()) if b"end" in fields else None

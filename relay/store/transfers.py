@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from relay.buffers import BATCH
 from relay.names import new_id
 from relay.states import Answer, Outcome, State
 from relay.store.commands import Commands, ms, pairs
@@ -16,8 +17,9 @@ from relay.store.tokens import need_room, need_token
 _FROM_OUTSIDE = {Outcome.CANCELLED, Outcome.REVOKED, Outcome.NODE_LOST}
 #: Outcomes that are observed, not requested: the download's node is dead, or Redis has lost a part of the transfer.
 _OBSERVED = {Outcome.NODE_LOST, Outcome.STORE_LOST}
-#: Fields of a token's hash that are not about a name: `created`, `uses`, `bytes`.
-_TOKEN_FIELDS = 3
+#: Maximum entries of a stream from the marker of its end onwards. After the marker there can be what the uploader's
+#: side was just about to write: the chunks of one write, and a marker of its own.
+_TAIL = BATCH + 2
 
 
 class Transfers:
@@ -58,7 +60,7 @@ class Transfers:
                 media_type,
                 *self._use(counts=use),
                 ms(self._settings.upload_wait + CLAIM_MARGIN),
-                self._max_fields,
+                self._settings.token_names,
             ],
         )
         need_token(reply)
@@ -100,7 +102,9 @@ class Transfers:
         name wakes that node. Raise Problem(UNKNOWN_TOKEN) or Problem(CROWDED).
         """
         keys = [self._keys.token(token), self._keys.transfer(token, name)]
-        reply = await self._commands.run("look", keys, [*self._use(counts=use), name, waits_on, self._max_fields])
+        reply = await self._commands.run(
+            "look", keys, [*self._use(counts=use), name, waits_on, self._settings.token_names]
+        )
         need_token(reply)
         need_room(reply)
         return self._load(token, name, reply) if reply[0] == b"found" else None
@@ -139,7 +143,7 @@ class Transfers:
         reply = await self._commands.run(
             "touch",
             transfer.keys.all(),
-            [transfer.id, written, joiner, position, ms(self._settings.token_floor), self._lease],
+            [transfer.id, written, joiner, position, ms(self._settings.token_floor), self._lease, _TAIL],
             patience=self._settings.transfer_patience,
         )
         match [part.decode() for part in reply]:
@@ -199,11 +203,6 @@ class Transfers:
     def _load(self, token: str, name: str, reply: Sequence[Any]) -> Transfer:
         """Return the transfer in a reply: one word, the fields of its hash, and the time in milliseconds."""
         return Transfer.load(self._keys, token, name, pairs(reply[1]), read_at=int(reply[2]))
-
-    @property
-    def _max_fields(self) -> int:
-        """Maximum fields of a token's hash; 0 means unlimited."""
-        return self._settings.token_names + _TOKEN_FIELDS if self._settings.token_names else 0
 
     def _use(self, *, counts: bool) -> list[int]:
         return [ms(self._settings.token_use) if counts else 0, ms(self._settings.token_max)]

@@ -130,14 +130,16 @@ class Download(Side):
             for entry in entries:
                 if entry.outcome not in (None, Outcome.COMPLETE):
                     return entry.outcome
-                if not follows(position=self._position, end=entry.end, size=len(entry.data)) or not self._fits(entry):
+                if not follows(position=self._position, offset=entry.offset, size=len(entry.data)) or not self._fits(
+                    entry
+                ):
                     return Outcome.STORE_LOST
                 # A client that has Content-Length bytes may close at once, so they end the download too.
-                if entry.outcome is not None or entry.end == self.transfer.length:
+                if entry.outcome is not None or entry.offset == self.transfer.length:
                     return await self._hand_over_last(entry)
                 await self._begin()
                 await self._hand_over(entry.data)
-                self._position = entry.end
+                self._position = entry.offset
                 self.context.node.load.delivered += len(entry.data)
 
     async def _hand_over_last(self, entry: Entry) -> Outcome:
@@ -157,7 +159,7 @@ class Download(Side):
         self._watching.close()
         await self._begin()
         await self._sink.complete(data)  # which watches by itself whether the client stalls
-        self._position = entry.end
+        self._position = entry.offset
         self.context.node.load.delivered += len(entry.data)
         self._finished = True
         return Outcome.COMPLETE
@@ -165,7 +167,7 @@ class Download(Side):
     def _fits(self, entry: Entry) -> bool:
         """Return whether the stream keeps to the declared length: no byte beyond it, and no end before it."""
         length = self.transfer.length
-        return length is None or entry.end == length or (entry.end < length and entry.outcome is None)
+        return length is None or entry.offset == length or (entry.offset < length and entry.outcome is None)
 
     async def _begin(self) -> None:
         """Send the headers, unless they were sent.

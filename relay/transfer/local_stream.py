@@ -8,7 +8,7 @@ from weakref import WeakValueDictionary
 
 from relay.buffers import Bytes
 from relay.states import Outcome
-from relay.store.offsets import chunk_id, ends, offset_of
+from relay.store.offsets import chunk_id, offset_of, offsets_after
 from relay.store.streams import Ack, Entry
 
 
@@ -23,7 +23,7 @@ class LocalStream:
         self._acknowledged = asyncio.Event()
 
     async def append(self, chunks: Sequence[Bytes], *, end: int, whole: bool = False) -> Ack:
-        self._entries.extend(map(Entry, ends(chunks, end=end), chunks))
+        self._entries.extend(map(Entry, offsets_after(chunks, last=end), chunks))
         if whole:
             self._entries.append(Entry(end, outcome=Outcome.COMPLETE))
         self._arrived.set()

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 import redis
-from limits import parse
 
 from relay.names import new_id, new_token
 from relay.operations.census import Census
+from relay.rates import Rate
 from relay.settings import Settings
 from relay.states import Answer, Outcome
-from relay.store.rates import Rate
+from relay.store.rates import Counted
 from relay.store.records import Final
 from relay.store.store import Store
 from relay.store.streams import Entry
@@ -123,8 +123,8 @@ async def test_form(form: str, request: pytest.FixtureRequest, prefix: str) -> N
     assert set(await store.nodes.beat(node="a", facts={"host": "x"})) == {"a"}
     await store.nodes.wake(node="a", about="b")
     assert (await store.nodes.inbox(node="a", after="0-0", timeout=1))[1] == ["b"]
-    assert await store.rates.spend(Rate.TOKENS, parse("1/hour"), address="192.0.2.1") == 0
-    assert await store.rates.spend(Rate.TOKENS, parse("1/hour"), address="192.0.2.1") > 0
+    assert await store.rates.spend(Counted.TOKENS, Rate(1, 3600), address="192.0.2.1") == 0
+    assert await store.rates.spend(Counted.TOKENS, Rate(1, 3600), address="192.0.2.1") > 0
     tokens = await Census(store).tokens()
     assert (len(tokens), await Census(store).transfers()) == (4, [])
     await Census(store).enrol(lives={life.token: life.seconds for life in tokens})

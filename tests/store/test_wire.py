@@ -11,18 +11,18 @@ from redis.exceptions import ResponseError
 
 from relay.settings import Settings
 from relay.store.connections import Connections
-from relay.store.redis_py import connect
+from relay.store.redis_py import RedisPy
 from tests.support.redis import RedisServer
 from tests.support.wait import wait_until
 
 
 @pytest.fixture
 async def wires(redis_server: RedisServer, prefix: str) -> AsyncIterator[Connections]:
-    clients = connect(Settings(redis_url=redis_server.url, node=prefix))
-    wires = Connections(clients.commands)
+    redis_py = RedisPy.connect(Settings(redis_url=redis_server.url, node=prefix))
+    wires = Connections(redis_py)
     yield wires
     wires.close_idle()
-    await clients.aclose()
+    await redis_py.aclose()
 
 
 def connections(server: RedisServer, prefix: str) -> list[dict[str, str]]:

@@ -13,7 +13,7 @@ from relay.metrics import Metrics
 from relay.server.connection import Connection
 from relay.settings import Settings
 from relay.store.records import Transfer
-from relay.store.redis_py import Clients
+from relay.store.redis_py import RedisPy
 from relay.store.store import Store
 from relay.tasks import stop
 from relay.transfer.relay import Relay
@@ -23,7 +23,7 @@ def connect(settings: Settings, server: fakeredis.FakeServer) -> Store:
     """Return a store on `settings.redis_url`, or, if that is empty, on this embedded server, which stores may share."""
     if settings.redis_url:
         return Store.connect(settings)
-    return Store(settings, Metrics(), Clients(fakeredis.FakeAsyncRedis(server=server)))
+    return Store(settings, Metrics(), RedisPy.embedded(server))
 
 
 @contextlib.asynccontextmanager

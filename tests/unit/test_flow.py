@@ -75,9 +75,9 @@ def test_the_more_uploads_stream_the_smaller_is_the_window_of_each(window: int, 
     assert window_size(window, chunk=CHUNK, uploads=uploads) == of_each
 
 
-@pytest.mark.parametrize(("position", "end", "size", "fits"), [(0, 5, 5, True), (5, 9, 3, False), (5, 9, 5, False)])
-def test_follows(position: int, end: int, size: int, fits: bool) -> None:
-    assert follows(position=position, end=end, size=size) is fits
+@pytest.mark.parametrize(("position", "offset", "size", "fits"), [(0, 5, 5, True), (5, 9, 3, False), (5, 9, 5, False)])
+def test_follows(position: int, offset: int, size: int, fits: bool) -> None:
+    assert follows(position=position, offset=offset, size=size) is fits
 
 
 def drain(buffer: Buffer) -> list[bytes]:

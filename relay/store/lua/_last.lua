@@ -1,5 +1,5 @@
 -- Shared by the verbs that need the last ID of a stream; put before them when they are loaded.
--- Answers the last ID that the stream has had, even if it is trimmed away; 0-0 where there is no stream.
+-- Returns the last ID that the stream has had, even if that entry has been trimmed; 0-0 if there is no stream.
 local function last_id(stream)
   if redis.call('EXISTS', stream) == 0 then return '0-0' end
   local info = redis.call('XINFO', 'STREAM', stream)

@@ -1,8 +1,9 @@
 -- Shared by the verbs that end a stream; put before them when they are loaded.
--- Appends the end marker to a stream, with the bytes `delivered`, so that a blocked reader wakes: one blocked on a
--- key that is deleted does not.  It stands after the stream's last entry and at offset `beyond` at least: Redis
--- refuses lower IDs, so nothing that comes late to a stream of one entry takes its place.
--- The stream stays for `linger` ms, for its reader.  Where Redis is out of memory it is deleted instead.
+-- Appends the end marker to a stream, with the bytes `delivered`, so that a blocked reader wakes: a reader that is
+-- blocked on a key does not wake when the key is deleted.
+-- The marker's ID follows the stream's last entry, and is at offset `beyond` at least. Redis refuses lower IDs, so an
+-- entry that arrives late cannot take the marker's place in a stream of one entry.
+-- The stream stays for `linger` ms, for its reader. If Redis is out of memory, the stream is deleted instead.
 local function mark(stream, outcome, delivered, beyond, linger)
   local offset, sequence = string.match(last_id(stream), '^(%d+)-(%d+)$')
   if tonumber(beyond) > tonumber(offset) then offset, sequence = beyond, 0 end

@@ -1,46 +1,46 @@
 -- Ends a transfer: the name is free at once, and both sides find the outcome at the end of their streams.
--- Answers: ended, NOW, DELIVERED, then the transfer's fields · kept (it is in none of the states `within`) · gone
--- `id` may be the transfer's or its joiner's: a download whose join was not answered knows only its own.
--- `tell` leaves word even where there are no streams yet, for an upload that waits and is ended by another.
--- `mine` names the streams that only the caller reads: they are deleted, whoever has ended the transfer.
+-- Returns: ended, NOW in s, DELIVERED, the transfer's fields · kept (it is in none of the states `within`) · gone
+-- `id` may be the transfer's or its joiner's: a download whose join got no reply knows only its own.
+-- `tell` is 1 if a waiting upload must learn of the outcome too, for which its acks stream is made.
+-- `mine` names the streams (chunks, acks) that only the caller reads. They are deleted, whoever ends the transfer.
 local token, transfer, chunks, acks = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local id, name, outcome, linger_ms, position = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local within, tell, mine = ARGV[6], ARGV[7] == '1', ARGV[8]
 
-local function is_mine(what) return string.find(mine, what, 1, true) end
-
-local function forget()
-  if is_mine('chunks') then redis.call('UNLINK', chunks) end
-  if is_mine('acks') then redis.call('UNLINK', acks) end
+local function delete_mine()
+  if has_word(mine, 'chunks') then redis.call('UNLINK', chunks) end
+  if has_word(mine, 'acks') then redis.call('UNLINK', acks) end
 end
 
-local now = redis.call('HMGET', transfer, 'id', 'joiner', 'state', 'unread')
-if not now[1] or (now[1] ~= id and now[2] ~= id) then
-  forget()
+local stored = redis.call('HMGET', transfer, 'id', 'joiner', 'state', 'unread')
+if not stored[1] or (stored[1] ~= id and stored[2] ~= id) then
+  delete_mine()
   return {'gone'}
 end
-if not string.find(within, now[3], 1, true) then
-  -- The caller goes, and whoever ends the transfer has nobody to leave word for.
-  if is_mine('acks') then redis.pcall('HSET', transfer, 'unread', 'acks') end
+local state, unread = stored[3], stored[4]
+if not has_word(within, state) then
+  -- The caller leaves, so whoever ends the transfer later need not leave the outcome in its stream.
+  if has_word(mine, 'acks') then redis.pcall('HSET', transfer, 'unread', 'acks') end
   return {'kept'}
 end
-if now[4] then mine = mine .. now[4] end
+if unread then mine = mine .. ' ' .. unread end
 local fields = redis.call('HGETALL', transfer)
 redis.call('DEL', transfer)
 redis.call('HDEL', token, 'transfer:' .. name)
 local delivered = position
-if now[3] ~= 'waiting' then
+if state ~= 'waiting' then
   local last = redis.call('XREVRANGE', acks, '+', '-', 'COUNT', 1)[1]
   local acked = last and string.match(last[1], '^%d+') or '0'
   if tonumber(acked) > tonumber(position) then delivered = acked end
-  -- No acknowledgement is beyond what was written: one that is under way must not drive out the marker.
+  -- An acknowledgement that is still under way must not replace the marker. None is beyond what was written, so the
+  -- marker goes there.
   local written = string.match(last_id(chunks), '^%d+')
-  if not is_mine('chunks') then mark(chunks, outcome, delivered, '0', linger_ms) end
-  if not is_mine('acks') then mark(acks, outcome, delivered, written, linger_ms) end
-elseif tell and not is_mine('acks') then
+  if not has_word(mine, 'chunks') then mark(chunks, outcome, delivered, '0', linger_ms) end
+  if not has_word(mine, 'acks') then mark(acks, outcome, delivered, written, linger_ms) end
+elseif tell and not has_word(mine, 'acks') then
   mark(acks, outcome, delivered, position, linger_ms)
 end
-forget()
--- Not where Redis is out of memory: to be ended is more than to be counted.
+delete_mine()
+-- pcall: if Redis is out of memory, the bytes are not counted, but the transfer ends all the same.
 if redis.call('EXISTS', token) == 1 then redis.pcall('HINCRBY', token, 'bytes', delivered) end
 return {'ended', redis.call('TIME')[1], delivered, fields}

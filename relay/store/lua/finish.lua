@@ -1,11 +1,11 @@
--- A download asks whether it may hand over the last bytes: from then on nobody but it can end the transfer.
--- Answers: finishing · gone (the transfer is over, or streams to another)
--- A repeat (its reply was lost) answers finishing.
+-- Lets a download hand over the last bytes, if the transfer is still its own. From then on only it ends the transfer.
+-- Returns: finishing · gone (the transfer has ended, or streams to another download)
+-- A repeat (its reply was lost) returns finishing.
 local transfer = KEYS[1]
 local id, joiner, stream_ms = ARGV[1], ARGV[2], ARGV[3]
 
-local now = redis.call('HMGET', transfer, 'id', 'joiner')
-if now[1] ~= id or now[2] ~= joiner then return 'gone' end
+local stored = redis.call('HMGET', transfer, 'id', 'joiner')
+if stored[1] ~= id or stored[2] ~= joiner then return 'gone' end
 redis.call('PEXPIRE', transfer, stream_ms)  -- first, because it needs no memory: see beat.lua
 redis.call('HSET', transfer, 'state', 'finishing')
 return 'finishing'

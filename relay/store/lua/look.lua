@@ -1,25 +1,23 @@
--- Looks at a name for a download, a HEAD or a DELETE; a download's first look uses the token.
--- Answers: found, the transfer's fields, NOW in ms · absent · no_token · crowded (the token has as many names at work as it
--- may)
--- Where there is none, and a download waits for it on `node`, that is noted in the same step: whoever claims the name
--- then wakes that node.
+-- Looks a name up for a download, a HEAD or a DELETE. A download's first look is a use of the token.
+-- Returns: found, the transfer's fields, NOW in ms · absent · no_token · crowded (the token has its maximum of names
+--   at work)
+-- If there is no transfer and a download waits for one on `node`, that is recorded in the same step: the upload that
+-- claims the name then wakes that node.
 local token, transfer = KEYS[1], KEYS[2]
-local use_ms, most_ms, name, node, fields_most = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3], ARGV[4], tonumber(ARGV[5])
+local use_ms, most_ms, name, node = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3], ARGV[4]
+local most_names = tonumber(ARGV[5])
 
 if redis.call('EXISTS', token) == 0 then return {'no_token'} end
 if use_ms > 0 then use(token, use_ms, most_ms) end
 local fields = redis.call('HGETALL', transfer)
-if #fields > 0 then
-  local time = redis.call('TIME')
-  return {'found', fields, time[1] * 1000 + math.floor(time[2] / 1000)}
-end
+if #fields > 0 then return {'found', fields, now_ms()} end
 if node ~= '' then
   local field = 'wanted:' .. name
   local others = redis.call('HGET', token, field)
-  if not others and not room(token, fields_most) then return {'crowded'} end
+  if not others and not room(token, most_names) then return {'crowded'} end
   if not others then
     redis.call('HSET', token, field, node)
-  elseif not string.find(' ' .. others .. ' ', ' ' .. node .. ' ', 1, true) then
+  elseif not has_word(others, node) then
     redis.call('HSET', token, field, others .. ' ' .. node)
   end
 end

@@ -1,5 +1,5 @@
--- Says that no download waits on a node for an upload of this name any more.
--- Answers: 1
+-- Records that no download waits on a node for an upload of this name any more.
+-- Returns: 1
 local token = KEYS[1]
 local name, node = ARGV[1], ARGV[2]
 

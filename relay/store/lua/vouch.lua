@@ -1,8 +1,8 @@
--- Says that the client of an upload that waits was found alive: a refused upload may believe it.
--- Answers: 1, or 0 where the transfer is over
+-- Records that the client of a waiting upload was found alive just now. Another upload of the name then need not ask.
+-- Returns: 1, or 0 if the transfer has ended
 local transfer = KEYS[1]
 local id = ARGV[1]
+
 if redis.call('HGET', transfer, 'id') ~= id then return 0 end
-local time = redis.call('TIME')
-redis.call('HSET', transfer, 'vouched', time[1] * 1000 + math.floor(time[2] / 1000))
+redis.call('HSET', transfer, 'vouched', now_ms())
 return 1
