@@ -15,11 +15,12 @@ from redis.exceptions import NoScriptError, OutOfMemoryError, RedisError, Respon
 from relay.errors import Error, StoreUnavailable
 from relay.metrics import Metrics
 from relay.settings import Settings
+from relay.store.clock import Clock
 from relay.store.connections import Connections
 from relay.store.keys import Keys
 from relay.store.redis_py import COMMAND_TIMEOUT, PASSING, RedisPy
 from relay.store.resp import Command
-from relay.store.scripts import load_scripts
+from relay.store.scripts import Script, load_scripts
 
 log = logging.getLogger("relay.store")
 
@@ -43,6 +44,7 @@ class Commands:
         #: When Redis last replied to any command, in the event loop's seconds.
         self._answered = float("-inf")
         self._scripts = load_scripts()
+        self._clock = Clock()
 
     async def close_idle(self) -> None:
         """Close the connections that are idle. When one connection has broken, they probably have, too."""
@@ -58,7 +60,17 @@ class Commands:
         self, verb: str, keys: Sequence[str], arguments: Sequence[str | int], *, patience: float | None = None
     ) -> Any:
         """Run the script of a verb over the shared connection, and return its reply. Raise StoreUnavailable."""
-        return await self.call(lambda: self.evaluate(verb, keys, arguments, self.connections.share), patience=patience)
+        patience = self.settings.redis_patience if patience is None else patience
+        since = await self._turn(patience)
+        send = self.connections.share
+        try:
+            return await self.repeat(
+                lambda: self.evaluate(verb, keys, arguments, send, gives_up=since + patience),
+                patience=patience,
+                since=since,
+            )
+        finally:
+            self._turns.release()
 
     async def ask(self, *commands: Command, patience: float | None = None) -> list[Any]:
         """Send commands about one key over the shared connection, and return their replies. Raise StoreUnavailable."""
@@ -69,9 +81,30 @@ class Commands:
 
         return await self.call(ask, patience=patience)
 
-    async def evaluate(self, verb: str, keys: Sequence[str], arguments: Sequence[str | int], send: Send) -> Any:
-        """Run the script of a verb once. Raise what redis-py raises."""
-        script, about = self._scripts[verb], (len(keys), *keys, *arguments)
+    async def evaluate(
+        self, verb: str, keys: Sequence[str], arguments: Sequence[str | int], send: Send, *, gives_up: float = 0
+    ) -> Any:
+        """Run the script of a verb once. Raise what redis-py raises, or TimeoutError.
+
+        `gives_up`: when the caller gives up, in the event loop's seconds. A verb that must not be carried out later
+        than that is refused by Redis.
+        """
+        script = self._scripts[verb]
+        if not script.expires:
+            return await self._evaluate(script, keys, arguments, send)
+        loop, server = asyncio.get_running_loop(), (await self._redis_py.locate(keys[0])).name
+        while True:
+            deadline = self._clock.deadline(server, gives_up)
+            reply = await self._evaluate(script, keys, [*arguments, deadline], send)
+            if not isinstance(reply, list) or reply[0] != b"late":
+                return reply
+            # It is late by what we knew of Redis's clock. Now we know better.
+            self._clock.learn(server, int(reply[1]), now=loop.time())
+            if loop.time() >= gives_up:
+                raise TimeoutError
+
+    async def _evaluate(self, script: Script, keys: Sequence[str], arguments: Sequence[str | int], send: Send) -> Any:
+        about = (len(keys), *keys, *arguments)
         (reply,) = await send(keys[0], [("EVALSHA", script.sha, *about)])
         if isinstance(reply, NoScriptError):
             (reply,) = await send(keys[0], [("EVAL", script.source, *about)])

@@ -5,23 +5,28 @@ from importlib.resources import files
 
 #: The shared functions that are put before the script of a verb.
 _SHARED = {
-    "claim": ["_now", "_use", "_facts", "_room"],
+    "claim": ["_now", "_late", "_use", "_facts", "_room"],
     "end": ["_words", "_last", "_mark"],
     "enrol": ["_now"],
-    "look": ["_words", "_now", "_use", "_facts", "_room"],
+    "join": ["_now", "_late"],
+    "look": ["_now", "_late", "_words", "_use", "_facts", "_room"],
     "mint": ["_facts"],
     "roll": ["_now"],
     "spend": ["_now"],
+    "release": ["_now", "_late"],
     "touch": ["_last"],
-    "vouch": ["_now"],
+    "unwant": ["_now", "_late"],
+    "vouch": ["_now", "_late"],
 }
 
 
 class Script:
     """A Lua script, and the digest by which Redis calls it once it has it."""
 
-    def __init__(self, source: str) -> None:
+    def __init__(self, source: str, *, expires: bool = False) -> None:
         self.source = source
+        #: Whether its last argument is the time at which its caller gives up, after which it does nothing.
+        self.expires = expires
         self.sha = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
 
 
@@ -32,7 +37,10 @@ def load_scripts() -> dict[str, Script]:
         item.name.removesuffix(".lua"): item.read_text() for item in folder.iterdir() if item.name.endswith(".lua")
     }
     return {
-        verb: Script("".join(source_of[name] for name in _SHARED.get(verb, [])) + source)
+        verb: Script(
+            "".join(source_of[name] for name in _SHARED.get(verb, [])) + source,
+            expires="_late" in _SHARED.get(verb, []),
+        )
         for verb, source in source_of.items()
         if not verb.startswith("_")
     }

@@ -2,9 +2,10 @@
 
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import httpx
+import psutil
 import pytest
 
 from tests.faults.conftest import Faulty, LinkedNode, connect, fill, joined
@@ -94,3 +95,42 @@ def test_an_uploader_that_is_there_is_seen_by_everybody(cluster: Faulty, token: 
             assert httpx.head(cluster.url(node, token, "x")).status_code == 200
         assert time.monotonic() - begun < 4
         up.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.fixture
+def standstill(cluster: Faulty) -> Iterator[Callable[[], None]]:
+    """Return a function that makes Redis stand still. It goes on at the end of the test, or when called again."""
+    process = psutil.Process(cluster.server.process.pid)
+
+    def toggle() -> None:
+        process.resume() if process.status() == psutil.STATUS_STOPPED else process.suspend()
+
+    yield toggle
+    process.resume()
+
+
+def test_a_claim_that_was_refused_while_redis_stood_still_is_not_made_later(
+    cluster: Faulty, token: str, standstill: Callable[[], None]
+) -> None:
+    assert cluster.redis is not None
+    standstill()
+    assert httpx.put(cluster.url(0, token, "x"), content=b"data", timeout=20).status_code == 503
+    standstill()
+    wait_until(cluster[0].is_ready, "Redis to answer again")
+    assert not cluster.redis.exists(f"{cluster.prefix}:transfer:{{{token}}}:x")
+    assert httpx.head(cluster.url(1, token, "x")).status_code == 404
+
+
+def test_a_join_that_was_refused_while_redis_stood_still_is_not_made_later(
+    cluster: Faulty, token: str, standstill: Callable[[], None]
+) -> None:
+    with Curl("-T", "-", cluster.url(0, token, "x"), pipe=True) as upload:
+        cluster.wait_state(token, "waiting")
+        standstill()
+        assert httpx.get(cluster.url(1, token, "x"), timeout=20).status_code == 503
+        standstill()
+        wait_until(cluster[1].is_ready, "Redis to answer again")
+        cluster.wait_state(token, "waiting")
+        upload.write_all(b"for the one who comes again")
+        assert curl(cluster.url(1, token, "x")).stdout == b"for the one who comes again"
+        assert upload.finish()[0] == 0

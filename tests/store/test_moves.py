@@ -1,5 +1,7 @@
 """Run the real scripts for every (state, event) pair, and compare the results with the table in `relay.states`."""
 
+import asyncio
+
 import pytest
 
 from relay.errors import Problem
@@ -246,3 +248,29 @@ async def test_news_returns_the_transfers_that_no_longer_wait(store: Store, tran
     await client(store).delete(transfer.keys.token)
     assert await store.transfers.no_longer_waiting([claims["a"]]) == [claims["a"]]
     await client(store).delete(claims["b"].keys.chunks, claims["b"].keys.acks)
+
+
+LATE = ["claim", "join", "look", "release", "unwant", "vouch"]
+
+
+@pytest.mark.parametrize("verb", LATE)
+async def test_a_verb_that_redis_carries_out_after_its_caller_gave_up_does_nothing(
+    store: Store, transfer: Transfer, verb: str
+) -> None:
+    """Redis stood still, or the connection was stuck."""
+    commands = store.commands
+    before = sorted([key async for key in client(store).scan_iter(f"{commands.keys.prefix}:*")])
+    keys = {
+        "claim": [transfer.keys.token, transfer.keys.transfer, transfer.keys.acks],
+        "join": transfer.keys.all(),
+        "vouch": [transfer.keys.transfer],
+        "unwant": [transfer.keys.token],
+    }.get(verb, [transfer.keys.token, transfer.keys.transfer])
+    over = asyncio.get_running_loop().time()
+    with pytest.raises(TimeoutError):
+        await commands.evaluate(verb, keys, [], commands.connections.share, gives_up=over)
+    assert sorted([key async for key in client(store).scan_iter(f"{commands.keys.prefix}:*")]) == before
+
+
+async def test_the_verbs_that_must_not_be_late_are_these(store: Store) -> None:
+    assert sorted(verb for verb, script in store.commands._scripts.items() if script.expires) == LATE
