@@ -2,12 +2,12 @@
 
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import httpx
-import psutil
 import pytest
 
+from relay.store.scripts import load_scripts
 from tests.faults.conftest import Faulty, LinkedNode, connect, fill, joined
 from tests.support.cluster import Curl, curl
 from tests.support.wait import wait_until
@@ -97,40 +97,35 @@ def test_an_uploader_that_is_there_is_seen_by_everybody(cluster: Faulty, token: 
         up.shutdown(socket.SHUT_RDWR)
 
 
-@pytest.fixture
-def standstill(cluster: Faulty) -> Iterator[Callable[[], None]]:
-    """Return a function that makes Redis stand still. It goes on at the end of the test, or when called again."""
-    process = psutil.Process(cluster.server.process.pid)
-
-    def toggle() -> None:
-        process.resume() if process.status() == psutil.STATUS_STOPPED else process.suspend()
-
-    yield toggle
-    process.resume()
+def release(cluster: Faulty, node: int) -> None:
+    """Let Redis have the commands that the node's link holds back, and wait until it has carried them out."""
+    assert cluster[node].link.held
+    cluster[node].link.holds = b""
+    wait_until(lambda: not cluster[node].link.held, "the commands to be forwarded")
+    assert cluster.redis is not None
+    for _ in range(3):
+        cluster.redis.ping()
 
 
-def test_a_claim_that_was_refused_while_redis_stood_still_is_not_made_later(
-    cluster: Faulty, token: str, standstill: Callable[[], None]
+def test_a_claim_that_redis_carries_out_after_its_uploader_was_refused_holds_no_name(
+    cluster: Faulty, token: str
 ) -> None:
     assert cluster.redis is not None
-    standstill()
+    cluster[0].link.holds = load_scripts()["claim"].sha.encode()
     assert httpx.put(cluster.url(0, token, "x"), content=b"data", timeout=20).status_code == 503
-    standstill()
-    wait_until(cluster[0].is_ready, "Redis to answer again")
+    release(cluster, 0)
     assert not cluster.redis.exists(f"{cluster.prefix}:transfer:{{{token}}}:x")
     assert httpx.head(cluster.url(1, token, "x")).status_code == 404
 
 
-def test_a_join_that_was_refused_while_redis_stood_still_is_not_made_later(
-    cluster: Faulty, token: str, standstill: Callable[[], None]
+def test_a_join_that_redis_carries_out_after_its_downloader_was_refused_takes_no_upload(
+    cluster: Faulty, token: str
 ) -> None:
     with Curl("-T", "-", cluster.url(0, token, "x"), pipe=True) as upload:
         cluster.wait_state(token, "waiting")
-        standstill()
+        cluster[1].link.holds = load_scripts()["join"].sha.encode()
         assert httpx.get(cluster.url(1, token, "x"), timeout=20).status_code == 503
-        standstill()
-        wait_until(cluster[1].is_ready, "Redis to answer again")
-        cluster.wait_state(token, "waiting")
+        release(cluster, 1)
         upload.write_all(b"for the one who comes again")
         assert curl(cluster.url(1, token, "x")).stdout == b"for the one who comes again"
         assert upload.finish()[0] == 0

@@ -25,6 +25,10 @@ class Proxy:
         self.rate = 0
         #: Whether bytes are held back while connections stay open, as on a dead link. They are forwarded afterwards.
         self.is_silent = False
+        #: Pieces for Redis that contain these bytes are held back, even if their connection is closed meanwhile.
+        self.holds = b""
+        #: Number of pieces that are held back, and not forwarded yet.
+        self.held = 0
         #: Whether new connections are accepted and closed at once.
         self.refuses = False
         #: Called for every piece of a reply. If it returns true, the piece is lost and its connection closed, although
@@ -56,6 +60,7 @@ class Proxy:
     def heal(self) -> None:
         """End every failure that is switched on."""
         self.delay, self.rate, self.is_silent, self.refuses, self.loses = 0.0, 0, False, False, lambda: False
+        self.holds = b""
 
     def close(self) -> None:
         self._do(self._close())
@@ -100,16 +105,25 @@ class Proxy:
                 self._writers.discard(each)
                 each.transport.abort()
 
+    async def _hold(self, piece: bytes) -> None:
+        self.held += 1
+        while self.holds and self.holds in piece:
+            await asyncio.sleep(0.01)
+
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, replies: bool) -> None:
         while piece := await reader.read(_PIECE):
             while self.is_silent:
                 await asyncio.sleep(0.01)
+            is_held = not replies and bool(self.holds) and self.holds in piece
+            if is_held:
+                await self._hold(piece)
             await asyncio.sleep(self.delay + (len(piece) / self.rate if self.rate else 0))
             if replies and self.loses():
                 self.lost += 1
                 break
             writer.write(piece)
             await writer.drain()
+            self.held -= is_held
         raise _End
 
 
