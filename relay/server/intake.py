@@ -108,7 +108,7 @@ class BodyIntake:
         self._buffer = buffer
         self._clock = clock
         self._length: int | None = None
-        #: Set when bytes have arrived, and when no more will.
+        #: Set when bytes have arrived, and when all of them have.
         self._arrived = asyncio.Event()
         #: Set when no more bytes will arrive. By itself, so that not every piece wakes the task that fills.
         self._over = asyncio.Event()
@@ -129,9 +129,10 @@ class BodyIntake:
         self._restart_clock()
         try:
             async for piece in self._body:
-                self.add(piece)
+                self._buffer.add(piece)
                 if 0 < limit < self.total:
-                    return False
+                    return False  # and nobody is woken to take this piece, which would count as delivered
+                self._note_arrival()
                 if self._switch():
                     await self._receive_directly()
                     break
@@ -179,7 +180,7 @@ class BodyIntake:
         return len(self._buffer)
 
     def add(self, piece: bytes) -> None:
-        """Add bytes that came through the parser."""
+        """Add what the parser had kept when the connection began to receive straight into the buffer."""
         self._buffer.add(piece)
         self._note_arrival()
 
@@ -224,8 +225,9 @@ class BodyIntake:
         return self.is_whole and not self._buffer
 
     async def wait(self) -> None:
-        """Wait until there is something to take, or the body is whole."""
-        while not self._buffer and not self.is_whole:
+        """Wait until there is something to take, or the body is whole. Of a body that is lost or dropped, nothing more
+        is to be taken: this waits for ever then."""
+        while not self.is_whole and not (self._buffer and self.state in _OPEN):
             self._arrived.clear()
             await self._arrived.wait()
 
@@ -255,8 +257,9 @@ class BodyIntake:
         self.state = MOVES[self.state, event]
         self._restart_clock()
         if self.state not in _OPEN:
-            self._arrived.set()
             self._over.set()
+        if self.is_whole:
+            self._arrived.set()
 
     def _restart_clock(self) -> None:
         owes = self.state in _OPEN and not self._buffer.full
