@@ -60,7 +60,7 @@ MOVES: dict[tuple[State, Event], State] = {
     (State.LOST, Event.DROP): State.LOST,
 }
 #: The states in which more may arrive.
-_OPEN = (State.PARSED, State.DIRECT)
+_OPEN = (State.DIRECT, State.PARSED)
 
 
 class Source(Protocol):
@@ -172,7 +172,7 @@ class BodyIntake:
     @property
     def missing(self) -> int:
         """Bytes of the declared length that have not arrived."""
-        return (self._length or 0) - self.total
+        return (self._length or 0) - self._buffer.total
 
     @property
     def untaken(self) -> int:
@@ -192,16 +192,15 @@ class BodyIntake:
         """Record that `size` bytes were received into the room."""
         self._buffer.fill(size)
         self._note_arrival()
+        if self._buffer.total == self._length:
+            self._source.stop_receiving(0)
+            self._move(Event.END)
+        else:
+            self._pause_if_full()
 
     def _note_arrival(self) -> None:
         self._restart_clock()
         self._arrived.set()
-        if self.state is State.DIRECT:
-            if not self.missing:
-                self._source.stop_receiving(0)
-                self._move(Event.END)
-            else:
-                self._pause_if_full()
 
     def _pause_if_full(self) -> None:
         if self._buffer.full:
@@ -262,5 +261,5 @@ class BodyIntake:
             self._arrived.set()
 
     def _restart_clock(self) -> None:
-        owes = self.state in _OPEN and not self._buffer.full
+        owes = not self._buffer.full and self.state in _OPEN
         self.waiting_since = self._clock() if owes else None
