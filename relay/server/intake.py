@@ -60,7 +60,7 @@ MOVES: dict[tuple[State, Event], State] = {
     (State.LOST, Event.DROP): State.LOST,
 }
 #: The states in which more may arrive.
-_OPEN = (State.PARSED, State.DIRECT)
+_OPEN = (State.DIRECT, State.PARSED)
 
 
 class Source(Protocol):
@@ -108,7 +108,7 @@ class BodyIntake:
         self._buffer = buffer
         self._clock = clock
         self._length: int | None = None
-        #: Set when bytes have arrived, and when no more will.
+        #: Set when bytes have arrived, and when all of them have.
         self._arrived = asyncio.Event()
         #: Set when no more bytes will arrive. By itself, so that not every piece wakes the task that fills.
         self._over = asyncio.Event()
@@ -129,9 +129,10 @@ class BodyIntake:
         self._restart_clock()
         try:
             async for piece in self._body:
-                self.add(piece)
+                self._buffer.add(piece)
                 if 0 < limit < self.total:
-                    return False
+                    return False  # and nobody is woken to take this piece, which would count as delivered
+                self._note_arrival()
                 if self._switch():
                     await self._receive_directly()
                     break
@@ -171,7 +172,7 @@ class BodyIntake:
     @property
     def missing(self) -> int:
         """Bytes of the declared length that have not arrived."""
-        return (self._length or 0) - self.total
+        return (self._length or 0) - self._buffer.total
 
     @property
     def untaken(self) -> int:
@@ -179,7 +180,7 @@ class BodyIntake:
         return len(self._buffer)
 
     def add(self, piece: bytes) -> None:
-        """Add bytes that came through the parser."""
+        """Add what the parser had kept when the connection began to receive straight into the buffer."""
         self._buffer.add(piece)
         self._note_arrival()
 
@@ -191,16 +192,15 @@ class BodyIntake:
         """Record that `size` bytes were received into the room."""
         self._buffer.fill(size)
         self._note_arrival()
+        if self._buffer.total == self._length:
+            self._source.stop_receiving(0)
+            self._move(Event.END)
+        else:
+            self._pause_if_full()
 
     def _note_arrival(self) -> None:
         self._restart_clock()
         self._arrived.set()
-        if self.state is State.DIRECT:
-            if not self.missing:
-                self._source.stop_receiving(0)
-                self._move(Event.END)
-            else:
-                self._pause_if_full()
 
     def _pause_if_full(self) -> None:
         if self._buffer.full:
@@ -224,8 +224,9 @@ class BodyIntake:
         return self.is_whole and not self._buffer
 
     async def wait(self) -> None:
-        """Wait until there is something to take, or the body is whole."""
-        while not self._buffer and not self.is_whole:
+        """Wait until there is something to take, or the body is whole. Of a body that is lost or dropped, nothing more
+        is to be taken: this waits for ever then."""
+        while not self.is_whole and not (self._buffer and self.state in _OPEN):
             self._arrived.clear()
             await self._arrived.wait()
 
@@ -255,9 +256,10 @@ class BodyIntake:
         self.state = MOVES[self.state, event]
         self._restart_clock()
         if self.state not in _OPEN:
-            self._arrived.set()
             self._over.set()
+        if self.is_whole:
+            self._arrived.set()
 
     def _restart_clock(self) -> None:
-        owes = self.state in _OPEN and not self._buffer.full
+        owes = not self._buffer.full and self.state in _OPEN
         self.waiting_since = self._clock() if owes else None

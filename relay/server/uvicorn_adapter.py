@@ -109,6 +109,8 @@ class HttpProtocol(HttpToolsProtocol):
             try:
                 self.parser.feed_data(data)
             except httptools.HttpParserUpgrade as offer:
+                if self.transport.is_closing():
+                    return None  # too many requests were sent ahead: do not repeat each of them
                 head, data = self._head_without_upgrade(), data[offer.args[0] :]
                 self.parser = self._new_parser()
                 data = head + data

@@ -90,8 +90,7 @@ USED: dict[str, dict[str, str]] = {
 
 
 async def app(scope: Any, receive: Any, send: Any) -> None:
-    """Does nothing: the tests call `receive` and `send` themselves."""
-    await asyncio.Event().wait()
+    """Never called: the tests call `receive` and `send` themselves."""
 
 
 class Transport:
@@ -121,6 +120,7 @@ def connect(kind: type[HttpToolsProtocol] = HttpToolsProtocol) -> tuple[HttpTool
     """Return a protocol that has just been connected."""
     config = uvicorn.Config(app, ws="none", lifespan="off", log_config=None)
     http = kind(config, ServerState(), {"key": "value"})
+    cast(Any, http)._start_asgi_task = lambda cycle, app: None
     transport = Transport()
     http.connection_made(cast(Any, transport))
     return http, transport

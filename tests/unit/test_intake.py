@@ -220,6 +220,19 @@ async def test_a_body_above_the_limit_is_dropped(limit: int, is_taken: bool) -> 
     assert intake.state is (State.COMPLETE if is_taken else State.DROPPED)
 
 
+async def test_a_piece_above_the_limit_wakes_nobody() -> None:
+    """It would be delivered, and count for its token, before the upload is refused."""
+    body = Body(is_open=True)
+    intake = intake_of(body, Source())
+    filling, waiting = asyncio.create_task(intake.fill(length=None, limit=5)), asyncio.create_task(intake.wait())
+    await settle()
+    body.send(b"abcdef")
+    assert not await filling
+    await settle()
+    assert not waiting.done()
+    await stop([waiting])
+
+
 @pytest.mark.parametrize("is_direct", [False, True])
 async def test_an_upload_that_ends_leaves_the_rest_to_the_parser(is_direct: bool) -> None:
     source = Source(is_direct=is_direct)
