@@ -142,7 +142,8 @@ class Node:
             with contextlib.suppress(StoreUnavailable):
                 await self._store.sign_off(node=self.id)
 
-    def _facts(self) -> dict[str, str | int]:
+    def facts(self) -> dict[str, str | int]:
+        """Return what this node reports of itself, as of now."""
         now = time.monotonic()
         return {
             "host": socket.gethostname(),
@@ -157,7 +158,7 @@ class Node:
         }
 
     async def _beat(self) -> None:
-        ages = await self._store.beat(node=self.id, facts=self._facts())
+        ages = await self._store.beat(node=self.id, facts=self.facts())
         if lost := self._roll.call(ages, time.monotonic()):
             log.warning("nodes lost: %s", " ".join(sorted(lost)))
             self.wake_all()

@@ -26,6 +26,11 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest:02} s" if minutes else f"{rest} s"
 
 
+def ago(seconds: float) -> str:
+    """Return the age of a report in words: `now`, `2 s ago`."""
+    return f"{duration(seconds)} ago" if seconds else "now"
+
+
 def moved(transfer: Progress) -> str:
     """Return how many bytes of a transfer have been delivered, in words."""
     if transfer.length is None:

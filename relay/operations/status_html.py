@@ -9,7 +9,7 @@ from urllib.parse import unquote
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from relay.cluster.progress import Progress
-from relay.operations.formatting import duration, moved, percent, size
+from relay.operations.formatting import ago, duration, moved, percent, size
 from relay.operations.overview import Overview
 from relay.operations.viewer import Viewer
 from relay.states import State
@@ -45,7 +45,7 @@ _environment = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_environment.filters |= {"size": size, "duration": duration}
+_environment.filters |= {"ago": ago, "size": size, "duration": duration}
 _environment.globals |= {"style": _STYLE, "script": _SCRIPT}
 _PAGE = _environment.get_template("status.html")
 

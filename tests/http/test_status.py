@@ -69,13 +69,46 @@ def test_a_transfer_from_its_wait_to_its_end(nodes: Cluster) -> None:
             streaming = find(nodes, token, "streaming")
             assert (streaming["uploader"], streaming["downloader"]) == (nodes[0].id, nodes[1].id)
             assert streaming["length"] is None
-            assert status(nodes, 1)["streaming"] == 1
-            by_node = {node["node"]: node for node in status(nodes)["nodes"]}
-            assert (by_node[nodes[0].id]["streaming"], by_node[nodes[1].id]["streaming"]) == (1, 1)
+            wait_until(lambda: status(nodes, 1)["streaming"] == 1, "the other node to have read of it")
+
+            def streaming_by_node() -> list[int]:
+                by_node = {node["node"]: node for node in status(nodes)["nodes"]}
+                return [by_node[node.id]["streaming"] for node in nodes.nodes]
+
+            wait_until(lambda: streaming_by_node() == [1, 1], "the download to be in its node's report")
             upload.close()
             assert download.finish()[0] == 0
     wait_until(lambda: not status(nodes)["transfers"], "it to be gone")
-    assert sum(node["complete"] for node in status(nodes)["nodes"]) == 1
+
+    def complete() -> int:
+        return sum(node["complete"] for node in status(nodes)["nodes"])
+
+    wait_until(complete, "it to be in the report of the node that counted it")
+    assert complete() == 1
+
+
+def test_a_transfer_that_is_over_is_not_shown(cluster: Cluster, token: str) -> None:
+    """Not even between two heartbeats of the node that had its upload."""
+
+    def shown() -> bool:
+        answer = httpx.get(cluster[0].url, headers={"accept": "application/json"}).json()
+        return any(transfer["token"] == f"{token[:4]}…" for transfer in answer["transfers"])
+
+    with Curl("-T", "-", cluster.url(0, token, "x"), pipe=True) as upload:
+        wait_until(shown, "the upload to be shown")
+        with Curl(cluster.url(-1, token, "x")) as download:
+            upload.write_all(b"data")
+            assert upload.finish()[0] == 0
+            assert not shown()
+            assert download.finish() == (0, b"data")
+
+
+def test_another_nodes_row_says_how_old_it_is(nodes: Cluster) -> None:
+    heartbeat = 0.2
+    for asked, other in ((0, 1), (1, 0)):
+        age = {row["node"]: row["age"] for row in status(nodes, asked)["nodes"]}
+        assert age[nodes[asked].id] == 0
+        assert 0 <= age[nodes[other].id] < heartbeat + 5
 
 
 def test_a_token_from_its_making_to_its_end(nodes: Cluster) -> None:
@@ -144,6 +177,13 @@ def test_a_node_that_is_killed_is_shown_as_lost(nodes: Cluster) -> None:
     other.process.kill()
     other.process.wait()
     wait_until(lambda: alive() is False, "the node to be shown as lost")
+
+    def age() -> float:
+        return next((float(node["age"]) for node in status(nodes)["nodes"] if node["node"] == other.id), 0.0)
+
+    before = age()
+    assert before >= 0.4, "three heartbeats, and what the last one took"
+    wait_until(lambda: age() > before + 1, "its row to grow old")
 
 
 def test_the_policy_of_the_page_allows_its_own_style_and_script_only(nodes: Cluster) -> None:
