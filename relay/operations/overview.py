@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import NamedTuple, Self
 
 from relay.cluster.progress import Progress, by_urgency
@@ -94,8 +95,9 @@ class Overview:
         `transfers` are those whose uploads that node holds.
         """
         others = [replace(node, age=node.age + seconds) for node in self.nodes if node.node != own.node]
-        theirs = [transfer for transfer in self.transfers if transfer.uploader != own.node]
-        return self.of([own, *others], [*transfers, *theirs], self.lives, self.tokens)
+        theirs = (transfer for transfer in self.transfers if transfer.uploader != own.node)
+        # No page shows more of them, and sorting all for every page would cost more than reading them once a second.
+        return self.of([own, *others], [*transfers, *islice(theirs, MAX_ROWS)], self.lives, self.tokens)
 
     @property
     def shown(self) -> Sequence[Progress]:

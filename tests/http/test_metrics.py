@@ -27,7 +27,7 @@ def node() -> Iterator[Cluster]:
 
 
 def samples(node: Cluster) -> dict[str, float]:
-    """Every sample, by name, and by name and labels' values."""
+    """Return every sample, by its name, and by its name and the values of its labels."""
     found = {}
     for family in text_string_to_metric_families(httpx.get(node[0].url + "/metrics").text):
         for sample in family.samples:
@@ -114,7 +114,7 @@ def test_in_private_they_are_the_operators() -> None:
 
 
 def expressions(path: Path) -> list[str]:
-    """Every PromQL expression in the dashboard or in the alerts."""
+    """Return every PromQL expression in the dashboard or in the alerts."""
     if path == DASHBOARD:
         return [target["expr"] for panel in json.loads(path.read_text())["panels"] for target in panel["targets"]]
     groups = yaml.safe_load(path.read_text())["groups"]
@@ -131,7 +131,7 @@ def test_what_the_dashboard_and_the_alerts_ask_for_exists(node: Cluster, path: P
         names = re.findall(r"\b((?:relay|process)_\w+|up)(?=\{)", expression)
         assert names, expression
         for name in names:
-            # Errors of Redis have no samples before the first.
+            # There is no sample of Redis errors before the first error.
             assert name in node_has or name == "relay_redis_errors_total", (name, expression)
         for outcome in re.findall(r'(?:outcome|reason)!?=~?"([a-z_|]+)"', expression):
             for word in outcome.split("|"):

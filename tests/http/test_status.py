@@ -14,7 +14,7 @@ from tests.support.redis import RedisServer
 from tests.support.wait import wait_until
 
 SECRET = "the-operators-secret"
-#: As curl, as a browser, and as a script ask.
+#: What curl, a browser and a script send as Accept, and what they get.
 FORMS = {
     "*/*": "text/plain",
     "text/html,application/xhtml+xml,*/*;q=0.8": "text/html",
@@ -24,7 +24,7 @@ FORMS = {
 
 @pytest.fixture(scope="module")
 def nodes(redis_server: RedisServer) -> Iterator[Cluster]:
-    """Two nodes of one cluster: what the first may tell strangers, the second keeps to itself."""
+    """Start two nodes of one cluster: the first shows strangers its status page, the second does not."""
     settings = {"admin_secret": SECRET, "heartbeat": 0.2, "node_death": 2, "prefix": "status"}
     nodes = [
         NodeProcess("open", redis_server.url, settings),
@@ -44,18 +44,18 @@ def status(nodes: Cluster, node: int = 0) -> dict[str, Any]:
 
 
 def find(nodes: Cluster, token: str, state: str) -> dict[str, Any]:
-    """The transfer as it is shown; empty where it is not."""
+    """Return the transfer as it is shown, or an empty dict if it is not."""
     wanted = {"token": token, "state": state}
     return next((t for t in status(nodes)["transfers"] if wanted.items() <= t.items()), {})
 
 
 def find_token(nodes: Cluster, token: str) -> dict[str, Any]:
-    """The token as it is shown; empty where it is not."""
+    """Return the token as it is shown, or an empty dict if it is not."""
     return next((life for life in status(nodes)["expiring"] if life["token"] == token), {})
 
 
 def test_a_transfer_from_its_wait_to_its_end(nodes: Cluster) -> None:
-    """It is seen from any node, wherever its clients are."""
+    """Any node shows it, whichever nodes its clients are on."""
     token = nodes.token()
     with Curl("-T", "-", nodes.url(0, token, "my%20file"), pipe=True) as upload:
         waiting = wait_until(lambda: find(nodes, token, "waiting"), "the upload to be shown")
@@ -198,7 +198,7 @@ def test_the_policy_of_the_page_allows_its_own_style_and_script_only(nodes: Clus
 
 
 def test_it_scans_no_keyspace(nodes: Cluster) -> None:
-    """What it costs is in nodes, not in transfers."""
+    """The cost grows with the number of nodes, not with that of transfers."""
     assert nodes.redis is not None
     token = nodes.token()
 

@@ -1,4 +1,4 @@
-"""report, enrol, lives, overview, transfers, tokens: what operators see."""
+"""What operators see: the methods of `Census` (report, enrol, lives, overview, transfers, tokens), and `Reports`."""
 
 from dataclasses import dataclass, replace
 

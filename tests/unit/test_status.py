@@ -1,4 +1,4 @@
-"""The status page in its three forms, and who sees what of it."""
+"""The status page in its three forms, and what each viewer sees of it."""
 
 import json
 from dataclasses import replace
