@@ -77,14 +77,13 @@ def _row(transfer: Progress, viewer: Viewer) -> _Row:
     if transfer.state is State.WAITING:
         length = "" if transfer.length is None else size(transfer.length)
         return _Row(transfer.state.value, "", "", length, "", duration(transfer.seconds), *ends, token, name)
-    share = "" if transfer.share is None else f"{transfer.share:.4f}"
-    rate = f"{size(transfer.rate)}/s" if transfer.state is State.STREAMING else ""
+    share = transfer.share
     return _Row(
         transfer.state.value,
-        share,
-        percent(transfer),
+        "" if share is None else f"{share:.4f}",
+        percent(share),
         moved(transfer),
-        rate,
+        f"{size(transfer.rate)}/s" if transfer.state is State.STREAMING else "",
         duration(transfer.seconds),
         *ends,
         token,

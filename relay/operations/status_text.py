@@ -44,7 +44,7 @@ def transfer_lines(transfers: Iterable[Progress], viewer: Viewer) -> list[str]:
             transfer.id,
             transfer.state,
             moved(transfer),
-            percent(transfer),
+            percent(transfer.share),
             f"{size(transfer.rate)}/s" if transfer.state is State.STREAMING else "-",
             duration(transfer.seconds),
             transfer.uploader,
