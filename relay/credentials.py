@@ -1,4 +1,4 @@
-"""The secrets that a request presents, and whether one of them is known.  Pure."""
+"""The secrets that a request presents, and whether one of them is known. Pure."""
 
 import base64
 import binascii
@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 
 
 def presented(headers: Mapping[str, str]) -> list[str]:
-    """The secret in `Authorization`: a Bearer token, or the password of Basic, which is what a browser asks for.
+    """Return the secret in `Authorization`: a Bearer token, or the password of Basic, which browsers ask for.
 
-    Empty where there is none, or none that can be read.
+    The list is empty if there is none, or none that can be decoded.
     """
     scheme, _, value = headers.get("authorization", "").strip().partition(" ")
     if scheme.lower() == "bearer":
@@ -24,9 +24,9 @@ def presented(headers: Mapping[str, str]) -> list[str]:
 
 
 def matches(presented: Sequence[str], secrets: Sequence[str]) -> bool:
-    """Whether one of those presented is one of the secrets; an empty secret is none.
+    """Return whether one of those presented is one of the secrets. An empty secret matches nothing.
 
-    Each pair is compared in constant time, so that the time taken does not say how close a guess was.
+    Each pair is compared in constant time, so that the time taken does not tell how close a guess was.
     """
     pairs = [(guess.encode(), secret.encode()) for guess in presented for secret in secrets if secret]
     return sum(hmac.compare_digest(guess, secret) for guess, secret in pairs) > 0

@@ -1,45 +1,58 @@
-"""What a log line looks like: text on a terminal, one JSON object elsewhere; each with the id of its request.
+"""What a log line looks like: text on a terminal, one JSON object elsewhere, each with the id of its request.
 
-No line has a token in full, whoever wrote it: see `_Formatter.format`.
+No line contains a whole token, whichever logger wrote it: see `_Formatter.format`.
 """
 
+import contextlib
 import copy
 import json
 import logging
 import re
 import sys
+from collections.abc import Iterator
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any
 
-#: What is known of the request that this task serves; shared by the tasks which it starts.
-about_request: ContextVar[dict[str, Any] | None] = ContextVar("about_request", default=None)
+#: The facts about the request that this task serves. The tasks that it starts share them.
+_request: ContextVar[dict[str, Any] | None] = ContextVar("request", default=None)
 
-#: What looks like a token.
+#: Anything that looks like a token.
 _TOKEN = re.compile(r"\b([A-Za-z0-9]{4})[A-Za-z0-9]{18}\b")
 
 
+@contextlib.contextmanager
+def about_request(**facts: object) -> Iterator[None]:
+    """Add facts, and those that `note` adds later, to every line that is logged within the context."""
+    before = _request.set(dict(facts))
+    try:
+        yield
+    finally:
+        _request.reset(before)
+
+
 def note(**facts: object) -> None:
-    """Adds facts to what is logged of the request that is being served, if one is."""
-    if (about := about_request.get()) is not None:
+    """Add facts to the lines that are logged of the request being served. Do nothing outside a request."""
+    if (about := _request.get()) is not None:
         about.update(facts)
 
 
 def fields(**facts: object) -> dict[str, Any]:
-    """`extra` for a log call: facts that stand beside its message, each under its name."""
+    """Return the `extra` of a log call: facts that stand beside its message, each under its name."""
     return {"fields": facts}
 
 
 class _Formatter(logging.Formatter):
-    """What both forms have in common."""
+    """What both forms have in common: the facts of a line, and the masking of tokens."""
 
     def format(self, record: logging.LogRecord) -> str:
         facts = dict(getattr(record, "fields", {}))
-        for name, fact in (about_request.get() or {}).items():
+        for name, fact in (_request.get() or {}).items():
             facts.setdefault(name, fact)
         return _TOKEN.sub(r"\1…", self.line(record, facts))
 
     def line(self, record: logging.LogRecord, facts: dict[str, Any]) -> str:
+        """Return one line, without its tokens masked yet."""
         raise NotImplementedError
 
 
@@ -47,14 +60,14 @@ class Text(_Formatter):
     """For people: `2026-11-23 17:45:07,123 INFO relay.transfer ended transfer=… outcome=complete`."""
 
     def line(self, record: logging.LogRecord, facts: dict[str, Any]) -> str:
-        record = copy.copy(record)  # which other handlers get, too
+        record = copy.copy(record)  # other handlers get the same record
         record.msg = " ".join([record.getMessage(), *(f"{name}={fact}" for name, fact in facts.items())])
         record.args = None
         return logging.Formatter.format(self, record)
 
 
 class Json(_Formatter):
-    """For collectors: one object a line."""
+    """For log collectors: one JSON object a line."""
 
     def line(self, record: logging.LogRecord, facts: dict[str, Any]) -> str:
         when = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
@@ -65,7 +78,7 @@ class Json(_Formatter):
 
 
 def set_up(*, level: str, form: str) -> None:
-    """Sends every logger to stderr.  `form`: text, json, or auto, which is text on a terminal."""
+    """Send every logger to stderr. `form`: text, json, or auto, which is text on a terminal and JSON elsewhere."""
     is_text = form == "text" or (form == "auto" and sys.stderr.isatty())
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(Text("%(asctime)s %(levelname)s %(name)s %(message)s") if is_text else Json())

@@ -1,7 +1,8 @@
-"""What this process measures as it happens, for Prometheus.  What it merely knows is read when asked: see `reports`.
+"""The metrics that this process records as things happen, for Prometheus.
 
-Names follow Prometheus's conventions: base units (seconds, bytes), `_total` for what only grows.  Every label has few
-values: outcomes, reasons and kinds of errors, never a token, a name or an address.
+Numbers that the node keeps anyway are read when Prometheus asks: see `reports.NodeCollector`. Names follow Prometheus's
+conventions: base units (seconds, bytes), and `_total` for what only grows. Labels have few values, such as outcomes,
+reasons and kinds of errors; never a token, a name or an address.
 """
 
 import platform
@@ -18,7 +19,7 @@ from prometheus_client import (
 from relay import __version__
 from relay.errors import Error
 
-disable_created_metrics()  # type: ignore[no-untyped-call]  # the library's second series for each counter, which nobody asks for
+disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each counter, which nobody uses
 
 _WAITS = (0.1, 0.5, 1, 2, 5, 15, 30, 60, 120, 300, 600)
 _TRANSFERS = (0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600, 4 * 3600)
@@ -26,7 +27,7 @@ _ROUND_TRIPS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5,
 
 
 class Metrics:
-    """One per app, with a registry of its own, so that two apps in a process do not count for each other."""
+    """The metrics of one app, in a registry of their own, so that two apps in one process count separately."""
 
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
@@ -59,5 +60,5 @@ class Metrics:
         self.rejections = Counter(
             "relay_rejections", "Requests that were answered with an error", ["reason"], registry=registry
         )
-        for error in Error:  # a rate over a series that is not there yet misses its first step
+        for error in Error:  # a rate misses the first step of a series that did not exist before
             self.rejections.labels(error.type)

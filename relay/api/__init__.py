@@ -1,6 +1,7 @@
-"""The HTTP API: routes, handlers, errors as answers, download responses, and the OpenAPI document.
+"""The HTTP API: its table of routes, the handlers, how errors are answered, and the OpenAPI document.
 
-Begin with `exchange` (one request and its answer), then `transfers` (the handlers of uploads and downloads).
+Begin with `routes` (every path and method), then `exchange` (one request and its answer), then `transfers` (uploads
+and downloads).
 
 May import: `operations`, `transfer`, `store`, `server` and the root modules.
 """

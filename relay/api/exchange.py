@@ -1,4 +1,4 @@
-"""One request and its answer: what every handler is given, and the one place where an error becomes an answer."""
+"""One request and its answer: what each handler is given, and the one place that turns an error into an answer."""
 
 import asyncio
 import contextlib
@@ -38,13 +38,13 @@ class Services:
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """One request and the means to answer it."""
+    """One request, and the means to answer it."""
 
     services: Services
     scope: Scope
     receive: Receive
     send: Send
-    #: The methods that the address takes, as in `Allow`.
+    #: The methods that the path takes, as `Allow` lists them.
     allow: str
 
     @property
@@ -76,10 +76,11 @@ class Exchange:
         return segments_of(self.scope)
 
     def token(self) -> str:
+        """Return the token in the path. Raise Problem if it cannot be one."""
         return parse_token(self.segments[0])
 
     def token_and_name(self) -> tuple[str, str]:
-        """The token, and the name as it stands in keys.  Raises Problem."""
+        """Return the token, and the name as it is written in keys. Raise Problem if either cannot be one."""
         if len(self.segments) > 2:  # noqa: PLR2004 (token and name)
             raise Problem(Error.BAD_NAME, why="The name contains a slash.")
         name = encode_name(parse_name(self.segments[1]))
@@ -87,30 +88,32 @@ class Exchange:
 
     @property
     def address(self) -> str:
-        """The client's address as it is counted: behind trusted proxies, the one that they say it has."""
+        """Return the address under which the client is counted. Behind a trusted proxy, it is the one that it gives."""
         host, _ = self.scope.get("client") or ("", 0)
         return counted_as(host)
 
     def wants_json(self) -> bool:
+        """Return whether the client asks for JSON rather than text."""
         return wants_json(",".join(self.headers.getlist("accept")))
 
     def common_headers(self) -> dict[str, str]:
-        """The headers every answer has."""
+        """Return the headers that every answer has."""
         origins = self.relay.settings.cors_origins.split(",") if self.relay.settings.cors_origins else ()
         cors = cors_headers(origins, self.headers, methods=self.allow)
         return SAFE_HEADERS | cors | {"relay-node": self.relay.node.id}
 
     async def answer(self, response: Response) -> None:
-        """Sends a whole answer with the headers every answer has."""
+        """Send a whole answer, with the headers that every answer has."""
         for name, value in self.common_headers().items():
             response.headers.setdefault(name, value)
         await response(self.scope, self.receive, self.send)
 
     async def text(self, line: str, *, status: int = 200) -> None:
+        """Send a whole answer in plain text."""
         await self.answer(PlainTextResponse(line + "\n", status_code=status))
 
     async def body(self) -> AsyncIterator[bytes]:
-        """The request's body, as it arrives.  Raises ClientGone where it breaks off."""
+        """Yield the request's body as it arrives. Raise ClientGone if it breaks off."""
         while True:
             message = await self.receive()
             if message["type"] == "http.disconnect":
@@ -121,16 +124,16 @@ class Exchange:
 
 
 def segments_of(scope: Scope) -> list[bytes]:
-    """The path's segments, at least one, still percent-encoded: a %2F must not become a slash."""
+    """Return the segments of the path, at least one. They stay percent-encoded: a %2F must not become a slash."""
     raw: bytes = scope.get("raw_path") or scope["path"].encode()
-    return raw.partition(b"?")[0].split(b"/")[1:] or [b""]  # none in `OPTIONS *`
+    return raw.partition(b"?")[0].split(b"/")[1:] or [b""]  # `OPTIONS *` has none
 
 
 Handler = Callable[[Exchange], Awaitable[None]]
 
 
 def endpoint(services: Services, methods: dict[str, Handler]) -> ASGIApp:
-    """An ASGI app that picks the handler by method and renders what it raises."""
+    """Return an ASGI app that picks the handler by method, and turns what it raises into an answer."""
     allow = ", ".join(sorted({*methods, "OPTIONS"}))
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -158,14 +161,14 @@ def endpoint(services: Services, methods: dict[str, Handler]) -> ASGIApp:
 
 
 async def _render(exchange: Exchange, problem: Problem, headers: dict[str, str]) -> None:
-    """The one place where an error becomes an answer."""
+    """Answer with an error: one line of text, or RFC 9457 problem JSON."""
     spec = problem.error.value
     note(reason=problem.error.type)
     exchange.metrics.rejections.labels(problem.error.type).inc()
     if problem.retry_after is not None:
         headers["retry-after"] = str(problem.retry_after)
     if spec.status == 401:  # noqa: PLR2004 (RFC 9110 section 15.5.2 wants a challenge with every 401)
-        # Browsers know only Basic.  They must not ask their users for a token, which stands in the address.
+        # Browsers know only Basic. They must not ask their users for a token, which is part of the address anyway.
         scheme = "Basic" if problem.error is Error.OPERATORS_ONLY else "Bearer"
         headers["www-authenticate"] = f'{scheme} realm="relay"'
     if exchange.wants_json():
@@ -182,10 +185,10 @@ async def _render(exchange: Exchange, problem: Problem, headers: dict[str, str])
 
 
 async def _answer_early(exchange: Exchange, answer: Response) -> None:
-    """Answers a request whose body may still be coming.
+    """Answer a request whose body may still be arriving.
 
-    The answer goes out whole, then a bounded part of the body is read, because closing with bytes unread
-    makes the client's kernel throw the answer away; then the connection closes.
+    The whole answer is sent first. Then a bounded part of the body is read and thrown away, because closing with
+    bytes unread makes the client's kernel throw the answer away. Then the connection closes.
     """
     answer.headers["connection"] = "close"
 

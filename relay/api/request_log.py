@@ -1,9 +1,8 @@
-"""TODO."""
+"""One log line for each request, and an id that ties together all lines about it."""
 
 import logging
 import re
 import time
-from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -12,16 +11,14 @@ from relay.names import new_id
 
 log = logging.getLogger("relay.request")
 
-#: An X-Request-ID that is taken over: UUIDs, trace ids, whatever a balancer counts with.
-_SANE = re.compile(r"[A-Za-z0-9._-]{1,64}")
-
-
-#: What balancers and Prometheus ask for every second is not worth a line.
+#: An X-Request-ID that is accepted from a client: UUIDs, trace ids, or a balancer's counter.
+_ACCEPTED_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+#: Paths that balancers and Prometheus ask for every second. Their lines are logged at level DEBUG.
 _ROUTINE = {"/", "/healthz", "/readyz", "/metrics"}
 
 
 class RequestLog:
-    """ASGI middleware: every request has an id, its client's or a new one, and a line when it is over."""
+    """ASGI middleware that gives each request an id, its client's or a new one, and logs a line when it is over."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -39,19 +36,22 @@ class RequestLog:
                 message["headers"] = [*message["headers"], (b"x-request-id", request.encode())]
             await send(message)
 
-        about: dict[str, Any] = {"request": request}
-        before = about_request.set(about)
-        try:
-            await self._app(scope, receive, send_with_id)
-        finally:
-            is_routine = scope["path"] in _ROUTINE and status != 401  # noqa: PLR2004 (somebody tries secrets)
-            level = logging.DEBUG if is_routine else logging.INFO
-            seconds = round(time.monotonic() - begun, 3)
-            answer = {"status": status} if status else {"left": True}
-            log.log(level, "answered", extra=fields(method=scope["method"], **answer, seconds=seconds))
-            about_request.reset(before)
+        with about_request(request=request):
+            try:
+                await self._app(scope, receive, send_with_id)
+            finally:
+                _log_answer(scope, status, time.monotonic() - begun)
+
+
+def _log_answer(scope: Scope, status: int, seconds: float) -> None:
+    """Log one request. `status` is 0 if its client left before there was an answer."""
+    is_routine = scope["path"] in _ROUTINE and status != 401  # noqa: PLR2004 (a 401 may be a guessed secret)
+    answer = {"status": status} if status else {"left": True}
+    facts = fields(method=scope["method"], **answer, seconds=round(seconds, 3))
+    log.log(logging.DEBUG if is_routine else logging.INFO, "answered", extra=facts)
 
 
 def _request_id(scope: Scope) -> str:
+    """Return the id that the client gave its request, or a new one if it gave none that is accepted."""
     given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"").decode("latin-1")
-    return given if _SANE.fullmatch(given) else new_id()
+    return given if _ACCEPTED_ID.fullmatch(given) else new_id()

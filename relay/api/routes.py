@@ -140,7 +140,7 @@ OPERATIONS: tuple[Operation, ...] = (
     *_get_and_head(
         "/",
         status.show_status,
-        "Active streams, nodes and tokens; without names and secrets, but for who has RELAY_ADMIN_SECRET",
+        "Active transfers, nodes and tokens; names and whole tokens only with RELAY_ADMIN_SECRET",
         "For a browser, a terminal or a script.",
         content=STATUS,
         errors=_OPERATORS,

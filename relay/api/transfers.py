@@ -1,6 +1,7 @@
-"""Thin handlers: parse, call, answer.  The addresses are in `app`.
+"""Handlers for transfers: upload, download, look at the headers, cancel.
 
-A handler is an async function of an `Exchange`; whatever `Problem` it raises is rendered in `exchange.endpoint`.
+A handler is an async function of an `Exchange`. It parses the request, calls the relay and answers. The `Problem` that
+it raises is turned into an answer by `exchange.endpoint`.
 """
 
 import re
@@ -14,17 +15,12 @@ from relay.errors import Error, Problem
 from relay.server.headers import is_media_type, is_prefetch
 from relay.states import Outcome
 
-#: What `?wait=` takes; float() would also take `1_0`, `nan`, `１` and blanks.
+#: The numbers that `?wait=` takes. float() would also take `1_0`, `nan`, `１` and blanks.
 _SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{0,9})?")
 
 
-# -- tokens ------------------------------------------------------------------------------------------------
-
-
-# -- transfers ---------------------------------------------------------------------------------------------
-
-
 async def upload(exchange: Exchange) -> None:
+    """Stream the body to a downloader, and answer with the number of bytes delivered."""
     token, name = exchange.token_and_name()
     headers = exchange.headers
     if "content-range" in headers:
@@ -48,6 +44,7 @@ async def upload(exchange: Exchange) -> None:
 
 
 async def download(exchange: Exchange) -> None:
+    """Answer with the bytes of an upload. Cut the connection if they do not all arrive: nothing else says so."""
     token, name = exchange.token_and_name()
     headers = exchange.headers
     if headers.get("range", "bytes=0-").replace(" ", "").lower() != "bytes=0-":
@@ -63,7 +60,7 @@ async def download(exchange: Exchange) -> None:
 
 
 async def head(exchange: Exchange) -> None:
-    """The headers a GET would get; takes nothing and does not use the token."""
+    """Answer with the headers that a GET would get. This takes nothing, and does not count as a use of the token."""
     token, name = exchange.token_and_name()
     transfer = await exchange.relay.look(token=token, name=name)
     if transfer is None:
@@ -75,6 +72,7 @@ async def head(exchange: Exchange) -> None:
 
 
 async def cancel(exchange: Exchange) -> None:
+    """End the transfer of a name, for both sides."""
     token, name = exchange.token_and_name()
     if not await exchange.relay.cancel(token=token, name=name):
         raise Problem(Error.NO_UPLOAD)
@@ -82,7 +80,7 @@ async def cancel(exchange: Exchange) -> None:
 
 
 def _wait(exchange: Exchange) -> float:
-    """Seconds of `?wait=`.  Raises Problem(BAD_WAIT)."""
+    """Return the seconds in `?wait=`, or the default. Raise Problem(BAD_WAIT)."""
     settings = exchange.relay.settings
     values = parse_qs(exchange.scope["query_string"].decode("latin-1"), keep_blank_values=True).get("wait")
     if values is None:
@@ -91,6 +89,3 @@ def _wait(exchange: Exchange) -> float:
     if not 0 <= wait <= settings.download_wait_max:
         raise Problem(Error.BAD_WAIT, most=settings.download_wait_max)
     return wait
-
-
-# -- the node ----------------------------------------------------------------------------------------------

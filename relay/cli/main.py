@@ -1,4 +1,4 @@
-"""`relay`: the group of all commands."""
+"""`relay`, the group of all commands."""
 
 import click
 

@@ -1,4 +1,4 @@
-"""The operator's commands: what goes on, and ending it, straight from Redis.  No node need run.
+"""The operator's commands: list what the cluster is doing, and end it. They talk to Redis, so no node need be running.
 
 Exit status: 0 done · 1 there is no such token or transfer · 2 wrong usage or a bad setting · 3 Redis does not answer.
 """
@@ -28,16 +28,16 @@ from relay.transfer.relay import Relay
 
 _NOT_FOUND, _USAGE, _UNAVAILABLE, _INTERRUPTED = 1, 2, 3, 130
 
-#: Seconds between the rounds of --watch.
+#: Seconds between two lists of --watch.
 _WATCH = 2.0
-#: Clears a terminal and goes to its first line.
+#: Clears a terminal and moves to its first line.
 _CLEAR = "\x1b[H\x1b[2J"
-#: A terminal is seen by others, and a token's first characters are enough for every command.
+#: Other people may see a terminal, and the first characters of a token are enough for every command.
 _AT_A_TERMINAL = Viewer(names=True)
 
 
 def parse_settings(flags: dict[str, Any]) -> Settings:
-    """The settings from flags and environment.  Raises SystemExit(2) after one line a problem."""
+    """Return the settings from flags and environment. Print one line for each bad one, and exit with status 2."""
     try:
         return Settings(**{name: value for name, value in flags.items() if value is not None})
     except ValidationError as error:
@@ -48,7 +48,7 @@ def parse_settings(flags: dict[str, Any]) -> Settings:
 
 
 def _command(**attributes: Any) -> Callable[[Callable[..., None]], click.Command]:
-    """A command that asks Redis, with the flags which say where that is."""
+    """Return a decorator for a command that talks to Redis. It adds the flags that say where Redis is."""
 
     def decorate(function: Callable[..., None]) -> click.Command:
         for flag, meaning in (("--prefix", "first part of every key"), ("--redis-url", "where the cluster's Redis is")):
@@ -61,16 +61,17 @@ def _command(**attributes: Any) -> Callable[[Callable[..., None]], click.Command
 
 
 def _fail(line: str, status: int) -> NoReturn:
+    """Print one line of error, and exit."""
     click.echo(f"relay: {line}", err=True)
     sys.exit(status)
 
 
 def _run(action: Callable[[Relay], Awaitable[None]], flags: dict[str, str | None]) -> None:
-    """Runs `action` on a node that never serves, and turns what it raises into a line and an exit status."""
+    """Run `action` on a node that serves nobody, and turn what it raises into a line and an exit status."""
     settings = parse_settings(flags)
     if not settings.redis_url:
         _fail("RELAY_REDIS_URL is not set: say with --redis-url which Redis the cluster uses", _USAGE)
-    logging.getLogger("relay").addHandler(logging.NullHandler())  # what matters is said in one line, below
+    logging.getLogger("relay").addHandler(logging.NullHandler())  # an error is printed as one line, below
 
     async def connected() -> None:
         store = Store.connect(settings)
@@ -93,14 +94,14 @@ def _print(lines: Sequence[str], data: object, *, as_json: bool) -> None:
     click.echo(json.dumps(data) if as_json else "\n".join(lines))
 
 
-_json = click.option("--json", "as_json", is_flag=True, help="one line of JSON, with tokens in full")
+_json = click.option("--json", "as_json", is_flag=True, help="print one line of JSON, with whole tokens")
 
 
 @_command()
 @_json
-@click.option("--watch", is_flag=True, help="again every two seconds, until Ctrl-C")
+@click.option("--watch", is_flag=True, help="list them again every two seconds, until Ctrl-C")
 def ps(*, as_json: bool, watch: bool, **flags: str | None) -> None:
-    """Lists every transfer: who, how far, how fast."""
+    """List every transfer: its nodes, how far it is and how fast."""
 
     async def show(relay: Relay) -> None:
         while True:
@@ -119,7 +120,7 @@ def ps(*, as_json: bool, watch: bool, **flags: str | None) -> None:
 @_command()
 @_json
 def nodes(*, as_json: bool, **flags: str | None) -> None:
-    """Lists the nodes and their load."""
+    """List the nodes and their load."""
 
     async def show(relay: Relay) -> None:
         found = (await Census(relay.store).overview()).nodes
@@ -131,7 +132,7 @@ def nodes(*, as_json: bool, **flags: str | None) -> None:
 @_command()
 @_json
 def tokens(*, as_json: bool, **flags: str | None) -> None:
-    """Lists every token, the one that expires first on top."""
+    """List every token, the first to expire on top."""
 
     async def show(relay: Relay) -> None:
         lives = await Census(relay.store).tokens()
@@ -145,9 +146,10 @@ def tokens(*, as_json: bool, **flags: str | None) -> None:
 @click.argument("token")
 @click.argument("name")
 def cancel(*, token: str, name: str, **flags: str | None) -> None:
-    """Ends the transfer of NAME, for both sides, as a DELETE does.
+    """End the transfer of NAME for both sides, as a DELETE does.
 
-    TOKEN may be its first characters, if no other begins so. NAME is written as `ps` does or as it is.
+    TOKEN may be the first characters of a token, if no other token begins with them. NAME may be written as `ps` prints
+    it or as it is.
     """
 
     async def end(relay: Relay) -> None:
@@ -164,9 +166,9 @@ def cancel(*, token: str, name: str, **flags: str | None) -> None:
 @_command()
 @click.argument("token")
 def revoke(*, token: str, **flags: str | None) -> None:
-    """Deletes a token, and ends its transfers.
+    """Delete a token, and end its transfers.
 
-    TOKEN may be its first characters, if no other begins so.
+    TOKEN may be the first characters of a token, if no other token begins with them.
     """
 
     async def end(relay: Relay) -> None:
@@ -178,7 +180,7 @@ def revoke(*, token: str, **flags: str | None) -> None:
 
 
 async def _whole(store: Store, beginning: str) -> str:
-    """The one token that begins so.  Ends the process where there is none, or more than one."""
+    """Return the one token that begins with `beginning`. Exit if there is none, or more than one."""
     beginning = beginning.removesuffix("…")
     if not re.fullmatch("[A-Za-z0-9]+", beginning):
         _fail("a token has letters and digits only", _USAGE)

@@ -1,4 +1,4 @@
-"""`relay`: its commands, and of `serve` the settings from flags and environment, the server and its shutdown."""
+"""`relay serve`: read the settings from flags and environment, and run one node until it is told to stop."""
 
 import contextlib
 import logging
@@ -23,7 +23,7 @@ from relay.transfer.drain import drain
 
 log = logging.getLogger("relay")
 
-#: Seconds that sides which were cut off get to tell their clients and clean up.
+#: Seconds that transfers get, after they were cut off at the end of a shutdown, to tell their clients and clean up.
 _GRACE = 10
 _NEEDS_LINUX = (
     "relay: serve needs Linux, whose TCP says when a client has left and what it has received: "
@@ -32,13 +32,14 @@ _NEEDS_LINUX = (
 
 
 def _options(command: click.Command) -> click.Command:
-    """One option for each setting, so that --help, the environment and the code cannot disagree."""
+    """Add one option for each setting, so that --help, the environment and the code cannot disagree."""
     for name, field in reversed(Settings.model_fields.items()):
         command.params.insert(0, _option(name, field))
     return command
 
 
 def _option(name: str, field: FieldInfo) -> click.Option:
+    """Return the option of one setting."""
     plain = [kind for kind in (field.annotation, *get_args(field.annotation)) if kind is not NoneType]
     default = "" if field.default is PydanticUndefined else f"{field.default!s}"
     note = f" [default: {default}]" if default else ""
@@ -52,7 +53,7 @@ def _option(name: str, field: FieldInfo) -> click.Option:
 @_options
 @click.command(context_settings={"max_content_width": 110})
 def serve(**flags: str | None) -> None:
-    """Runs one node.
+    """Run one node.
 
     Every option is an environment variable too; a flag wins over it. Times are in seconds, sizes in bytes.
     """
@@ -67,12 +68,12 @@ def serve(**flags: str | None) -> None:
         log.info("node %s, version %s", app.state.relay.node.id, __version__)
     else:
         log.info(
-            "node %s, version %s, alone: embedded store, RELAY_REDIS_URL is not set",
+            "node %s, version %s, alone on its embedded store: RELAY_REDIS_URL is not set",
             app.state.relay.node.id,
             __version__,
         )
     if not settings.token_secret:
-        log.info("tokens are made for everybody: RELAY_TOKEN_SECRET is not set")
+        log.info("anybody may make tokens: RELAY_TOKEN_SECRET is not set")
     server = Server(
         uvicorn.Config(
             app,
@@ -81,7 +82,7 @@ def serve(**flags: str | None) -> None:
             http=Protocol,
             ws="none",
             lifespan="on",
-            access_log=False,  # its lines would have the tokens in full
+            access_log=False,  # its lines would contain whole tokens
             log_config=None,
             server_header=False,
             proxy_headers=bool(settings.trusted_proxies),
@@ -99,7 +100,7 @@ def serve(**flags: str | None) -> None:
 
 
 def _allow_descriptors() -> None:
-    """Raises the soft limit on open files, often 1024, to the hard one: every client is a descriptor."""
+    """Raise the soft limit on open files, often 1024, to the hard one: every client takes a descriptor."""
     import resource  # noqa: PLC0415 (Windows has no such module, and `serve` says there that it needs Linux)
 
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -1,6 +1,6 @@
-"""What operators see of the cluster: the nodes' reports, the tokens, and for a terminal every single key.
+"""What operators see of the cluster: the nodes' reports and the tokens, and on a terminal every single key.
 
-Nothing that a client does hangs on any of it.
+No client depends on any of it.
 """
 
 import time
@@ -14,55 +14,58 @@ from relay.store.offsets import offset_of
 from relay.store.records import Transfer
 from relay.store.store import Store
 
+#: Seconds that the list of tokens outlives the last report.
 _TOKENS_TTL = 3600.0
-#: Tokens that one beat of one node asks about, and for how many seconds no other node is asked about them.
-_OVER_MOST, _OVER_PAUSE = 1000, 10.0
-#: Commands that are sent together, where there is one for each of many keys.
+#: Maximum tokens that one report of one node checks, and the seconds for which no other node checks them.
+_MAX_CHECKED, _CHECKED_FOR = 1000, 10.0
+#: Maximum commands in one pipeline, if each of many keys needs one.
 _BATCH = 2000
-#: Tokens on the status page.
-_LIVES_MOST = 50
+#: Maximum tokens on the status page.
+_MAX_LIVES = 50
 
 
 class Census:
-    """Verbs like `Store`'s, for operators."""
+    """The commands to Redis that serve operators, as typed methods like those of `Store`."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._keys = store.keys
 
     async def report(self, *, node: str, transfers: Sequence[Progress]) -> None:
-        """Replaces the node's report of the transfers whose uploads it holds."""
+        """Replace the node's report of the transfers whose uploads it holds."""
         flat = [part for progress in transfers for part in (progress.id, progress.dump())]
         await self._store.commands.run(
             "report", [self._keys.uploads(node)], [ms(3 * self._store.commands.settings.heartbeat), *flat]
         )
 
     async def lives(self, *, tokens: Sequence[str]) -> dict[str, float]:
-        """The seconds that each of the tokens has left; 0 for one that is gone."""
-
+        """Return the seconds that each of the tokens has left; 0 for one that has expired."""
         left = await self._each([self._keys.token(token) for token in tokens], lambda pipe, key: pipe.pttl(key))
         return {token: max(0, ms) / 1000 for token, ms in zip(tokens, left, strict=True)}
 
     async def enrol(self, *, lives: Mapping[str, float]) -> list[str]:
-        """Notes the seconds that tokens have left.  Answers some that should be over by now: ask for their `lives`."""
+        """Record the seconds that tokens have left. Return some tokens that should have expired by now.
+
+        The caller is to check the `lives` of those, and to record them with its next call.
+        """
         flat = [part for token, left in lives.items() for part in (token, round(left * 1000))]
         over = await self._store.commands.run(
-            "enrol", [self._keys.tokens], [ms(_TOKENS_TTL), _OVER_MOST, ms(_OVER_PAUSE), *flat]
+            "enrol", [self._keys.tokens], [ms(_TOKENS_TTL), _MAX_CHECKED, ms(_CHECKED_FOR), *flat]
         )
         return [token.decode() for token in over]
 
     async def overview(self) -> Overview:
-        """The cluster as its nodes report it.  Its cost is in nodes, not in transfers or tokens."""
+        """Return the cluster as its nodes last reported it. The cost grows with nodes, not with transfers or tokens."""
+        nodes = await self._ages()
 
         async def first() -> list[Any]:
             pipe = self._store.commands.redis.pipeline(transaction=False)
-            pipe.zrange(self._keys.nodes, 0, -1)
             pipe.zcard(self._keys.tokens)
-            pipe.zrange(self._keys.tokens, 0, _LIVES_MOST - 1)
+            pipe.zrange(self._keys.tokens, 0, _MAX_LIVES - 1)
             return await pipe.execute()
 
-        names, count, tokens = await self._store.commands.call(first)
-        nodes, tokens = [name.decode() for name in names], [token.decode() for token in tokens]
+        count, names = await self._store.commands.call(first)
+        tokens = [name.decode() for name in names]
 
         async def second() -> list[Any]:
             pipe = self._store.commands.redis.pipeline(transaction=False)
@@ -76,15 +79,23 @@ class Census:
 
         results = iter(await self._store.commands.call(second))
         reports, transfers = [], []
-        for node in nodes:
-            reports.append(NodeReport.load(node, text(next(results))))
+        for node, age in nodes.items():
+            reports.append(NodeReport.load(node, text(next(results)), age=age))
             transfers += [Progress.load(transfer_id, text) for transfer_id, text in text(next(results)).items()]
         lives = [TokenLife(token, next(results) / 1000, int(next(results) or 0)) for token in tokens]
         alive = [life for life in lives if life.seconds > 0]
         return Overview.of(reports, transfers, alive, count - len(lives) + len(alive))
 
+    async def _ages(self) -> dict[str, float]:
+        """Return the seconds since each known node's last heartbeat."""
+        flat = await self._store.commands.run("ages", [self._keys.nodes], [])
+        return {node.decode(): int(age) / 1000 for node, age in zip(flat[::2], flat[1::2], strict=True)}
+
     async def transfers(self) -> list[Progress]:
-        """Every transfer; the rates are those that nodes report.  Scans the keyspace: for an operator's terminal."""
+        """Return every transfer, with the rate that its node last reported.
+
+        This scans the keyspace, so it is for an operator's terminal only.
+        """
         found = await self._scan("transfer")
         hashes = await self._each(found, lambda pipe, key: pipe.hgetall(key))
         live = [
@@ -114,7 +125,7 @@ class Census:
         )
 
     async def tokens(self, *, beginning: str = "") -> list[TokenLife]:
-        """Every token (that begins so), the first to expire first.  Scans the keyspace, too."""
+        """Return every token that begins with `beginning`, the first to expire first. This scans the keyspace, too."""
         found = await self._scan("token", beginning)
         lives = await self.lives(tokens=[token for token, _ in map(_parts, found)])
         uses = await self._each(found, lambda pipe, key: pipe.hget(key, "uses"))
@@ -124,17 +135,17 @@ class Census:
         return sorted((life for life in every if life.seconds > 0), key=lambda life: life.seconds)
 
     async def _scan(self, kind: str, beginning: str = "") -> list[str]:
-        """All keys of a kind, of tokens that begin so."""
+        """Return all keys of a kind whose tokens begin with `beginning`."""
 
         async def scan() -> list[str]:
             pattern = f"{self._keys.prefix}:{kind}:{{{beginning}*"
             return [key.decode() async for key in self._store.commands.redis.scan_iter(match=pattern, count=1000)]
 
-        return sorted(set(await self._store.commands.call(scan)))  # a SCAN may answer a key twice
+        return sorted(set(await self._store.commands.call(scan)))  # SCAN may return a key twice
 
     async def _each(self, keys: Sequence[str], command: Callable[[Any, str], object]) -> list[Any]:
-        """The answers to one command for each key, some thousands in a round trip."""
-        answers: list[Any] = []
+        """Return the replies to one command for each key, with up to `_BATCH` commands in a round trip."""
+        replies: list[Any] = []
         for begin in range(0, len(keys), _BATCH):
 
             async def ask(batch: Sequence[str] = keys[begin : begin + _BATCH]) -> list[Any]:
@@ -143,11 +154,11 @@ class Census:
                     command(pipe, key)
                 return await pipe.execute()
 
-            answers += await self._store.commands.call(ask)
-        return answers
+            replies += await self._store.commands.call(ask)
+        return replies
 
 
 def _parts(key: str) -> tuple[str, str]:
-    """The token and the name in a key."""
+    """Return the token and the name in a key. The name is empty in a token's own key."""
     token, _, rest = key.partition("{")[2].partition("}")
     return token, rest.removeprefix(":")

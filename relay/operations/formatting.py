@@ -26,6 +26,11 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest:02} s" if minutes else f"{rest} s"
 
 
+def ago(seconds: float) -> str:
+    """Return the age of a report in words: `now`, `2 s ago`."""
+    return f"{duration(seconds)} ago" if seconds else "now"
+
+
 def moved(transfer: Progress) -> str:
     """Return how many bytes of a transfer have been delivered, in words."""
     if transfer.length is None:
@@ -33,6 +38,6 @@ def moved(transfer: Progress) -> str:
     return f"{size(transfer.delivered)} of {size(transfer.length)}"
 
 
-def percent(transfer: Progress) -> str:
-    """Return how much of a transfer has been delivered, or an empty string if its length is unknown."""
-    return "" if transfer.share is None else f"{100 * transfer.share:.0f}%"
+def percent(share: float | None) -> str:
+    """Return a share from 0 to 1 in words: `25%`. Return an empty string if it is unknown."""
+    return "" if share is None else f"{100 * share:.0f}%"

@@ -1,7 +1,8 @@
-"""What an operator sees of the cluster: what the nodes report of themselves, and the sum of it.  Pure."""
+"""What an operator sees of the cluster: what the nodes report of themselves, and the sum of it. Pure."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
 from typing import NamedTuple, Self
 
 from relay.cluster.progress import Progress, by_urgency
@@ -13,10 +14,14 @@ MAX_ROWS = 200
 
 @dataclass(frozen=True, slots=True)
 class NodeReport:
-    """One node, by its last heartbeat.  `rate_in` and `rate_out`: bytes a second from uploaders, to downloaders."""
+    """One node, as it was `age` seconds ago: when it sent its last heartbeat, or now for the node that is asked.
+
+    `rate_in` and `rate_out` are bytes a second from uploaders and to downloaders.
+    """
 
     node: str
     alive: bool
+    age: float = 0.0
     host: str = ""
     version: str = ""
     started: int = 0
@@ -29,13 +34,14 @@ class NodeReport:
     complete: int = 0
 
     @classmethod
-    def load(cls, node: str, fields: Mapping[str, str]) -> Self:
-        """From its hash; that of a node which does not beat is empty."""
+    def load(cls, node: str, fields: Mapping[str, str], *, age: float = 0.0) -> Self:
+        """Return the report in a node's hash. The hash of a node that sends no heartbeats is empty."""
         if not fields:
-            return cls(node, alive=False)
+            return cls(node, alive=False, age=age)
         return cls(
             node,
             alive=True,
+            age=age,
             host=fields.get("host", ""),
             version=fields.get("version", ""),
             started=int(fields.get("started", 0)),
@@ -50,7 +56,7 @@ class NodeReport:
 
 
 class TokenLife(NamedTuple):
-    """A token, the seconds it has left, and how often it was used."""
+    """A token, the seconds that it has left, and how often it was used."""
 
     token: str
     seconds: float
@@ -59,7 +65,7 @@ class TokenLife(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """The cluster.  The lists may be shorter than the counts: the most telling come first."""
+    """The cluster. The lists may be shorter than the counts; they begin with what matters most."""
 
     nodes: Sequence[NodeReport]
     transfers: Sequence[Progress]
@@ -72,7 +78,7 @@ class Overview:
     def of(
         cls, nodes: Iterable[NodeReport], transfers: Iterable[Progress], lives: Iterable[TokenLife], tokens: int
     ) -> Self:
-        """Sums up, and sorts."""
+        """Return the overview with its lists sorted and its counts summed up."""
         nodes = sorted(nodes, key=lambda node: node.node)
         return cls(
             nodes=nodes,
@@ -83,17 +89,27 @@ class Overview:
             tokens=tokens,
         )
 
+    def updated(self, own: NodeReport, transfers: Iterable[Progress], *, seconds: float) -> Self:
+        """Return the overview `seconds` later, with what one node knows of itself instead of its last report.
+
+        `transfers` are those whose uploads that node holds.
+        """
+        others = [replace(node, age=node.age + seconds) for node in self.nodes if node.node != own.node]
+        theirs = (transfer for transfer in self.transfers if transfer.uploader != own.node)
+        # No page shows more of them, and sorting all for every page would cost more than reading them once a second.
+        return self.of([own, *others], [*transfers, *islice(theirs, MAX_ROWS)], self.lives, self.tokens)
+
     @property
     def shown(self) -> Sequence[Progress]:
-        """The transfers that the status page has room for."""
+        """Return the transfers that the status page has room for."""
         return self.transfers[:MAX_ROWS]
 
     @property
     def alive(self) -> int:
-        """How many nodes are alive."""
+        """Return how many nodes are alive."""
         return sum(node.alive for node in self.nodes)
 
     @property
     def rate(self) -> float:
-        """Bytes a second to all downloaders."""
+        """Return the bytes a second that all downloaders receive together."""
         return sum(node.rate_out for node in self.nodes)

@@ -1,6 +1,6 @@
-"""What this node tells operators of itself, every heartbeat, and what it reads of all: the status page's side of Redis.
+"""What this node reports of itself with every heartbeat, and what it shows of all nodes on the status page.
 
-Nothing hangs on it: a report that fails is made up for by the next one.
+No client depends on a report: if one fails, the next one makes up for it.
 """
 
 import asyncio
@@ -15,9 +15,10 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from relay.cluster.node import Node
+from relay.cluster.progress import Progress
 from relay.errors import StoreUnavailable
 from relay.operations.census import Census
-from relay.operations.overview import Overview
+from relay.operations.overview import NodeReport, Overview
 from relay.settings import Settings
 from relay.states import Outcome, State
 from relay.store.store import Store
@@ -25,14 +26,14 @@ from relay.tasks import stop
 
 log = logging.getLogger("relay.reports")
 
-#: Transfers in one node's report: what fits on a page, whatever the node holds.
-_TRANSFERS_MOST = 100
-#: Seconds for which an overview is good.
+#: Maximum transfers in one node's report, however many the node holds.
+_MAX_TRANSFERS = 100
+#: Seconds for which what was read from Redis is shown again.
 _FRESH = 1.0
 
 
 class NodeCollector(Collector):
-    """What this node knows of itself, as Prometheus wants it, when it is asked for."""
+    """The counters and gauges that this node keeps anyway, read when Prometheus asks for them."""
 
     def __init__(self, node: Node) -> None:
         self._node = node
@@ -54,43 +55,54 @@ class NodeCollector(Collector):
             "relay_uploads_streaming", "Uploads that stream", value=len(node.load.uploads[State.STREAMING])
         )
         yield GaugeMetricFamily("relay_downloads_streaming", "Downloads that stream", value=len(node.load.downloads))
-        yield GaugeMetricFamily("relay_nodes_alive", "Nodes that live, as this one sees it", value=len(node.alive))
+        yield GaugeMetricFamily("relay_nodes_alive", "Nodes alive, as this node sees it", value=len(node.alive))
 
 
 class Reports:
-    """Writes this node's report and reads those of all.  Use `running` around the server's life."""
+    """Write this node's report with every heartbeat, within `running`, and read the reports of all nodes."""
 
     def __init__(self, settings: Settings, store: Store, node: Node) -> None:
         self._settings = settings
         self._census = Census(store)
         self._node = node
-        self._over: list[str] = []
-        self._overview: Overview | None = None
-        self._read = 0.0
+        #: Tokens that should have expired by now, to be checked with the next report.
+        self._checked: list[str] = []
+        #: The cluster as Redis had it at `_read_at`, in monotonic seconds.
+        self._read: Overview | None = None
+        self._read_at = 0.0
         self._reading = asyncio.Lock()
 
     async def overview(self) -> Overview:
-        """The cluster, as it was at most a second ago.  Raises StoreUnavailable."""
+        """Return the cluster: this node as it is now, and the others as they last reported, up to a second ago.
+
+        Raise StoreUnavailable.
+        """
         async with self._reading:
-            if self._overview is None or time.monotonic() - self._read > _FRESH:
-                self._overview = await self._census.overview()
-                self._read = time.monotonic()
-            return self._overview
+            if self._read is None or time.monotonic() - self._read_at > _FRESH:
+                asked_at = time.monotonic()
+                self._read, self._read_at = await self._census.overview(), asked_at
+            read, read_at = self._read, self._read_at
+        # From here on nothing is awaited, so that all that is said of this node is of one moment.
+        now = time.monotonic()
+        facts = {name: str(fact) for name, fact in self._node.load.facts().items()}
+        return read.updated(NodeReport.load(self._node.id, facts), self._transfers(now), seconds=now - read_at)
+
+    def _transfers(self, now: float) -> list[Progress]:
+        """Return the transfers whose uploads are here, at `now` in monotonic seconds, but not more than fit a page."""
+        uploads = chain(self._node.load.uploads[State.STREAMING], self._node.load.uploads[State.WAITING])
+        return [upload.progress(now) for upload in islice(uploads, _MAX_TRANSFERS)]
 
     async def report(self) -> None:
-        """Tells of the transfers here, and of the tokens whose life has changed here.  Raises StoreUnavailable."""
-        now = time.monotonic()
-        uploads = chain(self._node.load.uploads[State.STREAMING], self._node.load.uploads[State.WAITING])
-        transfers = [upload.progress(now) for upload in islice(uploads, _TRANSFERS_MOST)]
-        await self._census.report(node=self._node.id, transfers=transfers)
+        """Report the transfers here, and the tokens whose life has changed here. Raise StoreUnavailable."""
+        await self._census.report(node=self._node.id, transfers=self._transfers(time.monotonic()))
         used = self._node.load.used_tokens.copy()
-        lives = await self._census.lives(tokens=[*used, *self._over])
-        self._over = await self._census.enrol(lives=lives)
+        lives = await self._census.lives(tokens=[*used, *self._checked])
+        self._checked = await self._census.enrol(lives=lives)
         self._node.load.used_tokens -= used
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Reports with every heartbeat."""
+        """Report with every heartbeat."""
         task = asyncio.create_task(self._report_for_ever())
         try:
             yield
@@ -103,6 +115,6 @@ class Reports:
             try:
                 await self.report()
             except StoreUnavailable:
-                pass  # the heartbeat's loop says so in the log
+                pass  # the heartbeat's loop logs it
             except Exception:
                 log.exception("a bug: the report for the status page failed")

@@ -9,7 +9,7 @@ from urllib.parse import unquote
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from relay.cluster.progress import Progress
-from relay.operations.formatting import duration, moved, percent, size
+from relay.operations.formatting import ago, duration, moved, percent, size
 from relay.operations.overview import Overview
 from relay.operations.viewer import Viewer
 from relay.states import State
@@ -45,7 +45,7 @@ _environment = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_environment.filters |= {"size": size, "duration": duration}
+_environment.filters |= {"ago": ago, "size": size, "duration": duration}
 _environment.globals |= {"style": _STYLE, "script": _SCRIPT}
 _PAGE = _environment.get_template("status.html")
 
@@ -77,14 +77,13 @@ def _row(transfer: Progress, viewer: Viewer) -> _Row:
     if transfer.state is State.WAITING:
         length = "" if transfer.length is None else size(transfer.length)
         return _Row(transfer.state.value, "", "", length, "", duration(transfer.seconds), *ends, token, name)
-    share = "" if transfer.share is None else f"{transfer.share:.4f}"
-    rate = f"{size(transfer.rate)}/s" if transfer.state is State.STREAMING else ""
+    share = transfer.share
     return _Row(
         transfer.state.value,
-        share,
-        percent(transfer),
+        "" if share is None else f"{share:.4f}",
+        percent(share),
         moved(transfer),
-        rate,
+        f"{size(transfer.rate)}/s" if transfer.state is State.STREAMING else "",
         duration(transfer.seconds),
         *ends,
         token,

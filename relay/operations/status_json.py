@@ -26,6 +26,7 @@ def node_json(node: NodeReport, viewer: Viewer) -> dict[str, Any]:
     shown = {
         "node": node.node,
         "alive": node.alive,
+        "age": round(node.age, 1),
         "version": node.version,
         "started": node.started,
         "waiting": node.waiting,

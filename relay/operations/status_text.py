@@ -6,7 +6,7 @@ Names stay percent-encoded: a name may contain characters that change what a ter
 from collections.abc import Iterable, Sequence
 
 from relay.cluster.progress import Progress
-from relay.operations.formatting import duration, moved, percent, size
+from relay.operations.formatting import ago, duration, moved, percent, size
 from relay.operations.overview import NodeReport, Overview, TokenLife
 from relay.operations.viewer import Viewer
 from relay.states import State
@@ -44,7 +44,7 @@ def transfer_lines(transfers: Iterable[Progress], viewer: Viewer) -> list[str]:
             transfer.id,
             transfer.state,
             moved(transfer),
-            percent(transfer),
+            percent(transfer.share),
             f"{size(transfer.rate)}/s" if transfer.state is State.STREAMING else "-",
             duration(transfer.seconds),
             transfer.uploader,
@@ -59,7 +59,7 @@ def transfer_lines(transfers: Iterable[Progress], viewer: Viewer) -> list[str]:
 
 def node_lines(nodes: Iterable[NodeReport]) -> list[str]:
     """Return a table of nodes."""
-    rows = [("NODE", "STATE", "STREAMING", "WAITING", "IN", "OUT", "COMPLETE", "ENDED", "VERSION")]
+    rows = [("NODE", "STATE", "STREAMING", "WAITING", "IN", "OUT", "COMPLETE", "ENDED", "AS OF", "VERSION")]
     rows += [
         (
             node.node,
@@ -70,6 +70,7 @@ def node_lines(nodes: Iterable[NodeReport]) -> list[str]:
             f"{size(node.rate_out)}/s",
             str(node.complete),
             str(node.ended),
+            ago(node.age),
             node.version,
         )
         for node in nodes

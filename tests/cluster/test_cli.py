@@ -1,4 +1,4 @@
-"""The operator's commands, run as an operator types them on a cluster in use, and their exit statuses."""
+"""The operator's commands, typed as an operator would, against a running cluster: output and exit status."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from tests.support.wait import wait_until
 
 
 class Relay:
-    """The `relay` command line, configured for the cluster."""
+    """Runs the command line against the cluster."""
 
     def __init__(self, cluster: Cluster, url: str) -> None:
         self._environment = os.environ | {"RELAY_REDIS_URL": url, "RELAY_PREFIX": cluster.prefix}
@@ -28,7 +28,7 @@ class Relay:
         return subprocess.Popen(command, env=self._environment, stdout=pipe, stderr=pipe, text=True)
 
     def __call__(self, *arguments: str) -> tuple[int, str]:
-        """Run the command, and return its exit status and what it printed."""
+        """Run a command. Return its exit status and what it printed."""
         process = self.start(*arguments)
         output, error = process.communicate(timeout=60)
         assert "Traceback" not in error
@@ -48,7 +48,7 @@ def relay(cluster: Cluster, redis_server: RedisServer) -> Relay:
 
 @pytest.fixture
 def streams(cluster: Cluster, token: str) -> Iterator[tuple[Curl, Curl]]:
-    """Start a transfer named `a b` from node 0 to node 1, and let 100 bytes pass."""
+    """Start an upload `a b` at node 0 and its download at node 1, and send 100 bytes through."""
     with Curl("-T", "-", "-w", "%{http_code}", cluster.url(0, token, "a%20b"), pipe=True) as upload:
         cluster.wait_state(token, "waiting")
         with Curl("-N", cluster.url(1, token, "a%20b")) as download:

@@ -1,4 +1,4 @@
-"""The log that operators read: one line per request and one per transfer, linked by ids, and never a whole token."""
+"""The log: one line for each request and one for each transfer, tied together by ids, and no token in any of them."""
 
 import json
 import logging
@@ -30,7 +30,7 @@ def node() -> Iterator[Cluster]:
 
 
 def lines(node: Cluster, **wanted: object) -> list[dict[str, Any]]:
-    """Return the log lines that have these fields."""
+    """Return the lines that have these fields."""
     every = [json.loads(line) for line in node.logs().splitlines()]
     return [line for line in every if wanted.items() <= line.items()]
 

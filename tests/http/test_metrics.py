@@ -27,7 +27,7 @@ def node() -> Iterator[Cluster]:
 
 
 def samples(node: Cluster) -> dict[str, float]:
-    """Return the value of every sample, by `NAME` and by `NAME.LABEL_VALUE`."""
+    """Return every sample, by its name, and by its name and the values of its labels."""
     found = {}
     for family in text_string_to_metric_families(httpx.get(node[0].url + "/metrics").text):
         for sample in family.samples:
@@ -131,7 +131,7 @@ def test_the_metrics_of_the_dashboard_and_the_alerts_exist(node: Cluster, path: 
         names = re.findall(r"\b((?:relay|process)_\w+|up)(?=\{)", expression)
         assert names, expression
         for name in names:
-            # The counter of Redis errors has no sample before the first error.
+            # There is no sample of Redis errors before the first error.
             assert name in node_has or name == "relay_redis_errors_total", (name, expression)
         for outcome in re.findall(r'(?:outcome|reason)!?=~?"([a-z_|]+)"', expression):
             for word in outcome.split("|"):

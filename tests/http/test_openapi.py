@@ -19,7 +19,7 @@ from relay.errors import Error
 from relay.settings import Settings
 from tests.support.cluster import Cluster, NodeProcess
 
-#: Waits are short, so that schemathesis can come to their ends.
+#: The waits are short, so that schemathesis sees them end.
 SETTINGS: dict[str, object] = {
     "upload_wait": 0.1,
     "download_wait": 0.05,
@@ -28,8 +28,8 @@ SETTINGS: dict[str, object] = {
     "failure_rate": "",
 }
 TOKEN = "A" * 22
-#: It takes every 5xx for a fault, and 504 is the answer where nobody downloads; a name of 255 characters may have
-#: more than 255 bytes, which no schema can say.
+#: Checks of schemathesis that do not fit. It takes every 5xx for a fault, but 504 is the answer if nobody downloads. A
+#: name of 255 characters may have more than 255 bytes, which no schema can say.
 EXCLUDED = [not_a_server_error, positive_data_acceptance]
 
 
@@ -59,7 +59,7 @@ def test_the_app_serves_each_path_of_the_document_with_its_own_methods(node: Clu
 
 def test_it_has_every_error(served: Any) -> None:
     said = json.dumps(served["paths"])
-    elsewhere = {Error.WRONG_METHOD}  # the answer of what is not in the document
+    elsewhere = {Error.WRONG_METHOD}  # the answer to methods that are not in the document
     for error in set(Error) - elsewhere:
         assert f"- `{error.type}`: " in said, error
 
@@ -71,6 +71,6 @@ schema = schemathesis.openapi.from_dict(document(OPERATIONS, Settings.model_vali
 @trying(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
 def test_schemathesis_finds_no_answer_that_is_not_in_it(node: Cluster, case: Any) -> None:
     if "token" in (case.path_parameters or {}) and secrets.randbelow(4):
-        case.path_parameters["token"] = node.token()  # a living one: those it makes up are unknown
+        case.path_parameters["token"] = node.token()  # a real one, not made up
     answer = case.call_and_validate(base_url=node[0].url, timeout=30, excluded_checks=EXCLUDED)
     assert answer.status_code != 500

@@ -14,7 +14,7 @@ from tests.support.redis import RedisServer
 from tests.support.wait import wait_until
 
 SECRET = "the-operators-secret"
-#: As curl, as a browser, and as a script ask.
+#: What curl, a browser and a script send as Accept, and what they get.
 FORMS = {
     "*/*": "text/plain",
     "text/html,application/xhtml+xml,*/*;q=0.8": "text/html",
@@ -24,7 +24,7 @@ FORMS = {
 
 @pytest.fixture(scope="module")
 def nodes(redis_server: RedisServer) -> Iterator[Cluster]:
-    """Two nodes of one cluster: what the first may tell strangers, the second keeps to itself."""
+    """Start two nodes of one cluster: the first shows strangers its status page, the second does not."""
     settings = {"admin_secret": SECRET, "heartbeat": 0.2, "node_death": 2, "prefix": "status"}
     nodes = [
         NodeProcess("open", redis_server.url, settings),
@@ -44,18 +44,18 @@ def status(nodes: Cluster, node: int = 0) -> dict[str, Any]:
 
 
 def find(nodes: Cluster, token: str, state: str) -> dict[str, Any]:
-    """The transfer as it is shown; empty where it is not."""
+    """Return the transfer as it is shown, or an empty dict if it is not."""
     wanted = {"token": token, "state": state}
     return next((t for t in status(nodes)["transfers"] if wanted.items() <= t.items()), {})
 
 
 def find_token(nodes: Cluster, token: str) -> dict[str, Any]:
-    """The token as it is shown; empty where it is not."""
+    """Return the token as it is shown, or an empty dict if it is not."""
     return next((life for life in status(nodes)["expiring"] if life["token"] == token), {})
 
 
 def test_a_transfer_from_its_wait_to_its_end(nodes: Cluster) -> None:
-    """It is seen from any node, wherever its clients are."""
+    """Any node shows it, whichever nodes its clients are on."""
     token = nodes.token()
     with Curl("-T", "-", nodes.url(0, token, "my%20file"), pipe=True) as upload:
         waiting = wait_until(lambda: find(nodes, token, "waiting"), "the upload to be shown")
@@ -69,13 +69,46 @@ def test_a_transfer_from_its_wait_to_its_end(nodes: Cluster) -> None:
             streaming = find(nodes, token, "streaming")
             assert (streaming["uploader"], streaming["downloader"]) == (nodes[0].id, nodes[1].id)
             assert streaming["length"] is None
-            assert status(nodes, 1)["streaming"] == 1
-            by_node = {node["node"]: node for node in status(nodes)["nodes"]}
-            assert (by_node[nodes[0].id]["streaming"], by_node[nodes[1].id]["streaming"]) == (1, 1)
+            wait_until(lambda: status(nodes, 1)["streaming"] == 1, "the other node to have read of it")
+
+            def streaming_by_node() -> list[int]:
+                by_node = {node["node"]: node for node in status(nodes)["nodes"]}
+                return [by_node[node.id]["streaming"] for node in nodes.nodes]
+
+            wait_until(lambda: streaming_by_node() == [1, 1], "the download to be in its node's report")
             upload.close()
             assert download.finish()[0] == 0
     wait_until(lambda: not status(nodes)["transfers"], "it to be gone")
-    assert sum(node["complete"] for node in status(nodes)["nodes"]) == 1
+
+    def complete() -> int:
+        return sum(node["complete"] for node in status(nodes)["nodes"])
+
+    wait_until(complete, "it to be in the report of the node that counted it")
+    assert complete() == 1
+
+
+def test_a_transfer_that_is_over_is_not_shown(cluster: Cluster, token: str) -> None:
+    """Not even between two heartbeats of the node that had its upload."""
+
+    def shown() -> bool:
+        answer = httpx.get(cluster[0].url, headers={"accept": "application/json"}).json()
+        return any(transfer["token"] == f"{token[:4]}…" for transfer in answer["transfers"])
+
+    with Curl("-T", "-", cluster.url(0, token, "x"), pipe=True) as upload:
+        wait_until(shown, "the upload to be shown")
+        with Curl(cluster.url(-1, token, "x")) as download:
+            upload.write_all(b"data")
+            assert upload.finish()[0] == 0
+            assert not shown()
+            assert download.finish() == (0, b"data")
+
+
+def test_another_nodes_row_says_how_old_it_is(nodes: Cluster) -> None:
+    heartbeat = 0.2
+    for asked, other in ((0, 1), (1, 0)):
+        age = {row["node"]: row["age"] for row in status(nodes, asked)["nodes"]}
+        assert age[nodes[asked].id] == 0
+        assert 0 <= age[nodes[other].id] < heartbeat + 5
 
 
 def test_a_token_from_its_making_to_its_end(nodes: Cluster) -> None:
@@ -145,6 +178,13 @@ def test_a_node_that_is_killed_is_shown_as_lost(nodes: Cluster) -> None:
     other.process.wait()
     wait_until(lambda: alive() is False, "the node to be shown as lost")
 
+    def age() -> float:
+        return next((float(node["age"]) for node in status(nodes)["nodes"] if node["node"] == other.id), 0.0)
+
+    before = age()
+    assert before >= 0.4, "three heartbeats, and what the last one took"
+    wait_until(lambda: age() > before + 1, "its row to grow old")
+
 
 def test_the_policy_of_the_page_allows_its_own_style_and_script_only(nodes: Cluster) -> None:
     answer = httpx.get(nodes[0].url, headers={"accept": "text/html"})
@@ -158,7 +198,7 @@ def test_the_policy_of_the_page_allows_its_own_style_and_script_only(nodes: Clus
 
 
 def test_it_scans_no_keyspace(nodes: Cluster) -> None:
-    """What it costs is in nodes, not in transfers."""
+    """The cost grows with the number of nodes, not with that of transfers."""
     assert nodes.redis is not None
     token = nodes.token()
 

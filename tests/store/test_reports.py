@@ -1,4 +1,6 @@
-"""What operators see: reports of nodes, the enrolled tokens, the overview, and lists of transfers and tokens."""
+"""What operators see: the methods of `Census` (report, enrol, lives, overview, transfers, tokens), and `Reports`."""
+
+from dataclasses import dataclass, replace
 
 from relay.cluster.node import Node
 from relay.cluster.progress import Progress
@@ -83,9 +85,59 @@ async def test_reports_enrol_used_tokens_and_correct_their_expiry(store: Store, 
     assert 1190 < score - seconds - microseconds / 1e6 <= 1201
 
 
-async def test_an_overview_is_read_once_a_second(store: Store, token: str) -> None:
+async def test_redis_is_read_once_a_second(store: Store, token: str) -> None:
     reports = Reports(store.commands.settings, store, Node(store.commands.settings, store))
-    assert await reports.overview() is await reports.overview()
+    assert (await reports.overview()).tokens == 0
+    await Census(store).enrol(lives={token: 60.0})
+    assert (await reports.overview()).tokens == 0, "it was read a moment ago"
+
+
+@dataclass(eq=False)
+class Waiting:
+    """An upload that waits on a node."""
+
+    transfer: Transfer
+    node: str
+    looked: float = 0.0
+
+    def progress(self, now: float) -> Progress:
+        return replace(progress(self.transfer.id, self.transfer.token), uploader=self.node)
+
+
+async def test_what_is_over_here_is_not_shown_though_it_was_reported(store: Store, transfer: Transfer) -> None:
+    node = Node(store.commands.settings, store)
+    reports = Reports(store.commands.settings, store, node)
+    upload = Waiting(transfer, node.id)
+    node.load.uploads[State.WAITING][upload] = None
+    await store.nodes.beat(node=node.id, facts=node.load.facts())
+    await reports.report()
+    overview = await reports.overview()
+    assert [shown.id for shown in overview.transfers] == [transfer.id], "once, though it is in the report, too"
+    assert overview.waiting == 1
+    del node.load.uploads[State.WAITING][upload]
+    overview = await reports.overview()
+    assert (overview.transfers, overview.waiting) == ([], 0)
+    assert len((await Census(store).overview()).transfers) == 1, "Redis still has the report"
+
+
+async def test_another_nodes_row_grows_old_and_its_own_does_not(store: Store) -> None:
+    node = Node(store.commands.settings, store)
+    reports = Reports(store.commands.settings, store, node)
+    for each in (node.id, "other"):
+        await store.nodes.beat(node=each, facts={"waiting": 0})
+    seen = await client(store).zscore(store.keys.nodes, "other")
+    await client(store).zadd(store.keys.nodes, {"other": seen - 5})
+
+    async def ages() -> list[float]:
+        by_node = {row.node: row.age for row in (await reports.overview()).nodes}
+        return [by_node[node.id], by_node["other"]]
+
+    own, other = await ages()
+    assert own == 0
+    assert 5 <= other < 8
+    own, later = await ages()
+    assert own == 0
+    assert later > other, "what was read a moment ago is as much older"
 
 
 async def test_transfers_lists_all_with_those_that_stream_first(store: Store, token: str, transfer: Transfer) -> None:

@@ -1,4 +1,4 @@
-"""The status page in its three forms, and who sees what of it."""
+"""The status page in its three forms, and what each viewer sees of it."""
 
 import json
 from dataclasses import replace
@@ -30,7 +30,7 @@ STREAM = Progress(
 )
 WAITING = replace(STREAM, id="waits", state=State.WAITING, downloader="", delivered=0, rate=0, seconds=90.0)
 NODE = NodeReport("a", alive=True, host="inner-host", version="1", waiting=1, streaming=1, uploading=1, rate_out=512.0)
-OVERVIEW = Overview.of([NODE, NodeReport("z", alive=False)], [WAITING, STREAM], [TokenLife(TOKEN, 61.0, 2)], 1)
+OVERVIEW = Overview.of([NODE, NodeReport("z", alive=False, age=7.2)], [WAITING, STREAM], [TokenLife(TOKEN, 61.0, 2)], 1)
 
 
 def every_form(overview: Overview, viewer: Viewer) -> list[str]:
@@ -71,13 +71,35 @@ def test_text() -> None:
         "0123456789abcdef  streaming  1.0 KiB of 4.0 KiB  25%  512 B/s  2 s         a         b           Secr…",
         "waits             waiting    0 B of 4.0 KiB      0%   -        1 min 30 s  a         -           Secr…",
         "",
-        "NODE  STATE  STREAMING  WAITING  IN     OUT      COMPLETE  ENDED  VERSION",
-        "a     alive  1          1        0 B/s  512 B/s  0         0      1",
-        "z     lost   0          0        0 B/s  0 B/s    0         0",
+        "NODE  STATE  STREAMING  WAITING  IN     OUT      COMPLETE  ENDED  AS OF    VERSION",
+        "a     alive  1          1        0 B/s  512 B/s  0         0      now      1",
+        "z     lost   0          0        0 B/s  0 B/s    0         0      7 s ago",
         "",
         "TOKEN  EXPIRES IN  USES",
         "Secr…  1 min 01 s  2",
     ]
+
+
+def test_every_form_says_how_old_a_nodes_row_is() -> None:
+    text, data, page = every_form(OVERVIEW, STRANGER)
+    assert "7 s ago" in text
+    assert [node["age"] for node in json.loads(data)["nodes"]] == [0, 7.2]
+    assert '<td data-label="As of"><div>now</div></td>' in page
+    assert '<td data-label="As of"><div>7 s ago</div></td>' in page
+
+
+def test_what_a_node_knows_of_itself_replaces_what_it_reported() -> None:
+    theirs = replace(STREAM, id="theirs", uploader="z")
+    reported = Overview.of([NODE, NodeReport("z", alive=True, age=1.5, uploading=1)], [WAITING, STREAM, theirs], [], 7)
+    now = reported.updated(replace(NODE, waiting=0), [replace(STREAM, delivered=4096)], seconds=0.5)
+    assert [(t.id, t.delivered) for t in now.transfers] == [(STREAM.id, 4096), ("theirs", 1024)]
+    assert [(node.node, node.age) for node in now.nodes] == [("a", 0.0), ("z", 2.0)]
+    assert (now.streaming, now.waiting, now.tokens) == (2, 0, 7)
+
+
+def test_a_node_that_redis_does_not_know_yet_shows_itself() -> None:
+    now = Overview.of([], [], [], 0).updated(NODE, [STREAM], seconds=0.0)
+    assert (now.nodes, now.transfers) == ([NODE], [STREAM])
 
 
 def test_a_page_is_bounded_and_says_how_many_there_are() -> None:
