@@ -93,8 +93,8 @@ KEYS = (
         "stream",
         "a minute",
         "short wake-ups for the clients that NODE holds. `about` is a transfer's id; or its token, name and id, if "
-        "NODE has to end it unless it has that upload; or the transfer key that a download waits for. Wake-ups carry no "
-        "state, so a lost one costs only time",
+        "NODE has to end it unless it has that upload; or the transfer key that a download waits for. Wake-ups carry "
+        "no state, so a lost one costs only time",
     ),
 )
 
