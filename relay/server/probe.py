@@ -15,8 +15,8 @@ from typing import NamedTuple, Protocol
 
 #: Seconds after which a client is vouched for although nothing was learnt about it.
 _PATIENCE = 1.5
-#: Seconds between two looks.
-_INTERVAL = 0.3
+#: Seconds until the first look, and the maximum between two looks; each is twice the one before.
+_FIRST_LOOK, _LONGEST = 0.005, 0.3
 #: Maximum bytes of its body that are read ahead of one client. As much lies in a proxy's buffers before the end of
 #: a client that has left: up to 5 MB in HAProxy's, 13 MB in nginx's.
 _AHEAD_MAXIMUM = 16 * 1024 * 1024
@@ -154,6 +154,7 @@ class Probe:
         self._line = line
         self._memory = memory
         self._asked = 0.0
+        self._looks = 0
 
     def __repr__(self) -> str:
         return f"<Probe {self.state.value}>"
@@ -165,23 +166,26 @@ class Probe:
     def ask(self, now: float) -> None:
         """Record that somebody wants to know whether the client lives."""
         if not self.is_asked:
-            self._asked = now
+            self._asked, self._looks = now, 0
         self._move(Event.ASK)
 
     def interval(self, seconds: float) -> float:
         """Return the seconds until the next look if somebody asks, `seconds` at most."""
-        return min(_INTERVAL, seconds) if self.is_asked else seconds
+        return min(_FIRST_LOOK * 2**self._looks, _LONGEST, seconds) if self.is_asked else seconds
 
     def look(self, now: float) -> bool:
         """Return whether to vouch for the client: it lives, or it could not be found out in time.
 
         If not, call this again after `interval`.
         """
+        self._looks += 1
         facts = Facts(
             is_lost=self._line.is_lost,
             is_read=self._line.is_read,
             takes_interim=self._line.takes_interim,
-            has_acknowledged=self.state is State.INTERIM_SENT and self._line.has_acknowledged(),
+            has_acknowledged=self.state is State.INTERIM_SENT
+            and not self._line.is_lost  # its socket is closed
+            and self._line.has_acknowledged(),
             is_late=now >= self._asked + _PATIENCE,
         )
         action = self._move(find(self.state, facts))

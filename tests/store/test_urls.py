@@ -4,7 +4,6 @@ import asyncio
 import re
 import subprocess
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from relay.store.store import Store
 from relay.store.streams import Entry
 from tests.support.certificate import make_certificate
 from tests.support.ports import free_port
-from tests.support.redis import RedisServer, newest, servers
+from tests.support.redis import RedisServer, cluster_of_two, newest
 from tests.support.wait import wait_until
 
 README = Path(__file__).parents[2] / "README.md"
@@ -70,26 +69,8 @@ def tls_url(program: Path, tmp_path: Path, prefix: str) -> Iterator[str]:
 
 @pytest.fixture
 def cluster_url(program: Path, prefix: str) -> Iterator[str]:
-    user = acl_user(prefix, cluster=True)
-    nodes = [RedisServer(program, "--cluster-enabled", "yes", *user) for _ in range(2)]
-    bounds = [(0, 8191), (8192, 16383)]
-    for node, (first, last) in zip(nodes, bounds, strict=True):
-        with node.client() as client:
-            run: Any = client.execute_command
-            run("CLUSTER", "ADDSLOTSRANGE" if max(servers()) >= (7,) else "ADDSLOTS", first, last)
-            run("CLUSTER", "MEET", "127.0.0.1", nodes[0].port)
-    for node in nodes:
-        with node.client() as client:
-            wait_until(partial(is_whole, client), "the cluster")
-    yield f"redis+cluster://relay:secret@127.0.0.1:{nodes[0].port}"
-    for node in nodes:
-        node.stop()
-
-
-def is_whole(client: Any) -> bool:
-    """Whether a node of a cluster of two sees both, and all slots served."""
-    said = str(client.execute_command("CLUSTER", "INFO"))
-    return "cluster_state:ok" in said and "cluster_known_nodes:2" in said
+    with cluster_of_two(program, *acl_user(prefix, cluster=True)) as nodes:
+        yield f"redis+cluster://relay:secret@127.0.0.1:{nodes[0].port}"
 
 
 @pytest.fixture

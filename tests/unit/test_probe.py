@@ -157,5 +157,21 @@ def test_a_probe_is_looked_at_often_only_while_somebody_asks() -> None:
     probe = Probe(Line(), None)
     assert probe.interval(2.0) == 2.0
     probe.ask(100.0)
-    assert probe.interval(2.0) == pytest.approx(0.3)
+    intervals = [probe.interval(2.0)]
+    for _ in range(8):
+        probe.look(100.0)
+        intervals.append(probe.interval(2.0))
+    assert intervals[:3] == pytest.approx([0.005, 0.01, 0.02])  # most clients answer within a round trip
+    assert intervals[-1] == pytest.approx(0.3)
     assert probe.interval(0.1) == 0.1
+
+
+def test_a_client_that_left_after_the_interim_response_is_not_asked_what_it_acknowledged() -> None:
+    """Its socket is closed by then."""
+    line = Line()
+    probe = Probe(line, None)
+    probe.ask(100.0)
+    probe.look(100.0)
+    line.is_lost = True
+    line.has_acknowledged = lambda: pytest.fail("its socket is closed")  # type: ignore[method-assign]
+    assert not probe.look(100.1)
