@@ -2,6 +2,7 @@
 
 import secrets
 import signal
+from collections import Counter
 from collections.abc import Iterator
 
 import pytest
@@ -36,3 +37,10 @@ def oldest_redis_server() -> Iterator[RedisServer]:
 def prefix() -> str:
     """A key prefix of this test's own, so that tests can share a server without clearing it."""
     return f"test-{secrets.token_hex(4)}"
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say once for each reason how many tests were skipped for it."""
+    reasons = Counter(report.longrepr[2] for report in terminalreporter.stats.get("skipped", []))
+    for reason, count in reasons.most_common():
+        terminalreporter.write_line(f"{count} skipped: {reason.removeprefix('Skipped: ')}")
