@@ -11,7 +11,17 @@ from relay.states import Outcome
 from tests.support.pages import API, CODE, FRONT, GENERATED, ROOT, with_part
 
 #: Folders of the checkout that are not the project's.
-_OTHERS = {".venv", ".git", "node_modules", ".pytest_cache", ".ruff_cache", ".mypy_cache", ".hypothesis", "build", "dist"}
+_OTHERS = {
+    ".venv",
+    ".git",
+    "node_modules",
+    ".pytest_cache",
+    ".ruff_cache",
+    ".mypy_cache",
+    ".hypothesis",
+    "build",
+    "dist",
+}
 PAGES = [page for page in sorted(ROOT.rglob("*.md")) if not _OTHERS & set(page.relative_to(ROOT).parts)]
 _RESULTS = ROOT / "tests" / "bench" / "results" / "bench.md"
 
