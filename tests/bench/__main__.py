@@ -66,11 +66,11 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5, help="rounds, each target once in each [%(default)s]")
     parser.add_argument("--out", type=Path, default=Path("bench-results"), help="folder for results [%(default)s]")
     parser.add_argument("--only", action="append", help="measures whose name contains this; may be given again")
-    parser.add_argument("--readme", type=Path, help="a page whose summary is to be that of this run")
+    parser.add_argument("--readme", type=Path, help="a README whose summary is to be that of this run")
     parser.add_argument("--plots", choices=("svg", "png"), default="svg", help="their format [%(default)s]")
     options = parser.parse_args()
     if options.quick and options.readme:
-        parser.error("the figures of a quick run say nothing, so they are not for a page")
+        parser.error("the figures of a quick run say nothing, so they are not for a README")
     if options.rounds < 1:
         parser.error("at least one round")
     return options
