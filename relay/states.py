@@ -10,7 +10,7 @@ What the downloader has been handed cannot be taken back.  So a download asks be
 it, and from then on, FINISHING, it alone says how the transfer ended, as long as its node lives: else an uploader
 could be told that it was cancelled, and the file have arrived all the same.
 
-The diagram in relay/README.md is `diagram()`.
+The diagram in the README is `diagram()`.
 """
 
 from enum import StrEnum

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 
 class KeySpec(NamedTuple):
-    """One row of the table in relay/README.md."""
+    """One row of the README's table."""
 
     pattern: str
     type: str
@@ -157,6 +157,6 @@ class Keys:
 
 
 def table() -> str:
-    """Return `KEYS` as the Markdown table of relay/README.md."""
+    """`KEYS` as the Markdown table of the README."""
     rows = [f"| `{key.pattern}` | {key.type} | {key.ttl} | {key.says} |" for key in KEYS]
     return "\n".join(["| key | type | TTL | what it says |", "|---|---|---|---|", *rows])
