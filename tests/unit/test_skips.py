@@ -21,17 +21,8 @@ def test_of_a_browser():
 def test_each_reason_is_told_once(tmp_path: Path) -> None:
     file = tmp_path / "test_skipped.py"
     file.write_text(_TESTS)
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-p",
-        "tests.conftest",
-        "-c",
-        ROOT / "pyproject.toml",
-        "--rootdir",
-        tmp_path,
-    ]
-    done = subprocess.run([*command, file], cwd=ROOT, capture_output=True, text=True, check=False)
+    options = ["-p", "tests.conftest", "-c", str(ROOT / "pyproject.toml"), "--rootdir", str(tmp_path), str(file)]
+    command = [sys.executable, "-m", "pytest", *options]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     told = [line for line in done.stdout.splitlines() if "no " in line]
     assert told == ["3 skipped: no server", "1 skipped: no browser"], done.stdout
