@@ -2,6 +2,7 @@
 
 import secrets
 import signal
+from collections import Counter
 from collections.abc import Iterator
 
 import pytest
@@ -37,3 +38,16 @@ def oldest_redis_server() -> Iterator[RedisServer]:
 def prefix() -> str:
     """Return a key prefix for this test alone, so that tests can share a server without clearing it."""
     return f"test-{secrets.token_hex(4)}"
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say once for each reason how many tests were skipped for it."""
+    reasons = Counter(report.longrepr[2] for report in terminalreporter.stats.get("skipped", []))
+    for reason, count in reasons.most_common():
+        terminalreporter.write_line(f"{count} skipped: {reason.removeprefix('Skipped: ')}")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run tests/readme first. It needs port 4000, and the cluster of tests/compose keeps that port until the end."""
+    items.sort(key=lambda item: not item.nodeid.startswith("tests/readme/"))

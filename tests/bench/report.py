@@ -13,13 +13,12 @@ import psutil
 from tests.bench.figures import GIB, Figures
 from tests.bench.goals import GOALS, Results, Runs, median, number, ratio
 from tests.bench.targets import PEER, PEER_PACKAGE
+from tests.support.pages import with_part
 from tests.support.redis import servers
 
 #: Words in the names of figures that have no ratio to the peer, because neither a lower nor a higher one is better.
 _WITHOUT_RATIO = ("fairness", "uploads", "client", "Redis", "half")
 _HOW = f"The median of all rounds, and in brackets that of the rounds' ratios to {PEER}:"
-#: Between these lines the README has the summary of one run.
-_README = re.compile(r"(?<=<!-- bench -->\n).*?(?=<!-- /bench -->)", re.DOTALL)
 
 
 def machine() -> dict[str, Any]:
@@ -98,8 +97,5 @@ def write(
 
 
 def into_readme(readme: str, about: Mapping[str, Any], results: Results) -> str:
-    """The README with this run's summary in its place."""
-    if not _README.search(readme):
-        raise ValueError("no lines <!-- bench --> and <!-- /bench --> in it")
-    text = f"{summary(results)}\n\n{headline(about)}\n"
-    return _README.sub(lambda _: text, readme)
+    """Return the page with this run's summary between `<!-- bench -->` and `<!-- /bench -->`."""
+    return with_part(readme, "bench", f"{summary(results)}\n\n{headline(about)}")

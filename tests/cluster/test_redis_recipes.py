@@ -1,4 +1,4 @@
-"""Every line of the README's `Looking into Redis`, run as it stands there, against a cluster at work."""
+"""Every line of `Looking into Redis` in deploy/README.md, run as it stands there, against a cluster at work."""
 
 import re
 import shutil
@@ -9,19 +9,16 @@ from pathlib import Path
 import pytest
 
 from tests.support.cluster import Cluster, Curl, NodeProcess
+from tests.support.pages import OPERATORS, shell_blocks
 from tests.support.redis import RedisServer, servers
 from tests.support.wait import wait_until
-
-README = Path(__file__).parents[2] / "README.md"
 
 
 def recipes() -> dict[str, str]:
     """The lines, by the first words of the question above them."""
-    section = README.read_text().partition("### Looking into Redis")[2]
-    block = re.search(r"```sh\n(.*?)```", section, re.DOTALL)
-    assert block
+    (block,) = shell_blocks(OPERATORS, "Looking into Redis")
     found = {}
-    for part in block[1].strip().split("\n\n"):
+    for part in block.strip().split("\n\n"):
         question, _, lines = part.partition("\n")
         found[re.split(r"[?.:,]", question.removeprefix("# "))[0]] = lines
     return found
@@ -32,9 +29,9 @@ RECIPES = recipes()
 
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[Cluster]:
-    """Two nodes on a Redis of their own, for the README's lines have the default prefix."""
+    """Two nodes on a Redis of their own, because the page's lines have the default prefix."""
     if shutil.which("redis-cli") is None or not (found := servers()):
-        pytest.skip("no redis-cli and redis-server on PATH: the README's lines were not tested")
+        pytest.skip("no redis-cli and redis-server on PATH: the recipes for redis-cli were not tested")
     server = RedisServer(found[max(found)])
     cluster = Cluster([NodeProcess(name, server.url) for name in ("a", "b")], server.client(), "relay")
     yield cluster
@@ -119,12 +116,12 @@ def test_waiting(nodes: Cluster) -> None:
 
 
 def test_nodes(nodes: Cluster) -> None:
-    output = run(nodes, "Which nodes live", nodes.token())
+    output = run(nodes, "Which nodes are alive", nodes.token())
     assert {nodes[0].id, nodes[1].id, "host", "waiting"} <= set(output.splitlines())
 
 
 def test_a_token(nodes: Cluster, streams: tuple[str, Curl, Curl]) -> None:
-    left, _, fields = run(nodes, "How long does this token live (ms)", streams[0]).partition("\n")
+    left, _, fields = run(nodes, "How long does this token live (in ms)", streams[0]).partition("\n")
     assert 0 < int(left) <= 3_600_000
     assert {"uses", "transfer:big%20file"} <= pairs(fields).keys()
 
@@ -135,14 +132,14 @@ def test_tokens(nodes: Cluster) -> None:
 
 
 def test_memory(nodes: Cluster, streams: tuple[str, Curl, Curl]) -> None:
-    output = run(nodes, "How much memory has this transfer in Redis", streams[0])
+    output = run(nodes, "How much memory does this transfer take in Redis", streams[0])
     assert int(output.partition("\n")[0]) > 0
     assert "used_memory_human:" in output
 
 
 def test_end_a_stream(nodes: Cluster, streams: tuple[str, Curl, Curl]) -> None:
     token, upload, download = streams
-    run(nodes, "End this one", token)
+    run(nodes, "End this transfer", token)
     assert download.finish()[0] == 18
     assert upload.finish()[1].endswith(b"503")
 
@@ -151,12 +148,12 @@ def test_end_a_wait(nodes: Cluster) -> None:
     token = nodes.token()
     with Curl("-T", "-", "-w", "%{http_code}", nodes.url(0, token, "x"), pipe=True) as upload:
         nodes.wait_state(token, "waiting")
-        run(nodes, "End this one", token, "x")
+        run(nodes, "End this transfer", token, "x")
         assert upload.finish()[1].endswith(b"503")
 
 
 def test_revoke(nodes: Cluster, streams: tuple[str, Curl, Curl]) -> None:
     token, upload, download = streams
-    run(nodes, "Revoke that token", token)
+    run(nodes, "Revoke this token", token)
     assert download.finish()[0] == 18
     assert upload.finish()[1].endswith(b"401")

@@ -10,11 +10,11 @@ import threading
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from tests.support.checkout import copy_checkout
 from tests.support.cluster import Curl, curl
 from tests.support.wait import wait_until
 
-ROOT = Path(__file__).parents[2]
-#: The address at which docker-compose.yml publishes the balancer.
+#: Where docker-compose.yml publishes the balancer.
 URL = "http://127.0.0.1:4000"
 FILES = {"haproxy": ["docker-compose.yml"], "nginx": ["docker-compose.yml", "deploy/docker-compose.nginx.yml"]}
 
@@ -30,20 +30,6 @@ def why_not() -> str:
 
 def _fails(*command: str) -> bool:
     return subprocess.run(command, capture_output=True, check=False).returncode != 0
-
-
-def copy_checkout(target: Path) -> None:
-    """Copy what a clone of this working tree would have, which excludes the files that Git ignores."""
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        capture_output=True,
-        check=True,
-    )
-    for name in filter(None, listed.stdout.decode().split("\0")):
-        if (ROOT / name).is_file():
-            (target / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, target / name)
 
 
 class Deployment:

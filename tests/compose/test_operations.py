@@ -2,7 +2,6 @@
 
 import itertools
 import os
-import re
 import threading
 import time
 from collections.abc import Iterator
@@ -10,42 +9,21 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.compose.deployment import ROOT, URL, Deployment, answer, download, random_file, upload
+from tests.compose.deployment import URL, Deployment, answer, download, random_file, upload
 from tests.support.cluster import Curl, curl
+from tests.support.pages import FRONT, OPERATORS, shell_blocks
 from tests.support.wait import wait_until
-
-#: The lines that README.md has for this, until it has them.
-_IN_ONE_COMMAND = """
-docker-compose up -d           # Redis, three nodes, a load balancer on http://localhost:4000
-docker-compose up -d --scale relay=5
-TOKEN=$(curl -sX POST http://localhost:4000/token)
-curl -T f http://localhost:4000/$TOKEN/f & curl http://localhost:4000/$TOKEN/f -o g
-docker-compose exec redis redis-cli --scan --pattern 'relay:*'
-"""
-_UPGRADE = """
-docker-compose build relay
-for node in $(docker-compose ps -q relay); do
-  docker stop -t 140 $node && docker rm $node    # takes nothing new, finishes what it has
-  docker-compose up -d --no-recreate             # a new one in its place
-  while docker inspect -f '{{.State.Health.Status}}' $(docker-compose ps -q relay) | grep -qvx healthy; do sleep 1; done
-done
-"""
-
-
-def _from_readme(heading: str, otherwise: str) -> str:
-    """The first block of shell lines below a heading of README.md."""
-    _, _, section = (ROOT / "README.md").read_text().partition(f"\n## {heading}\n")
-    found = re.search(r"^```sh\n(.*?)^```$", section.partition("\n## ")[0], re.MULTILINE | re.DOTALL)
-    return found[1] if found else otherwise
 
 
 def test_the_readmes_lines_make_a_cluster_of_nothing_and_carry_a_file(deployment: Deployment) -> None:
     if deployment.balancer == "nginx":
-        return  # README.md tells of HAProxy
+        return  # the front page starts HAProxy
     deployment.down()
-    sent, got = random_file(deployment.folder / "f", 3_000_000), deployment.folder / "g"
-    shown = deployment.type_in(_from_readme("A cluster in one command", _IN_ONE_COMMAND) + "\nwait\n")
+    (lines,) = shell_blocks(FRONT, "Run a cluster")
+    shown = deployment.type_in(lines + "\nwait\n")
+    sent, got = (deployment.folder / name for name in ("sample.bin", "received.bin"))
     assert got.read_bytes() == sent.read_bytes()
+    assert f"delivered {sent.stat().st_size} bytes" in shown
     assert "relay:node:" in shown
     assert len(deployment.containers("relay")) == 5
     wait_until(lambda: len(deployment.nodes_answering(20)) == 5, "the balancer to have found all five nodes")
@@ -151,7 +129,8 @@ def test_a_rolling_restart_fails_no_transfer(cluster: Deployment, tmp_path: Path
         slow = [Slow(cluster, f"slow-{number}", 60 if cluster.balancer == "haproxy" else 20) for number in range(2)]
         began = time.monotonic()
         try:
-            cluster.type_in(_from_readme("Upgrading a cluster", _UPGRADE))
+            (lines,) = shell_blocks(OPERATORS, "Upgrading a cluster")
+            cluster.type_in(lines)
         finally:
             seconds = time.monotonic() - began
             load.stop()

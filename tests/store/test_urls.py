@@ -20,16 +20,15 @@ from relay.store.records import Final
 from relay.store.store import Store
 from relay.store.streams import Entry
 from tests.support.certificate import make_certificate
+from tests.support.pages import OPERATORS
 from tests.support.ports import free_port
 from tests.support.redis import RedisServer, cluster_of_two, newest
 from tests.support.wait import wait_until
 
-README = Path(__file__).parents[2] / "README.md"
-
 
 def acl_user(prefix: str, *, cluster: bool = False) -> list[str]:
-    """The user that the README proposes, with this prefix and password, as arguments of redis-server."""
-    text = README.read_text()
+    """The user that the operators' page proposes, with this prefix and password, as arguments of redis-server."""
+    text = OPERATORS.read_text()
     line = re.search(r"^user relay .*$", text, re.MULTILINE)
     more = re.search(r"a Redis Cluster needs `(.*?)` as well", text)
     assert line

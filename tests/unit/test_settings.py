@@ -12,8 +12,7 @@ from pydantic import ValidationError
 
 from relay.settings import Settings
 from tests.support.certificate import make_certificate
-
-README = Path(__file__).parents[2] / "README.md"
+from tests.support.pages import OPERATORS
 
 
 def serve(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
@@ -174,8 +173,8 @@ def test_help_lists_every_setting() -> None:
         assert "--" + name.replace("_", "-") in words
 
 
-def test_the_readme_lists_every_setting_with_its_default() -> None:
-    text = README.read_text()
+def test_the_operators_page_lists_every_setting_with_its_default() -> None:
+    text = OPERATORS.read_text()
     for name, field in Settings.model_fields.items():
         row = re.search(rf"^\| `RELAY_{name.upper()}` \| (.*?) \| (.*) \|$", text, re.MULTILINE)
         assert row, name
