@@ -64,16 +64,7 @@ def serve(**flags: str | None) -> None:
     set_up(level=settings.log_level, form=settings.log_format)
     _allow_descriptors()
     app = create_app(settings)
-    if settings.redis_url:
-        log.info("node %s, version %s", app.state.relay.node.id, __version__)
-    else:
-        log.info(
-            "node %s, version %s, alone on its embedded store: RELAY_REDIS_URL is not set",
-            app.state.relay.node.id,
-            __version__,
-        )
-    if not settings.token_secret:
-        log.info("anybody may make tokens: RELAY_TOKEN_SECRET is not set")
+    _announce(settings, app.state.relay.node.id)
     server = Server(
         uvicorn.Config(
             app,
@@ -97,6 +88,16 @@ def serve(**flags: str | None) -> None:
     server.run()
     if not server.started:
         sys.exit(1)
+
+
+def _announce(settings: Settings, node: str) -> None:
+    """Log the node's id and version, and what its settings leave open."""
+    if settings.redis_url:
+        log.info("node %s, version %s", node, __version__)
+    else:
+        log.info("node %s, version %s, alone on its embedded store: RELAY_REDIS_URL is not set", node, __version__)
+    if not settings.token_secret:
+        log.info("anybody may make tokens: RELAY_TOKEN_SECRET is not set")
 
 
 def _allow_descriptors() -> None:
