@@ -23,9 +23,10 @@ KEYS = (
         "relay:token:{T}",
         "hash",
         "the token's remaining life",
-        "`created` (Unix seconds), `uses`, `bytes` delivered by the transfers that have ended, and one field for each "
-        "name at work: `transfer:NAME` the id of its live transfer, `wanted:NAME` the nodes where a download waits for "
-        "it. Deleting the key revokes the token",
+        "`created` (Unix seconds), `uses`, `bytes` delivered by the transfers that have ended, bytes `reserved` for "
+        "those that have not (only with `RELAY_TOKEN_BYTES`), and one field for each name at work: `transfer:NAME` the "
+        "id of its live transfer, `wanted:NAME` the nodes where a download waits for it. Deleting the key revokes the "
+        "token",
     ),
     KeySpec(
         "relay:revoked:{T}:ID",
@@ -39,9 +40,10 @@ KEYS = (
         "hash",
         "the upload's wait and a minute; 20 s, renewed, while it streams",
         "the claim on the name, and the state of its one live transfer: `id`, `state`, `uploader` and `downloader` "
-        "(nodes), `joiner` (the download's id), `length` and `type` as the uploader gave them, `created`, `joined` "
-        "(Unix seconds), `vouched` (Unix milliseconds) when its waiting client was last found alive, `unread` if the "
-        "uploader's side has left while the transfer was finishing",
+        "(nodes), `joiner` (the download's id), `length` and `type` as the uploader gave them, bytes `reserved` of its "
+        "token (only with `RELAY_TOKEN_BYTES`), `created`, `joined` (Unix seconds), `vouched` (Unix milliseconds) when "
+        "its waiting client was last found alive, `unread` if the uploader's side has left while the transfer was "
+        "finishing",
     ),
     KeySpec(
         "relay:chunks:{T}:NAME:ID",

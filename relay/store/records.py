@@ -27,6 +27,8 @@ class Transfer:
     type: str = ""
     created: int = 0
     joined: int = 0
+    #: Bytes of the token that are reserved for it.
+    reserved: int = 0
     #: When its node last vouched for its client, and when these fields were read: milliseconds of Redis's clock.
     vouched: int = 0
     read_at: int = 0
@@ -57,6 +59,7 @@ class Transfer:
             type=fields.get("type", ""),
             created=int(fields.get("created", 0)),
             joined=int(fields.get("joined", 0)),
+            reserved=int(fields.get("reserved", 0)),
             vouched=int(fields.get("vouched", 0)),
             read_at=read_at,
         )
@@ -78,6 +81,16 @@ class Inquiry(NamedTuple):
         """Return the inquiry that a topic is, or None if it is a transfer's id or key."""
         parts = topic.split(" ")
         return cls(*parts) if len(parts) == len(cls._fields) else None
+
+
+class Claimed(NamedTuple):
+    """What a claim learns: the nodes on which a download waits for the name, and the bytes reserved for the upload.
+
+    Bytes are reserved only for a declared length, and only if the token may have a limited number.
+    """
+
+    wanted: list[str]
+    reserved: int = 0
 
 
 class Farewell(NamedTuple):

@@ -5,12 +5,13 @@ from importlib.resources import files
 
 #: The shared functions that are put before the script of a verb.
 _SHARED = {
-    "claim": ["_now", "_late", "_use", "_facts", "_room"],
+    "claim": ["_now", "_late", "_use", "_facts", "_room", "_reserve"],
     "end": ["_words", "_last", "_mark"],
     "enrol": ["_now"],
     "join": ["_now", "_late"],
     "look": ["_now", "_late", "_words", "_use", "_facts", "_room"],
     "mint": ["_facts"],
+    "reserve": ["_reserve"],
     "roll": ["_now"],
     "spend": ["_now"],
     "release": ["_now", "_late"],

@@ -27,10 +27,9 @@ class Tokens:
         left, fields = await self._commands.ask(("PTTL", key), ("HGETALL", key))
         return (left / 1000, pairs(fields)) if left >= 0 else None
 
-    async def delivered(self, *, token: str) -> int:
-        """Return the bytes that the ended transfers of a token have delivered; 0 if there is no such token."""
-        (delivered,) = await self._commands.ask(("HGET", self._keys.token(token), "bytes"))
-        return int(delivered or 0)
+    async def recount(self, *, token: str, read: int, counted: int) -> None:
+        """Correct the bytes that a token has reserved to `counted`, unless they are not `read` any more."""
+        await self._commands.run("recount", [self._keys.token(token)], [read, counted])
 
     async def revoke(self, *, token: str) -> list[tuple[str, str]] | None:
         """Delete a token. Return the names and ids of its transfers, or None if it was gone already."""
@@ -49,3 +48,9 @@ def need_room(reply: Sequence[bytes]) -> None:
     """Raise Problem(CROWDED) if a script found no room for another name in the token's hash."""
     if reply[0] == b"crowded":
         raise Problem(Error.CROWDED)
+
+
+def need_bytes(reply: Sequence[bytes]) -> None:
+    """Raise Problem(SPENT) if a script found fewer bytes than an upload needs among those that the token may have."""
+    if reply[0] == b"spent":
+        raise Problem(Error.SPENT, most=int(reply[1]))

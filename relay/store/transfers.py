@@ -8,11 +8,13 @@ from relay.names import new_id
 from relay.states import Answer, Outcome, State
 from relay.store.commands import Commands, ms, pairs
 from relay.store.offsets import offset_of
-from relay.store.records import Final, Touched, Transfer
+from relay.store.records import Claimed, Final, Touched, Transfer
 from relay.store.streams import RedisStream
 from relay.store.timing import CLAIM_MARGIN, JOINED_TTL, LINGER, lease
-from relay.store.tokens import need_room, need_token
+from relay.store.tokens import need_bytes, need_room, need_token
 
+#: Bytes of a token that are reserved ahead for an upload whose length is unknown.
+RESERVE_AHEAD = 4 * 1024 * 1024
 #: Outcomes that come from outside. Even an upload that still waits must be told of them through its acks stream.
 _FROM_OUTSIDE = {Outcome.CANCELLED, Outcome.REVOKED, Outcome.NODE_LOST}
 #: Outcomes that are observed, not requested: the download's node is dead, or Redis has lost a part of the transfer.
@@ -42,12 +44,12 @@ class Transfers:
 
     async def claim(
         self, transfer: Transfer, *, node: str, length: int | None, media_type: str, use: bool
-    ) -> "Transfer | Outcome | list[str]":
+    ) -> "Transfer | Outcome | Claimed":
         """Claim the name for an upload on `node`.
 
-        Return the nodes on which a download waits for it; or the transfer that holds the name; or, if the claim has
+        Return what it learns; or the transfer that holds the name; or, if the claim has
         already ended before its reply could be read, its outcome. `use` counts as a use of the token.
-        Raise Problem(UNKNOWN_TOKEN) or Problem(CROWDED).
+        Raise Problem(UNKNOWN_TOKEN), Problem(CROWDED) or Problem(SPENT).
         """
         reply = await self._commands.run(
             "claim",
@@ -61,6 +63,7 @@ class Transfers:
                 *self._use(counts=use),
                 ms(self._settings.upload_wait + CLAIM_MARGIN),
                 self._settings.token_names,
+                self._settings.token_bytes,
             ],
         )
         need_token(reply)
@@ -69,7 +72,20 @@ class Transfers:
             return self._load(transfer.token, transfer.name, reply)
         if reply[0] == Answer.ENDED.encode():
             return Outcome(reply[1].decode())
-        return str(reply[1].decode()).split()
+        need_bytes(reply)
+        return Claimed(reply[1].decode().split(), int(reply[2]))
+
+    async def reserve(self, transfer: Transfer, *, total: int) -> int:
+        """Reserve `total` bytes of the token for an upload, or as many as are left. Return the bytes reserved for it.
+
+        Raise Problem(SPENT) if the token has none left; return 0 if the transfer has ended.
+        """
+        keys = [transfer.keys.token, transfer.keys.transfer]
+        arguments: list[str | int] = [transfer.id, self._settings.token_bytes, total]
+        patience = self._settings.transfer_patience
+        reply = await self._commands.run("reserve", keys, arguments, patience=patience)
+        need_bytes(reply)
+        return int(reply[1]) if reply[0] == b"reserved" else 0
 
     async def no_longer_waiting(self, waiting: Sequence[Transfer]) -> list[Transfer]:
         """Return the transfers that no longer wait, or whose token has expired."""

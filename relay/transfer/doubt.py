@@ -23,6 +23,8 @@ PATIENCE = 2.0
 BRIEF = 0.1
 #: Seconds for which a download or a HEAD trusts an upload that has just begun, or that its node has just vouched for.
 TRUST = 2.0
+#: The errors of a token that has no room for another upload.
+_FULL = (Error.CROWDED, Error.SPENT)
 #: Seconds from an inquiry until the first look at what became of it, and the maximum between looks; each is twice the
 #: one before.
 _FIRST_LOOK, _LONGEST = 0.005, 0.05
@@ -56,28 +58,30 @@ async def confirm(
 
 
 async def with_room(context: Context, token: str, verb: Callable[[], Awaitable[T]]) -> T:
-    """Run a verb that needs room for a name of the token. If there is none, release names and run it once more.
+    """Run a verb that needs room for a name of the token, or bytes. If it has none, release what nobody uses any more,
+    and run the verb once more.
 
     Raise what the verb raises.
     """
     try:
         return await verb()
     except Problem as problem:
-        if problem.error is not Error.CROWDED or not await _release_names(context, token=token):
+        if problem.error not in _FULL or not await _release(context, token=token):
             raise
     return await verb()
 
 
-async def _release_names(context: Context, *, token: str) -> bool:
-    """Release the names of a token that nobody uses any more. Return whether there were any.
+async def _release(context: Context, *, token: str) -> bool:
+    """Release the names and bytes of a token that nobody uses any more. Return whether there were any.
 
-    These are names whose uploads are over or whose node is dead, and names for which only downloads of dead nodes
-    waited.
+    These are names whose uploads are over or whose node is dead, with the bytes reserved for them, and names for which
+    only downloads of dead nodes waited.
     """
     found = await context.store.tokens.read(token=token)
     if found is None:
         return False
     released, transfers, alive = False, context.store.transfers, context.node.is_alive
+    in_use = 0
     for name, nodes in wanted_in(found[1]):
         for node in nodes:
             if not await alive(node):
@@ -91,4 +95,10 @@ async def _release_names(context: Context, *, token: str) -> bool:
         elif not await alive(transfer.decider):
             await context.endings.end(transfer, Outcome.NODE_LOST)
             released = True
+        else:
+            in_use += transfer.reserved
+    reserved = int(found[1].get("reserved", 0))
+    if in_use < reserved:
+        await context.store.tokens.recount(token=token, read=reserved, counted=in_use)
+        released = True
     return released

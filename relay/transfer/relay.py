@@ -57,7 +57,9 @@ class Relay:
 
         Raise Problem; or ClientGone if there is nobody left to answer.
         """
-        largest = await self._max_size(token, length or 0)
+        largest = self.settings.max_upload
+        if 0 < largest < (length or 0):
+            raise Problem(Error.TOO_LARGE, most=largest)
         transfer = self.store.transfers.identify(token=token, name=name)
         note(transfer=transfer.id)
         with self.gate.entered():
@@ -126,18 +128,3 @@ class Relay:
         for name, transfer_id in transfers:
             transfer = self.store.transfers.identify(token=token, name=name, transfer_id=transfer_id)
             await self.context.endings.end(transfer, Outcome.REVOKED)
-
-    async def _max_size(self, token: str, length: int) -> int:
-        """Return the maximum size of an upload that has at least `length` bytes; 0 means unlimited. Raise Problem.
-
-        Each upload of a token may use all that the token has left: bytes are counted when an upload ends.
-        """
-        largest, token_bytes = self.settings.max_upload, self.settings.token_bytes
-        if 0 < largest < length:
-            raise Problem(Error.TOO_LARGE, most=largest)
-        if token_bytes:
-            left = max(0, token_bytes - await self.store.tokens.delivered(token=token))
-            if left < max(1, length):
-                raise Problem(Error.SPENT, most=left)
-            largest = min(largest or left, left)
-        return largest

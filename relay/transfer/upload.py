@@ -14,8 +14,9 @@ from relay.errors import ClientGone, Error, Problem, StoreUnavailable, problem_f
 from relay.server.connection import Connection
 from relay.server.intake import BodyIntake
 from relay.states import Answer, Outcome, State
-from relay.store.records import Final, Touched, Transfer
+from relay.store.records import Claimed, Final, Touched, Transfer
 from relay.store.streams import Ack, Stream
+from relay.store.transfers import RESERVE_AHEAD
 from relay.tasks import first
 from relay.transfer.context import Context
 from relay.transfer.doubt import PATIENCE, confirm, with_room
@@ -36,6 +37,8 @@ class Upload(Side):
         #: There from when a downloader has joined.
         self._stream: Stream | None = None
         self._most = 0
+        #: Bytes of the token that are reserved for it, if the token may have a limited number.
+        self._reserved = 0
         self._ack_id = "0-1"
         self._meter = Meter(monotonic())
 
@@ -125,10 +128,11 @@ class Upload(Side):
             )
             if isinstance(answer, Outcome):
                 return answer
-            if not isinstance(answer, Transfer):
+            if isinstance(answer, Claimed):
+                self._reserved = answer.reserved
                 self.transfer = replace(self.transfer, uploader=self.context.node.id)
                 self.context.node.load.used_tokens.add(self.transfer.token)
-                for node in answer:
+                for node in answer.wanted:
                     await self.context.node.inbox.send(node, self.transfer.keys.transfer)
                 return None
             use = False
@@ -212,6 +216,8 @@ class Upload(Side):
         while True:
             await self._intake.wait()
             chunks = self._take()
+            if not await self._has_reserved():
+                return Outcome.TOO_LARGE
             whole = self._intake.is_exhausted
             if outcome := await self._acked(await stream.append(chunks, end=self._window.written, whole=whole)):
                 return outcome
@@ -229,6 +235,19 @@ class Upload(Side):
             self._window.write(len(chunk))
         self.context.node.load.received += sum(map(len, chunks))
         return chunks
+
+    async def _has_reserved(self) -> bool:
+        """Return whether the token may have all that is about to be written. Reserve more of its bytes if necessary."""
+        if not self.context.settings.token_bytes or self._window.written <= self._reserved:
+            return True
+        reserve = partial(self.transfers.reserve, self.transfer, total=self._window.written + RESERVE_AHEAD)
+        try:
+            self._reserved = await with_room(self.context, self.transfer.token, reserve)
+        except Problem as problem:
+            if problem.error is not Error.SPENT:
+                raise
+        self._most = self._reserved
+        return self._window.written <= self._reserved
 
     async def _acknowledged(self, stream: Stream) -> Outcome | None:
         """Wait a while for the downloader's progress. Return how the transfer ended, if it has."""

@@ -1,13 +1,17 @@
 """Limits: the transfers of one token at a time, its bytes in total, and the duration of a transfer."""
 
+import contextlib
 import secrets
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 
 import httpx
 import pytest
 
 from tests.support.cluster import Cluster, Curl, NodeProcess, curl
+from tests.support.raw import Raw, raw
 from tests.support.redis import RedisServer
+from tests.support.wait import wait_until
 
 SETTINGS: dict[str, object] = {"token_names": 2, "token_bytes": 1000, "max_duration": 2, "upload_wait": 60}
 
@@ -20,6 +24,16 @@ def limited(redis_server: RedisServer) -> Iterator[Cluster]:
     yield cluster
     cluster.stop()
     assert not cluster.left_over()
+
+
+@pytest.fixture(scope="module")
+def roomy(redis_server: RedisServer) -> Iterator[Cluster]:
+    """Two nodes that let a token have any number of names, and 1000 bytes."""
+    settings = {"token_bytes": 1000, "prefix": f"limits-{secrets.token_hex(4)}"}
+    nodes = [NodeProcess(name, redis_server.url, settings) for name in ("a", "b")]
+    cluster = Cluster(nodes, redis_server.client(), str(settings["prefix"]))
+    yield cluster
+    cluster.stop()
 
 
 @pytest.fixture
@@ -76,6 +90,67 @@ def test_a_token_carries_a_maximum_of_bytes(limited: Cluster, token: str) -> Non
     assert transfer(limited, token, b"x" * 400)[1].endswith(b"200")
     answer = httpx.put(limited.url(0, token, "x"), content=b"")
     assert answer.status_code == 429
+
+
+def put(cluster: Cluster, node: int, token: str, name: str, length: int) -> AbstractContextManager[Raw]:
+    """Begin an upload with a declared length, and send none of it."""
+    return raw(
+        cluster[node].url, f"PUT /{token}/{name} HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n".encode()
+    )
+
+
+def test_uploads_at_the_same_time_do_not_overspend_a_token(roomy: Cluster) -> None:
+    """The declared length is reserved when the upload begins."""
+    token = roomy.token()
+    with put(roomy, 0, token, "first", 900) as first:
+        roomy.wait_state(token, "waiting")
+        for number in range(11):
+            with put(roomy, number % 2, token, f"{number}", 900) as refused:
+                assert b" 429 " in refused.head()
+        first.send(b"x" * 900)
+        assert httpx.get(roomy.url(1, token, "first")).content == b"x" * 900
+        assert b" 200 " in first.head()
+    assert httpx.put(roomy.url(0, token, "more"), content=b"x" * 101).status_code == 429
+
+
+def test_uploads_of_unknown_length_at_the_same_time_do_not_overspend_a_token(roomy: Cluster) -> None:
+    """Their bytes are reserved before they are written."""
+    token = roomy.token()
+    with contextlib.ExitStack() as stack:
+        uploads = [stack.enter_context(Curl("-T", "-", roomy.url(0, token, f"{n}"), pipe=True)) for n in range(4)]
+        roomy.wait_state(token, "waiting", 4)
+        downloads = [stack.enter_context(Curl("-N", roomy.url(1, token, f"{n}"))) for n in range(4)]
+        for upload in uploads:
+            with contextlib.suppress(BrokenPipeError):
+                upload.write(b"x" * 400)
+        for upload in uploads:
+            upload.close()
+        got = [download.finish()[1] for download in downloads]
+        delivered = [b"delivered" in upload.finish()[1] for upload in uploads]
+    assert sum(map(len, got)) <= 1000
+    assert sum(delivered) >= 1
+
+
+def test_what_was_reserved_and_not_sent_can_be_used_again(roomy: Cluster) -> None:
+    token = roomy.token()
+    with put(roomy, 0, token, "a", 900):
+        roomy.wait_state(token, "waiting")
+        assert httpx.put(roomy.url(1, token, "b"), content=b"x" * 200).status_code == 429
+    wait_until(lambda: httpx.head(roomy.url(1, token, "a")).status_code == 404, "the uploader to be gone")
+    with put(roomy, 1, token, "b", 1000):
+        roomy.wait_state(token, "waiting")
+
+
+def test_what_was_reserved_by_a_transfer_whose_keys_are_gone_can_be_used_again(roomy: Cluster) -> None:
+    """Its node died, and nobody looked before its claim expired."""
+    assert roomy.redis is not None
+    token = roomy.token()
+    with put(roomy, 0, token, "a", 900):
+        roomy.wait_state(token, "waiting")
+        roomy.redis.delete(f"{roomy.prefix}:transfer:{{{token}}}:a")
+        with put(roomy, 1, token, "b", 1000):
+            roomy.wait_state(token, "waiting")
+    assert roomy.redis.hget(f"{roomy.prefix}:token:{{{token}}}", "reserved") in (b"1000", b"0")
 
 
 def test_a_transfer_has_a_maximum_duration(limited: Cluster, token: str) -> None:

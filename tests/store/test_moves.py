@@ -7,7 +7,7 @@ import pytest
 from relay.errors import Problem
 from relay.names import new_id
 from relay.states import MOVES, Answer, Event, Move, Outcome, State
-from relay.store.records import Final, Touched, Transfer
+from relay.store.records import Claimed, Final, Touched, Transfer
 from relay.store.store import Store
 from tests.store.conftest import client
 
@@ -68,7 +68,7 @@ async def test_a_repeated_claim_stands(store: Store, transfer: Transfer, state: 
     """The reply to the first claim was lost, so the caller cannot know whether the name was free or what has become
     of its transfer."""
     await bring_to(store, transfer, state)
-    assert await store.transfers.claim(transfer, node="up", length=None, media_type="", use=False) == []
+    assert await store.transfers.claim(transfer, node="up", length=None, media_type="", use=False) == Claimed([])
     assert await state_of(store, transfer) is (State.WAITING if state is State.FREE else state)
 
 
@@ -202,7 +202,7 @@ async def test_a_claim_returns_each_node_where_a_download_waits_once(store: Stor
     await unwant(store, transfer, "b")
     for _ in range(2):  # repeated, as after a lost reply
         claimed = await store.transfers.claim(transfer, node="up", length=None, media_type="", use=False)
-        assert claimed == ["a", "node-b", "c"]
+        assert claimed == Claimed(["a", "node-b", "c"])
     for node in ("a", "c", "node-b"):
         await unwant(store, transfer, node)
     assert await wanted(store, transfer) is None

@@ -8,7 +8,7 @@ import pytest
 from relay.errors import Error, Problem
 from relay.names import new_id, new_token
 from relay.settings import Settings
-from relay.store.records import Transfer, transfers_in
+from relay.store.records import Claimed, Transfer, transfers_in
 from relay.store.store import Store
 from tests.store.conftest import client
 
@@ -62,7 +62,7 @@ async def test_a_look_that_is_no_use_changes_nothing(store: Store, token: str) -
 
 async def test_a_claim_is_a_use_and_its_repeat_is_not(store: Store, token: str, transfer: Transfer) -> None:
     for _ in range(3):  # repeated, as after a lost reply
-        assert await store.transfers.claim(transfer, node="a", length=1, media_type="", use=True) == []
+        assert await store.transfers.claim(transfer, node="a", length=1, media_type="", use=True) == Claimed([])
     found = await store.tokens.read(token=token)
     assert found is not None
     assert 1490 < found[0] <= 1500

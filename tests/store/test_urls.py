@@ -16,7 +16,7 @@ from relay.rates import Rate
 from relay.settings import Settings
 from relay.states import Answer, Outcome
 from relay.store.rates import Counted
-from relay.store.records import Final
+from relay.store.records import Claimed, Final
 from relay.store.store import Store
 from relay.store.streams import Entry
 from tests.support.certificate import make_certificate
@@ -118,7 +118,7 @@ async def one_transfer(store: Store) -> None:
     token = new_token()
     await store.tokens.make(token=token)
     transfer = store.transfers.identify(token=token, name="x", transfer_id=new_id())
-    assert await store.transfers.claim(transfer, node="a", length=3, media_type="", use=True) == []
+    assert await store.transfers.claim(transfer, node="a", length=3, media_type="", use=True) == Claimed([])
     found = await store.transfers.look(token=token, name="x", use=True)
     assert found is not None
     assert await store.transfers.join(found, joiner="me", node="b") is Answer.JOINED

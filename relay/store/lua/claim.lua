@@ -1,23 +1,34 @@
 -- Claims a name for one upload, if the token lives and no live transfer holds the name. This is a use of the token.
--- Returns: claimed, WANTED (the nodes on which a download waits for the name) · busy, the holder's fields, NOW in ms
---   · ended, OUTCOME · crowded (the token has its maximum of names at work) · no_token
+-- Returns: claimed, WANTED (the nodes on which a download waits for the name), RESERVED (bytes of the token)
+--   · busy, the holder's fields, NOW in ms · ended, OUTCOME · crowded (the token has its maximum of names at work)
+--   · spent, LEFT (the bytes that the token may still have) · no_token
+-- If the token may have `most_bytes` only, the declared length is reserved. If the length is unknown, bytes are
+-- reserved as they move: see reserve.lua.
 -- A repeat with the same id (its reply was lost) returns claimed and does not use the token again. It returns ended if
 -- the claim has ended meanwhile: then the outcome is in its acks.
 local token, transfer, acks = KEYS[1], KEYS[2], KEYS[3]
 local id, name, node, length, type_ = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local use_ms, most_ms, claim_ms, most_names = tonumber(ARGV[6]), tonumber(ARGV[7]), ARGV[8], tonumber(ARGV[9])
+local most_bytes = tonumber(ARGV[10])
 
 if redis.call('EXISTS', token) == 0 then return {'no_token'} end
 local wanted = redis.call('HGET', token, 'wanted:' .. name) or ''
 local holder = redis.call('HGET', transfer, 'id')
-if holder == id then return {'claimed', wanted} end
+if holder == id then return {'claimed', wanted, redis.call('HGET', transfer, 'reserved') or '0'} end
 local last = redis.call('XREVRANGE', acks, '+', '-', 'COUNT', 1)[1]
 if last and last[2][1] == 'end' then return {'ended', last[2][2]} end
 if use_ms > 0 then use(token, use_ms, most_ms) end
 if holder then return {'busy', redis.call('HGETALL', transfer), now_ms()} end
 if not room(token, most_names) then return {'crowded'} end
+local reserved = 0
+if most_bytes > 0 then
+  local left
+  reserved, left = reserve(token, most_bytes, tonumber(length) or 0, math.max(1, tonumber(length) or 1))
+  if not reserved then return {'spent', left} end
+end
 redis.call('HSET', transfer, 'id', id, 'state', 'waiting', 'uploader', node, 'length', length, 'type', type_,
   'created', redis.call('TIME')[1])
+if reserved > 0 then redis.call('HSET', transfer, 'reserved', string.format('%.0f', reserved)) end
 redis.call('PEXPIRE', transfer, claim_ms)
 redis.call('HSET', token, 'transfer:' .. name, id)
-return {'claimed', wanted}
+return {'claimed', wanted, reserved}

@@ -12,12 +12,12 @@ local function delete_mine()
   if has_word(mine, 'acks') then redis.call('UNLINK', acks) end
 end
 
-local stored = redis.call('HMGET', transfer, 'id', 'joiner', 'state', 'unread')
+local stored = redis.call('HMGET', transfer, 'id', 'joiner', 'state', 'unread', 'reserved')
 if not stored[1] or (stored[1] ~= id and stored[2] ~= id) then
   delete_mine()
   return {'gone'}
 end
-local state, unread = stored[3], stored[4]
+local state, unread, reserved = stored[3], stored[4], stored[5]
 if not has_word(within, state) then
   -- The caller leaves, so whoever ends the transfer later need not leave the outcome in its stream.
   if has_word(mine, 'acks') then redis.pcall('HSET', transfer, 'unread', 'acks') end
@@ -42,5 +42,8 @@ elseif tell and not has_word(mine, 'acks') then
 end
 delete_mine()
 -- pcall: if Redis is out of memory, the bytes are not counted, but the transfer ends all the same.
-if redis.call('EXISTS', token) == 1 then redis.pcall('HINCRBY', token, 'bytes', delivered) end
+if redis.call('EXISTS', token) == 1 then
+  redis.pcall('HINCRBY', token, 'bytes', delivered)
+  if reserved then redis.pcall('HINCRBY', token, 'reserved', '-' .. reserved) end
+end
 return {'ended', redis.call('TIME')[1], delivered, fields}
