@@ -42,7 +42,7 @@ METHODS = ["GET", "GET", "PUT", "POST", "HEAD", "DELETE", "OPTIONS", "PATCH", "T
 KEY = re.compile(
     r"relay:(token:\{[A-Za-z0-9]{22}\}|revoked:\{[A-Za-z0-9]{22}\}:[0-9a-f]{16}"
     r"|(transfer|chunks|acks):\{[A-Za-z0-9]{22}\}:[A-Za-z0-9._~%-]+(:[0-9a-f]{16})?"
-    r"|node:here-[0-9a-f]+|nodes|tokens|uploads:here-[0-9a-f]+|inbox:here-[0-9a-f]+|rate:\{LIMITER/(tokens|failures)/[0-9a-f.:/unkow]+/\d+/\d+/\w+\}(/-1)?)"
+    r"|node:here-[0-9a-f]+|nodes|tokens|uploads:here-[0-9a-f]+|inbox:here-[0-9a-f]+|rate:(tokens|failures):[0-9a-f.:/unkow]+)"
 )
 
 
