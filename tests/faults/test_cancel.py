@@ -111,7 +111,8 @@ async def cancel(pair: Pair, side: str, first: str, at: int) -> bool:
     assert not await keys_of_transfers(pair.up.store)
     found = await pair.up.store.tokens.read(token=token)
     assert found is not None
-    assert set(found[1]) - {"bytes"} == {"created", "uses"}
+    assert set(found[1]) - {"bytes"} == {"created", "uses", "reserved"}
+    assert found[1]["reserved"] == "0"
     assert pair.up.gate.is_idle()
     assert pair.down.gate.is_idle()
     assert not {task for task in asyncio.all_tasks() - before if not is_of_fakeredis(task)}
