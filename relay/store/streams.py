@@ -44,8 +44,8 @@ class Stream(Protocol):
     #: The ID of the stream's last entry that Redis is known to have.
     written: str
 
-    async def append(self, chunks: Sequence[Bytes], *, end: int, whole: bool = False) -> Ack | None:
-        """Write chunks, the last of which reaches up to byte offset `end`, and return the downloader's progress.
+    async def append(self, chunks: Sequence[Bytes], *, offset: int, whole: bool = False) -> Ack | None:
+        """Write chunks, the last of which reaches up to byte offset `offset`, and return the downloader's progress.
 
         `whole`: this completes the upload, so the end marker follows. Return None if the stream is gone: then the
         transfer has ended.
@@ -70,12 +70,12 @@ class RedisStream:
         self._keys = keys
         self._patience = commands.settings.transfer_patience
 
-    async def append(self, chunks: Sequence[Bytes], *, end: int, whole: bool = False) -> Ack | None:
-        offsets = offsets_after(chunks, last=end)
-        adds = [self._add(chunk_id(offset), "d", chunk) for offset, chunk in zip(offsets, chunks, strict=True)]
+    async def append(self, chunks: Sequence[Bytes], *, offset: int, whole: bool = False) -> Ack | None:
+        offsets = offsets_after(chunks, last=offset)
+        adds = [self._add(chunk_id(after), "d", chunk) for after, chunk in zip(offsets, chunks, strict=True)]
         if whole:
-            adds.append(self._add(end_id(end), "end", Outcome.COMPLETE.value))
-        last = end_id(end) if whole else chunk_id(end)
+            adds.append(self._add(end_id(offset), "end", Outcome.COMPLETE.value))
+        last = end_id(offset) if whole else chunk_id(offset)
         # All or none: a later chunk must not be written if an earlier one was refused because Redis lacked memory. A
         # repeat would take the refusal of the earlier chunk's ID, now too low, for a sign that it was written before.
         if len(adds) > 1:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from collections.abc import Iterator
 from time import monotonic
 from typing import Protocol
 
@@ -59,6 +60,8 @@ class Download(Side):
         self._stream = context.stream(transfer, self.peer)
         #: The byte offset up to which bytes were handed over.
         self._position = 0
+        #: Since when the client has been sent something that it has not taken, in monotonic seconds.
+        self._sending_since: float | None = None
         #: This side decides one of two things that exclude each other: how the transfer ends (`_decided`), or that it
         #: hands over the last bytes (`_finishing`).
         self._decided: Outcome | None = None
@@ -71,7 +74,7 @@ class Download(Side):
         outcome = Outcome.DOWNLOADER_GONE
         with (
             self.context.node.inbox.listening(self.transfer.id) as listener,
-            self._telling(listener),
+            self._wake_on_disconnect(listener),
             self._listed(self.context.node.load.downloads),
             self._watching,
         ):
@@ -112,6 +115,16 @@ class Download(Side):
     def _client_progress(self) -> int:
         return self._sink.progress()
 
+    def _stalled_since(self) -> float | None:
+        return self._sending_since
+
+    @contextlib.contextmanager
+    def _sending(self) -> Iterator[None]:
+        """Let the client owe us that it takes what is being sent."""
+        self._sending_since = monotonic()
+        yield
+        self._sending_since = None
+
     async def _copy(self) -> Outcome:
         """Copy from the stream to the response, until the transfer ends. Return how it ended.
 
@@ -147,9 +160,8 @@ class Download(Side):
         data = entry.data
         if self.transfer.length != 0:  # of an empty file, the headers are all there is to hand over
             await self._begin()
-            self._owes_since = monotonic()
-            data = await self._sink.send_all_but_last_byte(data)
-            self._owes_since = None
+            with self._sending():
+                data = await self._sink.send_all_but_last_byte(data)
         answer = await self.transfers.finish(self.transfer, joiner=self._joiner)
         if self._decided is not None:
             return self._decided
@@ -179,6 +191,5 @@ class Download(Side):
             await self._sink.begin(self.transfer)
 
     async def _hand_over(self, data: Bytes) -> None:
-        self._owes_since = monotonic()
-        await self._sink.write(data)
-        self._owes_since = None
+        with self._sending():
+            await self._sink.write(data)

@@ -22,10 +22,10 @@ class LocalStream:
         self._arrived = asyncio.Event()
         self._acknowledged = asyncio.Event()
 
-    async def append(self, chunks: Sequence[Bytes], *, end: int, whole: bool = False) -> Ack:
-        self._entries.extend(map(Entry, offsets_after(chunks, last=end), chunks))
+    async def append(self, chunks: Sequence[Bytes], *, offset: int, whole: bool = False) -> Ack:
+        self._entries.extend(map(Entry, offsets_after(chunks, last=offset), chunks))
         if whole:
-            self._entries.append(Entry(end, outcome=Outcome.COMPLETE))
+            self._entries.append(Entry(offset, outcome=Outcome.COMPLETE))
         self._arrived.set()
         return self._ack()
 

@@ -36,8 +36,6 @@ class Side:
         self.peer = ""
         #: When it entered its present state, in monotonic seconds.
         self._since = monotonic()
-        #: When the client began to owe us something (bytes to send or to take), in monotonic seconds.
-        self._owes_since: float | None = None
 
     @contextlib.contextmanager
     def _listed(self, sides: dict[Any, None]) -> Iterator[None]:
@@ -49,7 +47,7 @@ class Side:
             del sides[self]
 
     @contextlib.contextmanager
-    def _telling(self, listener: Listener) -> Iterator[None]:
+    def _wake_on_disconnect(self, listener: Listener) -> Iterator[None]:
         """Wake the listener when the client leaves, unless its leaving no longer matters."""
 
         def left() -> None:
@@ -67,9 +65,12 @@ class Side:
         """Return a number that grows whenever the client sends or takes something."""
         return 0
 
-    def _owed_since(self) -> float | None:
-        """Return since when (monotonic seconds) the client owes us something; None if it owes nothing."""
-        return self._owes_since
+    def _stalled_since(self) -> float | None:
+        """Return since when the client owes us something (bytes to send or to take), in monotonic seconds.
+
+        Return None if it owes nothing.
+        """
+        raise NotImplementedError
 
     def _patience(self, seconds: float) -> float:
         """Return how long to wait for a wake-up, at most `seconds`."""
@@ -95,7 +96,7 @@ class Side:
             if self.client.is_lost and self._client_matters():
                 raise ClientGone
             outcome = None
-            if (owed := self._owed_since()) is None or self._client_progress() != progress:
+            if (owed := self._stalled_since()) is None or self._client_progress() != progress:
                 progress, since = self._client_progress(), monotonic()
             elif monotonic() - max(since, owed) >= stall:
                 outcome = Outcome.STALLED

@@ -52,7 +52,7 @@ class Upload(Side):
         self._length = length
         with (
             self.context.node.inbox.listening(self.transfer.id, str(self.transfer.inquiry)) as listener,
-            self._telling(listener),
+            self._wake_on_disconnect(listener),
             self.client.watched(),
         ):
             try:
@@ -203,7 +203,7 @@ class Upload(Side):
     def _client_progress(self) -> int:
         return self._intake.total
 
-    def _owed_since(self) -> float | None:
+    def _stalled_since(self) -> float | None:
         return self._intake.waiting_since
 
     async def _receive(self) -> Outcome | None:
@@ -219,7 +219,7 @@ class Upload(Side):
             if not await self._has_reserved():
                 return Outcome.TOO_LARGE
             whole = self._intake.is_exhausted
-            if outcome := await self._acked(await stream.append(chunks, end=self._window.written, whole=whole)):
+            if outcome := await self._acked(await stream.append(chunks, offset=self._window.written, whole=whole)):
                 return outcome
             while whole or not self._window.is_open:
                 if outcome := await self._acknowledged(stream):

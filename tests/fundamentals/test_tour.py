@@ -109,9 +109,9 @@ async def test_what_redis_holds_while_a_transfer_runs(node: Node) -> None:
 
     # Chunks go from the uploader's node to the downloader's. An entry's ID is the byte offset after its chunk, so
     # Redis refuses to add the same chunk twice. A node may therefore repeat a write, as here, if it got no reply.
-    await store.transfers.stream(transfer).append([b"01234"], end=5)
-    await store.transfers.stream(transfer).append([b"01234"], end=5)
-    await store.transfers.stream(transfer).append([b"56789"], end=10)
+    await store.transfers.stream(transfer).append([b"01234"], offset=5)
+    await store.transfers.stream(transfer).append([b"01234"], offset=5)
+    await store.transfers.stream(transfer).append([b"56789"], offset=10)
     assert [entry_id for entry_id, _ in await redis.xrange(transfer.keys.chunks)] == [b"5-0", b"10-0"]
 
     # Acknowledgements go the other way, and Redis deletes acknowledged chunks at once. The uploader's node may be at

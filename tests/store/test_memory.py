@@ -64,10 +64,10 @@ async def test_without_memory_nothing_begins(store: Store, transfer: Transfer) -
 async def test_without_memory_a_running_transfer_is_read_and_ends(store: Store, transfer: Transfer) -> None:
     await store.transfers.claim(transfer, node="up", length=None, media_type="", use=False)
     await store.transfers.join(transfer, joiner="me", node="down")
-    await store.transfers.stream(transfer).append([b"abc"], end=3)
+    await store.transfers.stream(transfer).append([b"abc"], offset=3)
     await fill(store)
     with pytest.raises(StoreUnavailable):
-        await store.transfers.stream(transfer).append([b"d"], end=4)
+        await store.transfers.stream(transfer).append([b"d"], offset=4)
     assert await store.transfers.stream(transfer).read(position=0, acknowledge=False, count=4, timeout=0.05) == [
         Entry(3, b"abc")
     ]

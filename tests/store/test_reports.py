@@ -145,7 +145,7 @@ async def test_transfers_lists_all_with_those_that_stream_first(store: Store, to
     second = store.transfers.identify(token=token, name="a%3Ab", transfer_id=new_id())
     await store.transfers.claim(second, node="up", length=None, media_type="", use=False)
     await store.transfers.join(second, joiner=new_id(), node="down")
-    await store.transfers.stream(second).append([b"0123456789"], end=10)
+    await store.transfers.stream(second).append([b"0123456789"], offset=10)
     await store.transfers.stream(second).read(position=10, acknowledge=True, count=1, timeout=0.01)
     streams, waits = await Census(store).transfers()
     assert (streams.id, streams.name, streams.token) == (second.id, "a%3Ab", token)

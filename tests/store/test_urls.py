@@ -125,10 +125,10 @@ async def one_transfer(store: Store) -> None:
     reading = asyncio.create_task(
         store.transfers.stream(transfer).read(position=0, acknowledge=False, count=4, timeout=10)
     )
-    await store.transfers.stream(transfer).append([b"a", b"bc"], end=3)
+    await store.transfers.stream(transfer).append([b"a", b"bc"], offset=3)
     assert await reading == [Entry(1, b"a"), Entry(3, b"bc")]
     assert await store.transfers.stream(transfer).read(position=3, acknowledge=True, count=4, timeout=0.01) == []
-    ack = await store.transfers.stream(transfer).append([], end=3, whole=True)
+    ack = await store.transfers.stream(transfer).append([], offset=3, whole=True)
     assert ack is not None
     assert ack.position == 3
     assert isinstance(await store.transfers.end(transfer, Outcome.COMPLETE, joiner="me", position=3), Final)
