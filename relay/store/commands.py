@@ -29,6 +29,14 @@ T = TypeVar("T")
 Send = Callable[[str, Sequence[Command]], Awaitable[list[Any]]]
 
 
+class Caller:
+    """The caller of a verb that must not be carried out once it has given up."""
+
+    def __init__(self, gives_up: float = 0.0) -> None:
+        #: When it gives up, in the event loop's seconds.
+        self.gives_up = gives_up
+
+
 class Commands:
     """Runs the commands of one process. Close it with `aclose`."""
 
@@ -60,17 +68,10 @@ class Commands:
         self, verb: str, keys: Sequence[str], arguments: Sequence[str | int], *, patience: float | None = None
     ) -> Any:
         """Run the script of a verb over the shared connection, and return its reply. Raise StoreUnavailable."""
-        patience = self.settings.redis_patience if patience is None else patience
-        since = await self._turn(patience)
-        send = self.connections.share
-        try:
-            return await self.repeat(
-                lambda: self.evaluate(verb, keys, arguments, send, gives_up=since + patience),
-                patience=patience,
-                since=since,
-            )
-        finally:
-            self._turns.release()
+        caller, send = Caller(), self.connections.share
+        return await self.call(
+            lambda: self.evaluate(verb, keys, arguments, send, caller=caller), patience=patience, caller=caller
+        )
 
     async def ask(self, *commands: Command, patience: float | None = None) -> list[Any]:
         """Send commands about one key over the shared connection, and return their replies. Raise StoreUnavailable."""
@@ -82,25 +83,30 @@ class Commands:
         return await self.call(ask, patience=patience)
 
     async def evaluate(
-        self, verb: str, keys: Sequence[str], arguments: Sequence[str | int], send: Send, *, gives_up: float = 0
+        self,
+        verb: str,
+        keys: Sequence[str],
+        arguments: Sequence[str | int],
+        send: Send,
+        *,
+        caller: "Caller | None" = None,
     ) -> Any:
         """Run the script of a verb once. Raise what redis-py raises, or TimeoutError.
 
-        `gives_up`: when the caller gives up, in the event loop's seconds. A verb that must not be carried out later
-        than that is refused by Redis.
+        Redis refuses a verb that must not be carried out after its caller has given up.
         """
         script = self._scripts[verb]
-        if not script.expires:
+        if not script.expires or caller is None:
             return await self._evaluate(script, keys, arguments, send)
         loop, server = asyncio.get_running_loop(), (await self._redis_py.locate(keys[0])).name
         while True:
-            deadline = self._clock.deadline(server, gives_up)
+            deadline = self._clock.deadline(server, caller.gives_up)
             reply = await self._evaluate(script, keys, [*arguments, deadline], send)
             if not isinstance(reply, list) or reply[0] != b"late":
                 return reply
             # It is late by what we knew of Redis's clock. Now we know better.
             self._clock.learn(server, int(reply[1]), now=loop.time())
-            if loop.time() >= gives_up:
+            if loop.time() >= caller.gives_up:
                 raise TimeoutError
 
     async def _evaluate(self, script: Script, keys: Sequence[str], arguments: Sequence[str | int], send: Send) -> Any:
@@ -110,7 +116,9 @@ class Commands:
             (reply,) = await send(keys[0], [("EVAL", script.source, *about)])
         return result(reply)
 
-    async def call(self, command: Callable[[], Awaitable[T]], *, patience: float | None = None) -> T:
+    async def call(
+        self, command: Callable[[], Awaitable[T]], *, patience: float | None = None, caller: "Caller | None" = None
+    ) -> T:
         """Run a command when it is its turn. Raise StoreUnavailable.
 
         `patience`: seconds to keep trying; by default those for a new request.
@@ -118,7 +126,7 @@ class Commands:
         patience = self.settings.redis_patience if patience is None else patience
         since = await self._turn(patience)
         try:
-            return await self.repeat(command, patience=patience, since=since)
+            return await self.repeat(command, patience=patience, since=since, caller=caller)
         finally:
             self._turns.release()
 
@@ -150,18 +158,21 @@ class Commands:
         patience: float,
         blocks: float = 0,
         since: float | None = None,
+        caller: "Caller | None" = None,
     ) -> T:
         """Run a command, and repeat it while Redis fails in passing. Raise StoreUnavailable.
 
         It is repeated for `patience` seconds, counted from `since` (in the event loop's seconds) or from now. One
         attempt may take `COMMAND_TIMEOUT`, or what is left of the patience, in addition to the seconds that the
-        command `blocks` by itself.
+        command `blocks` by itself. Before each attempt, `caller` gets to know when that will be over.
         """
         loop = asyncio.get_running_loop()
         begun, pause, full = loop.time() if since is None else since, 0.02, False
         while True:
             left = begun + patience - loop.time()
             sent = loop.time()
+            if caller is not None:
+                caller.gives_up = begun + patience
             limit = blocks + (min(COMMAND_TIMEOUT, left) if patience else COMMAND_TIMEOUT)
             try:
                 async with asyncio.timeout(limit):

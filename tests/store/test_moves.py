@@ -7,6 +7,7 @@ import pytest
 from relay.errors import Problem
 from relay.names import new_id
 from relay.states import MOVES, Answer, Event, Move, Outcome, State
+from relay.store.commands import Caller
 from relay.store.records import Claimed, Final, Touched, Transfer
 from relay.store.store import Store
 from tests.store.conftest import client
@@ -268,7 +269,7 @@ async def test_a_verb_that_redis_carries_out_after_its_caller_gave_up_does_nothi
     }.get(verb, [transfer.keys.token, transfer.keys.transfer])
     over = asyncio.get_running_loop().time()
     with pytest.raises(TimeoutError):
-        await commands.evaluate(verb, keys, [], commands.connections.share, gives_up=over)
+        await commands.evaluate(verb, keys, [], commands.connections.share, caller=Caller(over))
     assert sorted([key async for key in client(store).scan_iter(f"{commands.keys.prefix}:*")]) == before
 
 
