@@ -96,9 +96,10 @@ class Commands:
         Redis refuses a verb that must not be carried out after its caller has given up.
         """
         script = self._scripts[verb]
-        if not script.expires or caller is None:
+        if not script.expires:
             return await self._evaluate(script, keys, arguments, send)
         loop, server = asyncio.get_running_loop(), (await self._redis_py.locate(keys[0])).name
+        caller = caller or Caller(loop.time() + COMMAND_TIMEOUT)
         while True:
             deadline = self._clock.deadline(server, caller.gives_up)
             reply = await self._evaluate(script, keys, [*arguments, deadline], send)

@@ -31,7 +31,7 @@ class Nodes:
 
         async def run(verb: str, key: str, arguments: list[str | int]) -> Any:
             return await self._commands.repeat(
-                lambda: self._commands.evaluate(verb, [key], arguments, send, caller=Caller()),
+                lambda: self._commands.evaluate(verb, [key], arguments, send),
                 patience=settings.redis_patience,
             )
 
