@@ -110,6 +110,11 @@ class Commands:
             if loop.time() >= caller.gives_up:
                 raise TimeoutError
 
+    async def learn_time(self, key: str, now_ms: int) -> None:
+        """Record that the server which has the key has just told us its time, in Unix milliseconds."""
+        server = await self._redis_py.locate(key)
+        self._clock.learn(server.name, now_ms, now=asyncio.get_running_loop().time())
+
     async def _evaluate(self, script: Script, keys: Sequence[str], arguments: Sequence[str | int], send: Send) -> Any:
         about = (len(keys), *keys, *arguments)
         (reply,) = await send(keys[0], [("EVALSHA", script.sha, *about)])

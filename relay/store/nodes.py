@@ -36,7 +36,8 @@ class Nodes:
             )
 
         await run("beat", self._keys.node(node), sign)
-        ages = await run("roll", self._keys.nodes, roll)
+        now, ages = await run("roll", self._keys.nodes, roll)
+        await self._commands.learn_time(self._keys.nodes, int(now))
         return {
             other.decode(errors="replace"): int(age) / 1000 for other, age in zip(ages[::2], ages[1::2], strict=True)
         }

@@ -5,6 +5,7 @@ from importlib.resources import files
 
 #: The shared functions that are put before the script of a verb.
 _SHARED = {
+    "ages": ["_now", "_ages"],
     "claim": ["_now", "_late", "_use", "_facts", "_room", "_reserve"],
     "end": ["_words", "_last", "_mark"],
     "enrol": ["_now"],
@@ -12,7 +13,7 @@ _SHARED = {
     "look": ["_now", "_late", "_words", "_use", "_facts", "_room"],
     "mint": ["_facts"],
     "reserve": ["_reserve"],
-    "roll": ["_now"],
+    "roll": ["_now", "_ages"],
     "spend": ["_now"],
     "release": ["_now", "_late"],
     "touch": ["_last"],

@@ -28,10 +28,11 @@ STEPS = 20
 
 @dataclass
 class Pair:
-    """The uploader's node and the downloader's node."""
+    """The uploader's node, the downloader's node, and one that has neither."""
 
     up: Relay
     down: Relay
+    third: Relay
 
     async def upload(self, token: str, client: Uploader) -> int:
         return await self.up.upload(
@@ -44,6 +45,7 @@ class Pair:
     async def settled(self) -> None:
         await self.up.context.background.wait()
         await self.down.context.background.wait()
+        await self.third.context.background.wait()
 
     async def send_away(self, token: str, up: Uploader, down: Downloader) -> None:
         """Disconnect the client that still waits for the other side, which will not come any more."""
@@ -66,8 +68,12 @@ async def pair(request: pytest.FixtureRequest, prefix: str) -> AsyncIterator[Pai
     def settings(node: str) -> Settings:  # the window is so small that a few bytes fill it
         return Settings(redis_url=url, prefix=prefix, node=node, chunk=10, window=20)
 
-    async with serving(settings("up"), embedded) as up, serving(settings("down"), embedded) as down:
-        yield Pair(up, down)
+    async with (
+        serving(settings("up"), embedded) as up,
+        serving(settings("down"), embedded) as down,
+        serving(settings("third"), embedded) as third,
+    ):
+        yield Pair(up, down, third)
 
 
 @pytest.mark.parametrize("side", ["upload", "download"])
@@ -137,18 +143,17 @@ async def delete(pair: Pair, side: str, at: int, *, whole_token: bool) -> bool:
     """
     token, up, down, deleted = new_token(), Uploader(PIECES), Downloader(), None
     await pair.up.store.tokens.make(token=token)
-    # Open the connection to Redis first. Otherwise the delete could wait for a side that is opening the connection,
-    # and that side is paused until the delete is done.
-    await pair.down.store.tokens.read(token=token)
+    # The node that deletes is a third one: it must not wait for the connection to Redis of a side that is paused until
+    # the delete is done.
 
     async def now() -> None:
         nonlocal deleted
         with contextlib.suppress(Problem):
             if whole_token:
-                await pair.up.revoke(token=token)
+                await pair.third.revoke(token=token)
             else:
                 deleted = False
-                deleted = await pair.down.cancel(token=token, name="x")
+                deleted = await pair.third.cancel(token=token, name="x")
 
     work = {"upload": pair.upload(token, up), "download": pair.download(token, down)}
     sides = {name: Victim(work[name], at=at if name == side else NEVER, meanwhile=now) for name in work}

@@ -1,5 +1,5 @@
 -- Adds a node's heartbeat to the list of nodes, and returns the list.
--- Returns: NODE, AGE in ms, NODE, AGE …
+-- Returns: NOW in ms, (NODE, AGE in ms, NODE, AGE …)
 -- The command that needs no memory comes first: see beat.lua.
 local nodes = KEYS[1]
 local node, forget_ms, ttl_ms = ARGV[1], tonumber(ARGV[2]), ARGV[3]
@@ -8,6 +8,4 @@ local now = now_ms()
 redis.call('ZREMRANGEBYSCORE', nodes, '-inf', string.format('%.3f', (now - forget_ms) / 1000))
 redis.call('ZADD', nodes, string.format('%.3f', now / 1000), node)
 redis.call('PEXPIRE', nodes, ttl_ms)
-local all = redis.call('ZRANGE', nodes, 0, -1, 'WITHSCORES')
-for i = 2, #all, 2 do all[i] = math.max(0, math.floor(now - tonumber(all[i]) * 1000)) end
-return all
+return {now, ages(nodes, now)}
