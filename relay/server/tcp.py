@@ -73,6 +73,12 @@ def probe_when_silent(sock: socket.socket) -> None:
             sock.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
+def reset_when_closed(sock: socket.socket) -> None:
+    """Have the kernel end the connection with a reset, instead of a plain end, when the socket is closed."""
+    with contextlib.suppress(OSError):  # gone already
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
 def unacknowledged(sock: socket.socket) -> int:
     """Linux's SIOCOUTQ: bytes given to the kernel which the peer's TCP has not acknowledged.
 

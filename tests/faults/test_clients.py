@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from tests.faults.conftest import Faulty, LinkedNode, Start, joined
-from tests.support.cluster import Curl, curl
+from tests.support.cluster import CUT_OFF, Curl, curl
 from tests.support.wait import wait_until
 
 MIB = 1024 * 1024
@@ -60,7 +60,7 @@ def test_an_uploader_that_half_closes_in_the_middle_is_gone(cluster: Faulty, tok
         with Curl("-N", cluster.url(1, token, "x")) as download:
             assert download.read(4) == b"half"
             up.shutdown(socket.SHUT_WR)
-            assert download.finish()[0] == 18
+            assert download.finish()[0] == CUT_OFF
         assert b"200 OK" not in up.recv(65536)
 
 

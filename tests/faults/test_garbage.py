@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.support.cluster import Cluster, Curl, NodeProcess
+from tests.support.cluster import CUT_OFF, Cluster, Curl, NodeProcess
 from tests.support.raw import raw
 from tests.support.wait import wait_until
 
@@ -82,7 +82,7 @@ def test_what_is_around_the_chunks_is_bounded_too(cluster: Cluster, token: str, 
         with Curl("-N", cluster.url(0, token, "x")) as download:
             assert download.read(1) == b"a"
             up.send_until_refused(part, 1)
-            assert download.finish()[0] == 18
+            assert download.finish()[0] == CUT_OFF
         assert up.head().startswith(b"HTTP/1.1 431 ")
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from tests.support.cluster import Cluster, Curl, NodeProcess, curl
+from tests.support.cluster import CUT_OFF, Cluster, Curl, NodeProcess, curl
 from tests.support.redis import RedisServer
 
 SETTINGS: dict[str, object] = {"token_names": 2, "token_bytes": 1000, "max_duration": 2, "upload_wait": 60}
@@ -84,7 +84,7 @@ def test_a_transfer_lasts_so_long(limited: Cluster, token: str) -> None:
         with Curl("-N", limited.url(1, token, "x")) as download:
             source.write(b"a")
             assert download.read(1) == b"a"
-            assert download.finish()[0] == 18
+            assert download.finish()[0] == CUT_OFF
         said = source.finish()[1]
         assert said.endswith(b"413")
         assert b"2 s at most" in said
