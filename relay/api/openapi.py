@@ -8,7 +8,7 @@ from collections import defaultdict
 from typing import Any, NamedTuple
 
 from relay import __version__
-from relay.errors import Error
+from relay.errors import FAILED_DEPENDENCY, RETRIED, Error
 from relay.settings import Settings
 
 #: What any request may be answered with, before anybody has looked where it goes.
@@ -256,12 +256,15 @@ def _operation(operation: _Operation, settings: Settings) -> dict[str, Any]:
     by_status: dict[int, list[Error]] = defaultdict(list)
     for error in (*operation.errors, *_ANY):
         by_status[error.value.status].append(error)
+    takes_body = operation.method == "put" or (operation.method, operation.path) == ("post", "/{token}/{name}")
+    if takes_body:
+        by_status[FAILED_DEPENDENCY] = [error for status in sorted(RETRIED) for error in by_status.get(status, [])]
     for status, errors in sorted(by_status.items()):
         responses[str(status)] = _failure(errors, has_content=operation.method != "head")
     described: dict[str, Any] = {"summary": operation.summary, "responses": responses}
     if parameters := _parameters(operation, settings):
         described["parameters"] = parameters
-    if operation.method == "put" or (operation.method, operation.path) == ("post", "/{token}/{name}"):
+    if takes_body:
         described["requestBody"] = {"description": "Any bytes, of any length", "content": _BYTES}
     if operation.path == "/token" and settings.token_secret:
         described["security"] = [{"secret": []}]

@@ -156,6 +156,11 @@ class Connection:
             if self._untaken() < _AHEAD_MOST and self._hangups.may_read_ahead:
                 self._protocol.flow.resume_reading()
 
+    @property
+    def has_body(self) -> bool:
+        """Whether some of the request's body has been read and not been taken."""
+        return self._untaken() > 0
+
     def _untaken(self) -> int:
         """Bytes of the body that have been read and not been taken."""
         return self._protocol.untaken if self._protocol is not None else 0

@@ -1,30 +1,29 @@
-"""Download a URL with one Python library: `download.py LIBRARY URL FILE`. Exit with 0 only if the library sees no fault.
+"""Download a URL with one Python library: `download.py LIBRARY URL FILE`. Exit with 0 only if it sees no fault.
 
-It runs under other interpreters than the tests' own, so each library is imported only if it is asked for.
+It runs under other interpreters than the tests' own, so it imports a library only when it uses it.
 """
 
+import asyncio
 import shutil
+import ssl
 import sys
+from importlib import import_module
 from pathlib import Path
+from urllib.request import urlopen
 
 
 def with_urllib(url: str, path: Path) -> None:
-    from urllib.request import urlopen
-
     with urlopen(url, timeout=30) as response:
         path.write_bytes(response.read())
 
 
 def with_urllib_in_pieces(url: str, path: Path) -> None:
-    from urllib.request import urlopen
-
     with urlopen(url, timeout=30) as response, path.open("wb") as file:
         shutil.copyfileobj(response, file)
 
 
 def with_requests(url: str, path: Path) -> None:
-    import requests
-
+    requests = import_module("requests")
     with requests.get(url, stream=True, timeout=30) as response, path.open("wb") as file:
         response.raise_for_status()
         for piece in response.iter_content(65536):
@@ -32,8 +31,7 @@ def with_requests(url: str, path: Path) -> None:
 
 
 def with_httpx(url: str, path: Path) -> None:
-    import httpx
-
+    httpx = import_module("httpx")
     with httpx.stream("GET", url, timeout=30) as response, path.open("wb") as file:
         response.raise_for_status()
         for piece in response.iter_bytes():
@@ -41,10 +39,7 @@ def with_httpx(url: str, path: Path) -> None:
 
 
 def with_aiohttp(url: str, path: Path) -> None:
-    import asyncio
-    import ssl
-
-    import aiohttp
+    aiohttp = import_module("aiohttp")
 
     async def download() -> None:
         context = ssl.create_default_context()
@@ -56,9 +51,6 @@ def with_aiohttp(url: str, path: Path) -> None:
     asyncio.run(download())
 
 
-def main() -> None:
+if __name__ == "__main__":
     library, url, path = sys.argv[1:]
     globals()["with_" + library](url, Path(path))
-
-
-main()
