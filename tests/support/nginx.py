@@ -1,5 +1,6 @@
 """nginx as deploy/nginx.conf has it, as a process before one node of this machine."""
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -30,13 +31,15 @@ class Nginx:
             ("listen 4000 backlog=4096", f"listen 127.0.0.1:{self.port}"),
             ("worker_processes auto", "worker_processes 1"),
             ("worker_rlimit_nofile 20000;", ""),  # more than a container may have
-            ("/dev/stdout", "off"),
+            ("/dev/stdout", "/dev/null"),
             ("proxy_pass http://$nodes:4000", f"proxy_pass http://127.0.0.1:{node.port}"),
         ):
-            assert old in text
+            assert old in text, old
             text = text.replace(old, new)
         (folder / "nginx.conf").write_text(text)
-        command = [program, "-e", f"{folder}/error.log", "-c", f"{folder}/nginx.conf", "-g", "daemon off;"]
+        # Its workers would be another user, who may not write to the folder.
+        main = "daemon off;" + (" user root;" if os.geteuid() == 0 else "")
+        command = [program, "-e", f"{folder}/error.log", "-c", f"{folder}/nginx.conf", "-g", main]
         self.process = subprocess.Popen(command)
         wait_until(self._is_ready, "nginx and its node")
 
