@@ -132,7 +132,7 @@ def test_a_stream_that_does_not_finish_is_cut_off_on_both_sides(
                 cluster[0].process.send_signal(second_signal)
             assert download.finish()[0] == CUT_OFF
         _, answer = upload.finish()
-        assert answer.endswith(b"503"), answer
+        assert answer.endswith(b"424"), answer
     assert cluster[0].process.wait(20) == 0
     assert "outcome=drained" in cluster.logs()
 

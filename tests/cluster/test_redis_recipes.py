@@ -144,7 +144,7 @@ def test_end_a_stream(nodes: Cluster, streams: tuple[str, Curl, Curl]) -> None:
     token, upload, download = streams
     run(nodes, "End this one", token)
     assert download.finish()[0] == CUT_OFF
-    assert upload.finish()[1].endswith(b"503")
+    assert upload.finish()[1].endswith(b"424")
 
 
 def test_end_a_wait(nodes: Cluster) -> None:

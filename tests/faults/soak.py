@@ -45,7 +45,7 @@ FAULT_PAUSE, STOPPED = (0.2, 2.5), (0.3, 9.0)
 #: Seconds after which a client that was not answered was forgotten.
 FORGOTTEN = 90
 #: Statuses that clients may be told.
-KNOWN = {None, 200, 401, 404, 408, 409, 410, 502, 503, 504}
+KNOWN = {None, 200, 401, 404, 408, 409, 410, 424, 502, 503, 504}
 #: Seconds that a stream which nobody deletes has left at most, and bytes that the surviving node may keep.
 STREAM_TTL, MORE_MEMORY = 60, 64 * KIB * KIB
 

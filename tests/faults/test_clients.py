@@ -72,7 +72,7 @@ def test_a_downloader_that_half_closes_in_the_middle_is_gone(cluster: Faulty, to
             while b"half" not in down.recv(65536):
                 pass
             down.shutdown(socket.SHUT_WR)
-            assert upload.finish()[1].endswith(b"502")
+            assert upload.finish()[1].endswith(b"424")
 
 
 def test_a_downloader_that_leaves_a_second_request_behind_is_forgotten(cluster: Faulty, token: str) -> None:
@@ -102,7 +102,7 @@ def test_a_downloader_that_leaves_a_second_request_behind_in_the_middle_is_gone(
             while b"half" not in down.recv(65536):
                 pass
         wait_until(lambda: not cluster.keys_of_test("transfer"), "the name to be free", timeout=10)
-        assert upload.finish()[1].endswith(b"502")
+        assert upload.finish()[1].endswith(b"424")
 
 
 @pytest.fixture

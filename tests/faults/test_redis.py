@@ -113,7 +113,7 @@ def test_gone_for_good(faulty_redis: RedisServer, prefix: str) -> None:
                 cluster[0].link.refuses, cluster[0].link.is_silent = True, False
                 cluster[0].link.cut()
                 assert download.finish()[0] == CUT_OFF
-                assert upload.finish()[1].endswith(b"503")
+                assert upload.finish()[1].endswith(b"424")
         # Both sides of the one that ran, and the upload that was refused, have tried to clear up.
         wait_until(lambda: cluster.logs().count("keys are left to expire") == 3, "all to have given up")
         assert cluster.logs().count("outcome=store_lost bytes=") == 1, "those that were refused never were"
