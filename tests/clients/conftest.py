@@ -1,5 +1,6 @@
 """The ways from a client to a node, and uploads that a test can break off."""
 
+import re
 import secrets
 import socket
 import ssl
@@ -30,6 +31,17 @@ class Route:
     def token(self) -> str:
         return httpx.post(self.node.url + "/token", verify=False).text.strip()
 
+    def delivered(self) -> int:
+        """Return how many bytes the node has handed over to downloaders since it started."""
+        metrics = httpx.get(self.node.url + "/metrics", verify=False).text
+        found = re.search(r"^relay_delivered_bytes_total (\S+)$", metrics, re.MULTILINE)
+        assert found
+        return int(float(found[1]))
+
+    def wait_delivered(self, halves: int, *, since: int) -> None:
+        """Wait until so many first halves have been handed over, since it was `since` bytes."""
+        wait_until(lambda: self.delivered() - since >= halves * len(HALF), "the first halves", timeout=40)
+
 
 class Upload:
     """An upload of two halves, the first of which is sent at once. It goes straight to the node."""
@@ -59,17 +71,6 @@ class Upload:
 
     def _send(self, data: bytes) -> None:
         self._socket.sendall(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
-
-
-def wait_delivered(route: Route, token: str, count: int) -> None:
-    """Wait until `count` downloads of the token have been handed the first half."""
-
-    def is_delivered() -> bool:
-        status = httpx.get(route.node.url, headers={"accept": "application/json"}, verify=False).json()
-        mine = [each for each in status["transfers"] if each["token"] == f"{token[:4]}…"]
-        return bool(sum(each["delivered"] >= len(HALF) for each in mine) == count)
-
-    wait_until(is_delivered, "the first halves to be delivered", timeout=40)
 
 
 @pytest.fixture(scope="session")

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.clients.conftest import HALF, Route, Upload, wait_delivered
+from tests.clients.conftest import HALF, Route, Upload
 from tests.clients.downloaders import DOWNLOADERS, Downloader
 
 #: They compare nothing with the Content-Length, so that only a reset tells them; which no balancer passes on.
@@ -32,14 +32,14 @@ TRUSTING = {"urllib in pieces", "requests with urllib3 1.26", "HTTPie", "HttpURL
 @pytest.mark.parametrize("client", DOWNLOADERS, ids=str)
 def test_a_cut_off_file_does_not_look_whole(client: Downloader, route: Route, is_proxied: bool, tmp_path: Path) -> None:
     client.skip_if_missing()
-    cut, whole = route.token(), route.token()
+    cut, whole, before = route.token(), route.token(), route.delivered()
     with ThreadPoolExecutor(4) as pool:
         runs = {}
         for token, chunked in itertools.product((cut, whole), (True, False)):
             upload, file = Upload(route, token, chunked=chunked), tmp_path / f"{token}-{chunked}"
             url = f"{route.url}{upload.path}?wait=20"
             runs[token, chunked] = upload, file, pool.submit(client.download, url, file, route.certificate)
-        wait_delivered(route, cut, 2)
+        route.wait_delivered(4, since=before)
         for (token, _), (upload, _, _) in runs.items():
             if token == cut:
                 upload.break_off()
