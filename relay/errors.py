@@ -9,6 +9,11 @@ from enum import Enum
 
 from relay.states import Outcome
 
+#: The statuses that `curl --retry` tries again (7.88 and 8.22; of those from 400 to 511).
+#: An upload of unknown length gets the other status instead, once some of it has arrived: see `Problem.forbid_retry`.
+RETRIED = frozenset({408, 429, 500, 502, 503, 504})
+FAILED_DEPENDENCY = 424
+
 
 @dataclass(frozen=True)
 class Spec:
@@ -131,6 +136,17 @@ class Problem(Exception):
         self.details = details
         #: Seconds after which to try again; None if that is useless.
         self.retry_after: int | None = error.value.retry_after
+
+    def forbid_retry(self) -> None:
+        """Change the status if curl's --retry would send the request again, although it cannot send all of it again.
+
+        curl retries six statuses. It begins a file again at its start, but a pipe where it stopped reading: a second
+        download would get the rest only, and both sides 200. 424 (RFC 4918 section 11.4) says that the request
+        depended on something else that failed: the download, the other node, Redis. Among the statuses that curl does
+        not retry, none of RFC 9110 says this: 409 is a conflict for the user to resolve, 410 is permanent.
+        """
+        if self.status in RETRIED:
+            self.status, self.retry_after = FAILED_DEPENDENCY, None
 
     def __repr__(self) -> str:
         return f"<Problem {self.status} {self.error.name}>"

@@ -172,12 +172,12 @@ async def _render(exchange: Exchange, problem: Problem, headers: dict[str, str])
         scheme = "Basic" if problem.error is Error.OPERATORS_ONLY else "Bearer"
         headers["www-authenticate"] = f'{scheme} realm="relay"'
     if exchange.wants_json():
-        body = {"type": "about:blank", "code": problem.error.type, "title": spec.title, "status": spec.status}
+        body = {"type": "about:blank", "code": problem.error.type, "title": spec.title, "status": problem.status}
         content = json.dumps(body | {"detail": problem.line}).encode() + b"\n"
         media = "application/problem+json"
     else:
         content, media = problem.line.encode() + b"\n", "text/plain; charset=utf-8"
-    answer = Response(content, status_code=spec.status, media_type=media, headers=headers)
+    answer = Response(content, status_code=problem.status, media_type=media, headers=headers)
     if exchange.scope["method"] in ("PUT", "POST"):
         await _answer_early(exchange, answer)
     else:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from relay import __version__
 from relay.api.exchange import Handler
 from relay.api.schemas import INTEGER, PROBLEM, TEXT, Schema, path_parameters
-from relay.errors import Error
+from relay.errors import FAILED_DEPENDENCY, RETRIED, Error
 from relay.settings import Settings
 
 #: Errors that any request may meet: those of the HTTP parser, which does not know the path, and a bug of ours.
@@ -74,6 +74,8 @@ def _describe(operation: Operation, settings: Settings) -> Schema:
     by_status: dict[int, list[Error]] = defaultdict(list)
     for error in (*operation.errors, *_ANY):
         by_status[error.value.status].append(error)
+    if operation.takes is not None:
+        by_status[FAILED_DEPENDENCY] = [error for status in sorted(RETRIED) for error in by_status.get(status, [])]
     for status, errors in sorted(by_status.items()):
         responses[str(status)] = _failure(errors, has_content=operation.method != "HEAD")
     described: Schema = {"summary": operation.summary, "responses": responses}

@@ -6,6 +6,7 @@ returns one that never learns anything: everything still works, but a client's l
 
 import asyncio
 import contextlib
+import os
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
@@ -14,13 +15,21 @@ from starlette.types import Scope
 from relay.buffers import Bytes
 from relay.server.intake import BodyIntake
 from relay.server.probe import Probe
-from relay.server.tcp import Hangups, acknowledged, peer_has_closed, unacknowledged
+from relay.server.tcp import Hangups, acknowledged, peer_has_closed, reset_when_closed, unacknowledged
 
 #: The key of the `Connection` in a scope's extensions.
 EXTENSION = "relay.connection"
 #: Headers that only proxies set.
 _PROXY_HEADERS = {b"via", b"forwarded", b"x-forwarded-for"}
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+#: What spoils a response that is cut off: the size of a chunk that does not follow, and a space. aiohttp permits the
+#: space, and misses the chunk; after anything that it does not permit, it does not notice the end, and hangs. wget
+#: takes a missing chunk for the end of the file, unless a reset follows.
+_BAD_CHUNK = b"1 \r\n"
+#: Bytes that are no TLS record: the types of records are 20 to 24.
+_BAD_RECORD = bytes(5)
+#: Seconds between looks at whether a client's machine has acknowledged everything.
+_LOOK = 0.01
 
 
 class Served(Protocol):
@@ -32,6 +41,8 @@ class Served(Protocol):
     def is_read(self) -> bool: ...
     @property
     def is_answering(self) -> bool: ...
+    @property
+    def is_chunked(self) -> bool: ...
     @property
     def untaken(self) -> int: ...
     def pause_reading(self) -> None: ...
@@ -225,12 +236,44 @@ class Connection:
 
         What is buffered goes out first, if the client takes it within a second.
         """
-        if self._transport is None:
+        if self._transport is None or self.is_lost:
             return
-        self._transport.close()
+        if self.is_answering and not self.behind_proxy:
+            await self._break_off()
+        else:
+            self._transport.close()
         if not await self._wait_lost(1.0):
             self._transport.abort()
             await self._wait_lost(1.0)
+
+    async def _break_off(self) -> None:
+        """End the connection with a reset, and spoil the response, so that no client takes it for a whole one.
+
+        A plain end short of the Content-Length is enough for curl, but not for requests with urllib3 1.26, HTTPie and
+        Java's HttpURLConnection, which notice a reset only. For chunks, Node 20's fetch takes both for the end of the
+        file if the response says `Connection: close`; it notices a chunk size that breaks RFC 9112 section 7.1. Inside
+        TLS, Python 3.10 to 3.12 take a reset for a plain end (python/cpython#115627); they notice a broken record.
+
+        A reset destroys what the client's machine has not acknowledged, so wait for that first, at most 1 s. A proxy
+        would pass on none of this; it sees by the framing that something is missing.
+        """
+        if self._protocol is not None and self._protocol.is_chunked:
+            self._transport.write(_BAD_CHUNK)
+        await self._wait_acknowledged(1.0)
+        if self.is_tls:
+            with contextlib.suppress(OSError):
+                os.write(self._transport.get_extra_info("socket").fileno(), _BAD_RECORD)
+            await self._wait_acknowledged(1.0)
+        if not self.is_lost:
+            reset_when_closed(self._transport.get_extra_info("socket"))
+            self._transport.abort()
+
+    async def _wait_acknowledged(self, timeout: float) -> None:
+        """Wait until the client's machine has everything that was written, for at most `timeout` seconds."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                while not self.is_lost and not self.has_acknowledged():
+                    await self._wait_lost(_LOOK)
 
     async def _wait_lost(self, timeout: float) -> bool:
         event = asyncio.Event()

@@ -70,6 +70,12 @@ def probe_when_silent(sock: socket.socket) -> None:
             sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
 
 
+def reset_when_closed(sock: socket.socket) -> None:
+    """Have the kernel end the connection with a reset, instead of a plain end, when the socket is closed."""
+    with contextlib.suppress(OSError):  # gone already
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
 def unacknowledged(sock: socket.socket) -> int:
     """Return the bytes given to the kernel that the peer's TCP has not acknowledged (Linux's SIOCOUTQ).
 

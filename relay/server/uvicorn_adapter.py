@@ -207,6 +207,11 @@ class HttpProtocol(HttpToolsProtocol):
         return cycle is not None and cycle.response_started and not cycle.response_complete
 
     @property
+    def is_chunked(self) -> bool:
+        """Whether the response that is under way is sent in chunks."""
+        return self.is_answering and bool(self._answering.chunked_encoding)
+
+    @property
     def _answering(self) -> RequestResponseCycle:
         """The request that is being answered: the first without a complete response, or else the last there was."""
         return next((cycle for cycle in self._cycles if not cycle.response_complete), self.cycle)

@@ -61,10 +61,15 @@ class Relay:
         if 0 < largest < (length or 0):
             raise Problem(Error.TOO_LARGE, most=largest)
         transfer = self.store.transfers.identify(token=token, name=name)
-        note(transfer=transfer.id)
-        with self.gate.entered():
-            upload = Upload(self.context, transfer, body, client)
-            return await upload.run(length=length, media_type=media_type, most=largest)
+        upload = Upload(self.context, transfer, body, client)
+        try:
+            note(transfer=transfer.id)
+            with self.gate.entered():
+                return await upload.run(length=length, media_type=media_type, most=largest)
+        except Problem as problem:
+            if length is None and upload.has_begun:  # it may come from a pipe
+                problem.forbid_retry()
+            raise
 
     async def download(self, *, token: str, name: str, wait: float, sink: Sink, client: Connection) -> Outcome:
         """Wait up to `wait` seconds for an upload, and stream it to `sink`. Return how it ended.

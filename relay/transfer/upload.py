@@ -92,6 +92,11 @@ class Upload(Side):
             outcome, sent=self._window.acknowledged, seconds=time_limit(settings, outcome), most=self._most
         )
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether any of the body has arrived, taken or not."""
+        return self._intake.total > 0 or self.client.untaken > 0
+
     def progress(self, now: float) -> Progress:
         """Return how far it is at `now`, for operators."""
         return Progress(

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.cluster import Cluster, Curl
+from tests.support.cluster import CUT_OFF, Cluster, Curl
 from tests.support.ports import free_port
 from tests.support.redis import RedisServer
 from tests.support.wait import wait_until
@@ -93,7 +93,7 @@ def test_cancel_tells_both_sides(relay: Relay, token: str, streams: tuple[Curl, 
     upload, download = streams
     status, text = relay("cancel", token[:8] + "…", name)
     assert (status, text) == (0, f"cancelled {token[:4]}… a%20b\n")
-    assert download.finish()[0] == 18
+    assert download.finish()[0] == CUT_OFF
     assert upload.finish()[1].endswith(b"410")
 
 
@@ -107,7 +107,7 @@ def test_cancel_ends_a_wait_at_once(cluster: Cluster, relay: Relay, token: str) 
 def test_revoke_ends_all_transfers_of_the_token(relay: Relay, token: str, streams: tuple[Curl, Curl]) -> None:
     upload, download = streams
     assert relay("revoke", token) == (0, f"revoked {token[:4]}…\n")
-    assert download.finish()[0] == 18
+    assert download.finish()[0] == CUT_OFF
     assert upload.finish()[1].endswith(b"401")
     assert relay("revoke", token) == (1, f"relay: no token begins with {token[:4]}\n")
 

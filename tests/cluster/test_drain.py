@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import httpx
 import pytest
 
-from tests.support.cluster import Cluster, Curl, NodeProcess, curl
+from tests.support.cluster import CUT_OFF, Cluster, Curl, NodeProcess, curl
 from tests.support.redis import RedisServer
 from tests.support.wait import wait_until
 
@@ -130,9 +130,9 @@ def test_a_stream_that_does_not_finish_is_cut_off_on_both_sides(
             wait_unready(cluster)
             if second_signal is not None:
                 cluster[0].process.send_signal(second_signal)
-            assert download.finish() == (18, b"curl: (18) transfer closed with outstanding read data remaining\n")
+            assert download.finish()[0] == CUT_OFF
         _, answer = upload.finish()
-        assert answer.endswith(b"503"), answer
+        assert answer.endswith(b"424"), answer
     assert cluster[0].process.wait(20) == 0
     assert "outcome=drained" in cluster.logs()
 

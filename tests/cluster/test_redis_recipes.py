@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cluster import Cluster, Curl, NodeProcess
+from tests.support.cluster import CUT_OFF, Cluster, Curl, NodeProcess
 from tests.support.pages import OPERATORS, shell_blocks
 from tests.support.redis import RedisServer, servers
 from tests.support.wait import wait_until
@@ -140,8 +140,8 @@ def test_memory(nodes: Cluster, streams: tuple[str, Curl, Curl]) -> None:
 def test_end_a_stream(nodes: Cluster, streams: tuple[str, Curl, Curl]) -> None:
     token, upload, download = streams
     run(nodes, "End this transfer", token)
-    assert download.finish()[0] == 18
-    assert upload.finish()[1].endswith(b"503")
+    assert download.finish()[0] == CUT_OFF
+    assert upload.finish()[1].endswith(b"424")
 
 
 def test_end_a_wait(nodes: Cluster) -> None:
@@ -155,5 +155,5 @@ def test_end_a_wait(nodes: Cluster) -> None:
 def test_revoke(nodes: Cluster, streams: tuple[str, Curl, Curl]) -> None:
     token, upload, download = streams
     run(nodes, "Revoke this token", token)
-    assert download.finish()[0] == 18
+    assert download.finish()[0] == CUT_OFF
     assert upload.finish()[1].endswith(b"401")

@@ -3,7 +3,7 @@
 import httpx
 import pytest
 
-from tests.support.cluster import Cluster, Curl, curl
+from tests.support.cluster import CUT_OFF, Cluster, Curl, curl
 from tests.support.wait import wait_until
 
 
@@ -78,5 +78,5 @@ def test_an_operator_revokes_a_token_in_redis(cluster: Cluster, token: str) -> N
             upload.write(b"a")
             assert download.read(1) == b"a"
             cluster.redis.delete(f"{cluster.prefix}:token:{{{token}}}")
-            assert download.finish()[0] == 18
+            assert download.finish()[0] == CUT_OFF
         assert upload.finish()[1].endswith(b"401")

@@ -50,7 +50,7 @@ FAULT_PAUSE, STOPPED = (0.2, 2.5), (0.3, 9.0)
 #: Maximum time in which a client must get its response, in seconds. After that, the relay has forgotten it.
 FORGOTTEN = 90
 #: Statuses that clients may get; None means that there was no response.
-KNOWN = {None, 200, 401, 404, 408, 409, 410, 502, 503, 504}
+KNOWN = {None, 200, 401, 404, 408, 409, 410, 424, 502, 503, 504}
 #: Maximum TTL of a stream that no node deletes, in seconds, and maximum growth of the surviving node, in bytes.
 STREAM_TTL, MORE_MEMORY = 60, 64 * KIB * KIB
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.support.cluster import Cluster, Curl, NodeProcess
+from tests.support.cluster import CUT_OFF, Cluster, Curl, NodeProcess
 from tests.support.raw import raw
 from tests.support.wait import wait_until
 
@@ -85,7 +85,7 @@ def test_chunk_extensions_and_trailers_are_bounded_too(cluster: Cluster, token: 
         with Curl("-N", cluster.url(0, token, "x")) as download:
             assert download.read(1) == b"a"
             up.send_until_refused(part, 1)
-            assert download.finish()[0] == 18
+            assert download.finish()[0] == CUT_OFF
         assert up.head().startswith(b"HTTP/1.1 431 ")
 
 

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from tests.faults.conftest import LIMITS, Faulty, LinkedNode, Start, joined
-from tests.support.cluster import Cluster, Curl, NodeProcess, curl
+from tests.support.cluster import CUT_OFF, Cluster, Curl, NodeProcess, curl
 from tests.support.redis import RedisServer
 from tests.support.wait import wait_until
 
@@ -147,7 +147,7 @@ def test_a_node_with_the_default_limits_is_killed(redis_server: RedisServer, pre
         killed.kill()
         begun = time.monotonic()
         if side == "uploader":
-            assert download.finish()[0] == 18
+            assert download.finish()[0] == CUT_OFF
         else:
             assert b"node of the other side died" in upload.finish()[1]
         assert httpx.head(f"{other.url}/{token}/x").status_code == 404

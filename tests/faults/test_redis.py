@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from tests.faults.conftest import LIMITS, Faulty, LinkedNode, Start
-from tests.support.cluster import Curl
+from tests.support.cluster import CUT_OFF, Curl
 from tests.support.redis import RedisServer
 from tests.support.wait import wait_until
 
@@ -112,8 +112,8 @@ def test_gone_for_good(faulty_redis: RedisServer, prefix: str) -> None:
                 assert httpx.get(cluster[0].url + "/healthz").status_code == 200
                 cluster[0].link.refuses, cluster[0].link.is_silent = True, False
                 cluster[0].link.cut()
-                assert download.finish()[0] == 18
-                assert upload.finish()[1].endswith(b"503")
+                assert download.finish()[0] == CUT_OFF
+                assert upload.finish()[1].endswith(b"424")
         # Both sides of the running transfer and the refused upload have tried to delete their keys.
         wait_until(lambda: cluster.logs().count("keys are left to expire") == 3, "all to have given up")
         assert cluster.logs().count("outcome=store_lost bytes=") == 1, "a refused request was logged as a transfer"

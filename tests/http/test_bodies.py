@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.support.cluster import Cluster, curl
+from tests.support.cluster import CUT_OFF, Cluster, curl
 from tests.support.raw import Raw, raw
 
 #: More than one read of a socket brings.
@@ -68,7 +68,7 @@ def test_a_body_that_breaks_off_is_never_whole(cluster: Cluster, token: str, sen
             client.send(bytes(sent))
             cluster.wait_state(token, "streaming")
         done = downloading.result(timeout=30)
-    assert done.returncode == 18
+    assert done.returncode == CUT_OFF
     assert len(done.stdout) <= sent
 
 

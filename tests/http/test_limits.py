@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 import httpx
 import pytest
 
-from tests.support.cluster import Cluster, Curl, NodeProcess, curl
+from tests.support.cluster import CUT_OFF, Cluster, Curl, NodeProcess, curl
 from tests.support.raw import Raw, raw
 from tests.support.redis import RedisServer
 from tests.support.wait import wait_until
@@ -159,7 +159,7 @@ def test_a_transfer_has_a_maximum_duration(limited: Cluster, token: str) -> None
         with Curl("-N", limited.url(1, token, "x")) as download:
             source.write(b"a")
             assert download.read(1) == b"a"
-            assert download.finish()[0] == 18
+            assert download.finish()[0] == CUT_OFF
         said = source.finish()[1]
         assert said.endswith(b"413")
         assert b"2 s at most" in said

@@ -9,7 +9,7 @@ from http import HTTPStatus
 import httpx
 import pytest
 
-from tests.support.cluster import Cluster, Curl, curl
+from tests.support.cluster import CUT_OFF, Cluster, Curl, curl
 
 JSON = {"accept": "application/json"}
 UNKNOWN = "A" * 22
@@ -191,7 +191,7 @@ def test_an_upload_that_grows_too_large_is_413_and_never_looks_complete(cluster:
     upload = in_background(lambda: httpx.put(cluster.url(0, token, "x"), content=endless(), timeout=60))  # type: ignore[arg-type]
     cluster.wait_state(token, "waiting")
     done = curl("-o", "/dev/null", cluster.url(1, token, "x"))
-    assert done.returncode == 18, done
+    assert done.returncode == CUT_OFF, done
     assert upload().status_code == 413
 
 
@@ -225,7 +225,7 @@ def test_delete_ends_a_stream_on_both_sides(cluster: Cluster, token: str, what: 
             source.write(b"hello")
             assert download.read(5) == b"hello"
             assert httpx.delete(cluster.url(1, token, "x" if what == "name" else "")).status_code == 204
-            assert download.finish()[0] == 18
+            assert download.finish()[0] == CUT_OFF
         assert source.finish()[1].endswith(status)
 
 

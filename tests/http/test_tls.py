@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from tests.support.certificate import make_certificate
-from tests.support.cluster import Cluster, Curl, NodeProcess, curl
+from tests.support.cluster import CUT_OFF, Cluster, Curl, NodeProcess, curl
 from tests.support.redis import RedisServer
 from tests.support.wait import wait_until
 
@@ -93,7 +93,7 @@ def test_a_killed_uploader_cuts_the_download(
         with Curl(*trust, "-o", target, secure.url(1, token, "x") + "?wait=20") as download:
             wait_until(lambda: target.exists() and target.stat().st_size >= MIB, "1 MiB")
             upload.process.kill()
-            assert download.finish()[0] == 18
+            assert download.finish()[0] == CUT_OFF
 
 
 def test_a_killed_downloader_is_told_to_the_uploader(

@@ -17,6 +17,9 @@ import redis
 from tests.support.ports import free_port
 from tests.support.wait import wait_until
 
+#: What curl exits with if a node cuts it off: CURLE_RECV_ERROR. Behind a proxy it exits with 18, CURLE_PARTIAL_FILE.
+CUT_OFF = 56
+
 
 class NodeProcess:
     """One `relay serve` process."""
