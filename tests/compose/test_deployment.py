@@ -88,6 +88,7 @@ def test_no_log_has_a_token_in_full(cluster: Deployment, tmp_path: Path) -> None
     curl(f"{URL}/{token}/nothing-there?wait=0")
     curl(f"{URL}//{token}/odd")
     curl("-H", "Host:", f"{URL}/{token}/bad")
+    curl("-H", f"X-Request-ID: {token}", f"{URL}/{token}/nothing-there?wait=0")
     logs = cluster.logs()
     assert '"outcome": "complete"' in logs
     assert "node=" in logs

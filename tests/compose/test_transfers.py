@@ -195,7 +195,5 @@ def test_when_the_uploader_is_told_a_slow_downloaders_machine_has_all_but_a_quar
         in_its_kernel = array.array("i", [0])
         fcntl.ioctl(down.fileno(), termios.FIONREAD, in_its_kernel)
         assert answer(up)[:2] == (0, "200")
-    print(
-        f"{cluster.balancer}: told when {size - read} were not read, {in_its_kernel[0]} of them in the client's kernel"
-    )
+    print(f"{cluster.balancer}: {size - read} bytes not read, {in_its_kernel[0]} of them in the downloader's kernel")
     assert size - read - in_its_kernel[0] <= 256 * 1024
