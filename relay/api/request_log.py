@@ -8,6 +8,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from relay.logs import about_request, fields
 from relay.names import new_id
+from relay.store.rates import counted_as
 
 log = logging.getLogger("relay.request")
 
@@ -44,10 +45,15 @@ class RequestLog:
 
 
 def _log_answer(scope: Scope, status: int, seconds: float) -> None:
-    """Log one request. `status` is 0 if its client left before there was an answer."""
+    """Log one request. `status` is 0 if its client left before there was an answer.
+
+    The address is the one under which the client is counted, so that it can be compared with a 429: behind a trusted
+    proxy the one that the proxy gives, and of an IPv6 address only the network that one customer has.
+    """
     is_routine = scope["path"] in _ROUTINE and status != 401  # noqa: PLR2004 (a 401 may be a guessed secret)
     answer = {"status": status} if status else {"left": True}
-    facts = fields(method=scope["method"], **answer, seconds=round(seconds, 3))
+    host, _ = scope.get("client") or ("", 0)
+    facts = fields(method=scope["method"], **answer, seconds=round(seconds, 3), address=counted_as(host))
     log.log(logging.DEBUG if is_routine else logging.INFO, "answered", extra=facts)
 
 

@@ -4,6 +4,7 @@ from starlette.responses import JSONResponse, Response
 
 from relay.api.exchange import Exchange
 from relay.credentials import presented
+from relay.logs import note
 
 
 async def make_token(exchange: Exchange) -> None:
@@ -11,6 +12,7 @@ async def make_token(exchange: Exchange) -> None:
     relay = exchange.relay
     await exchange.admission.admit(presented(exchange.headers), address=exchange.address)
     token = await relay.make_token()
+    note(token=f"{token[:4]}…")
     if exchange.wants_json():
         life = int(relay.settings.token_life)
         await exchange.answer(JSONResponse({"token": token, "expires_in": life}))

@@ -7,6 +7,7 @@ import pty
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -22,9 +23,8 @@ TOKEN = "0123456789abcdefABCDEF"
 
 @pytest.fixture(scope="module")
 def node() -> Iterator[Cluster]:
-    cluster = Cluster(
-        [NodeProcess("alone", settings={"log_format": "auto", "admin_secret": "admin-secret"})], None, "relay"
-    )
+    settings = {"log_format": "auto", "admin_secret": "admin-secret", "trusted_proxies": "127.0.0.1"}
+    cluster = Cluster([NodeProcess("alone", settings=settings)], None, "relay")
     yield cluster
     cluster.stop()
 
@@ -57,6 +57,38 @@ def test_a_transfers_id_links_the_lines_of_both_sides(node: Cluster) -> None:
         (answered,) = wait_until(found, "a request's line")
         assert (answered["method"], answered["status"], answered["outcome"]) == (method, 200, "complete")
         assert answered["transfer"] == ended["transfer"]
+
+
+def test_who_made_a_token_and_who_took_a_transfer(node: Cluster) -> None:
+    made = httpx.post(node[0].url + "/token", headers={"x-request-id": "made-1", "x-forwarded-for": "203.0.113.5"})
+    token = made.text.strip()
+    (line,) = wait_until(lambda: lines(node, message="answered", token=f"{token[:4]}…"), "the line of POST /token")
+    assert (line["method"], line["request"], line["address"]) == ("POST", "made-1", "203.0.113.5")
+
+    upload_from = {"x-forwarded-for": "198.51.100.7"}
+    with ThreadPoolExecutor(1) as pool:
+        sent = pool.submit(httpx.put, node.url(0, token, "x"), content=b"12345", headers=upload_from)
+        takes = {"x-forwarded-for": "2001:db8:1:2:3:4:5:6"}
+        assert httpx.get(node.url(0, token, "x") + "?wait=20", headers=takes).content == b"12345"
+        assert sent.result().status_code == 200
+    (ended,) = wait_until(lambda: lines(node, message="ended", token=f"{token[:4]}…"), "the transfer's line")
+
+    def both() -> bool:
+        return len(lines(node, message="answered", transfer=ended["transfer"])) == 2
+
+    wait_until(both, "the lines of both requests")
+    found = {line["method"]: line["address"] for line in lines(node, message="answered", transfer=ended["transfer"])}
+    assert found == {"PUT": "198.51.100.7", "GET": "2001:db8:1:2::/64"}  # of IPv6, what is counted
+
+
+def test_a_strangers_claim_about_its_address_is_not_logged() -> None:
+    node = Cluster([NodeProcess("stranger", settings={"log_format": "json"})], None, "relay")
+    try:
+        httpx.get(node[0].url + "/nothing", headers={"x-forwarded-for": "203.0.113.5"})
+        (line,) = wait_until(lambda: lines(node, message="answered", status=401), "the request's line")
+        assert line["address"] == "127.0.0.1"
+    finally:
+        node.stop()
 
 
 def test_a_rejection_says_why(node: Cluster) -> None:

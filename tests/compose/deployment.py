@@ -111,6 +111,12 @@ class Deployment:
         found: list[dict[str, dict[str, object]]] = json.loads(self.run("docker", "inspect", container))
         return found[0]
 
+    def address(self, service: str) -> str:
+        """Return the address of the service's first container in the Docker network."""
+        networks = self.inspect(self.containers(service)[0])["NetworkSettings"]["Networks"]
+        assert isinstance(networks, dict)
+        return str(next(iter(networks.values()))["IPAddress"])
+
     def nodes_answering(self, requests: int, path: str = "/healthz") -> set[str]:
         """Send this many requests on one connection, and return the nodes that answer. A failure counts as node ''."""
         wanted = ["-o", os.devnull, URL + path] * requests

@@ -7,6 +7,7 @@ import pytest
 
 from tests.compose.deployment import URL, Deployment, answer, download, random_file, settings_of, upload
 from tests.support.cluster import Curl, curl
+from tests.support.pages import OPERATORS, shell_blocks
 from tests.support.wait import wait_until
 
 
@@ -87,10 +88,35 @@ def test_no_log_has_a_token_in_full(cluster: Deployment, tmp_path: Path) -> None
     curl(f"{URL}/{token}/nothing-there?wait=0")
     curl(f"{URL}//{token}/odd")
     curl("-H", "Host:", f"{URL}/{token}/bad")
+    curl("-H", f"X-Request-ID: {token}", f"{URL}/{token}/nothing-there?wait=0")
     logs = cluster.logs()
     assert '"outcome": "complete"' in logs
     assert "node=" in logs
     assert token not in logs
+
+
+def test_who_took_a_transfer(cluster: Deployment, tmp_path: Path) -> None:
+    """Paste the recipe of the operators' page. The requests have ids of their clients, so that the test knows them."""
+    token, source = cluster.token(), random_file(tmp_path / "source", 20_000)
+    sent, taken = ("-H", "X-Request-ID: sent-by-me"), ("-H", "X-Request-ID: taken-by-me")
+    with upload(source, token, "who", *sent) as up, download(tmp_path / "got", token, "who", *taken) as down:
+        assert answer(down)[:2] == answer(up)[:2] == (0, "200")
+    (recipe,) = shell_blocks(OPERATORS, "Logs")
+
+    def shown() -> list[str]:
+        lines = cluster.run("bash", "-c", f"TOKEN={token}\nNAME=who\n{recipe}").splitlines()
+        return lines if len(lines) >= 5 else []
+
+    made, *about = wait_until(shown, "the lines about a token and about two requests")
+    assert '"method": "POST"' in made
+    assert f'"token": "{token[:4]}…"' in made
+    for method, request in (("PUT", "sent-by-me"), ("GET", "taken-by-me")):
+        by_node = [line for line in about if f'"method": "{method}"' in line and f'"request": "{request}"' in line]
+        by_balancer = [line for line in about if f" {method} 200 request={request} " in line]
+        assert (len(by_node), len(by_balancer)) == (1, 1)
+        (address,) = re.findall(r'"address": "([0-9.]+)"', by_node[0])
+        assert re.search(rf"\| {re.escape(address)}[: ]", by_balancer[0])
+    assert len(about) == 4
 
 
 def test_https_by_mounting_a_certificate(cluster: Deployment, tmp_path: Path) -> None:

@@ -1,8 +1,12 @@
 """Transfers through the balancer arrive whole and without delay, between any two nodes, and breaks are reported."""
 
+import array
+import fcntl
 import hashlib
 import json
 import signal
+import socket
+import termios
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -169,3 +173,27 @@ def _wait_stuck(client: Curl, size: int) -> None:
         return read > min(size, 1_000_000) and time.monotonic() - since > 0.3
 
     wait_until(stuck, "the buffers on the way to be full")
+
+
+def test_when_the_uploader_is_told_a_slow_downloaders_machine_has_all_but_a_quarter_of_a_megabyte(
+    cluster: Deployment, tmp_path: Path
+) -> None:
+    """The rest is in the balancer and its kernel (tcp_notsent_lowat). What the downloader's own kernel has taken is on
+    the downloader's machine. The download goes straight to the balancer's container, because connections to 127.0.0.1
+    pass through Docker's userland proxy, which takes megabytes itself."""
+    size, rate = 5_000_000, 1_000_000
+    token, source = cluster.token(), random_file(tmp_path / "source", size)
+    with upload(source, token, "slow") as up, socket.create_connection((cluster.address("balancer"), 4000)) as down:
+        down.sendall(f"GET /{token}/slow?wait=20 HTTP/1.1\r\nHost: relay\r\n\r\n".encode())
+        read, began = len(down.recv(4096).partition(b"\r\n\r\n")[2]), time.monotonic()
+        down.settimeout(1)
+        while up.process.poll() is None and read < size:
+            if read <= rate * (time.monotonic() - began):
+                read += len(down.recv(4096))
+            else:
+                time.sleep(0.001)  # this sets the pace of the download; it does not wait for a condition
+        in_its_kernel = array.array("i", [0])
+        fcntl.ioctl(down.fileno(), termios.FIONREAD, in_its_kernel)
+        assert answer(up)[:2] == (0, "200")
+    print(f"{cluster.balancer}: {size - read} bytes not read, {in_its_kernel[0]} of them in the downloader's kernel")
+    assert size - read - in_its_kernel[0] <= 256 * 1024

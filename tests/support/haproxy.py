@@ -30,7 +30,9 @@ class HAProxy:
         text, count = re.subn(r"(?m)^    server-template .*$", "\n".join(servers), text)
         assert count == 1
         (folder / "haproxy.cfg").write_text(text)
-        self.process = subprocess.Popen([program, "-db", "-f", str(folder / "haproxy.cfg")], stdout=subprocess.DEVNULL)
+        self._log = folder / "haproxy.log"
+        with self._log.open("w") as log:
+            self.process = subprocess.Popen([program, "-db", "-f", str(folder / "haproxy.cfg")], stdout=log)
         wait_until(self._is_ready, "HAProxy and its nodes")
 
     def _is_ready(self) -> bool:
@@ -38,6 +40,15 @@ class HAProxy:
             return httpx.get(self.url + "/readyz").status_code == httpx.codes.OK
         except httpx.TransportError:
             return False
+
+    def lines(self, **wanted: str) -> list[dict[str, str]]:
+        """Return the log lines that have these fields. A line begins with `client`, time, `method` and `status`."""
+        found = []
+        for line in self._log.read_text().splitlines():
+            client, _, method, status, *facts = line.split(" ")
+            fields = dict(fact.partition("=")[::2] for fact in facts)
+            found.append({"client": client, "method": method, "status": status} | fields)
+        return [line for line in found if wanted.items() <= line.items()]
 
     def stop(self) -> None:
         self.process.terminate()
