@@ -8,6 +8,7 @@ from relay.api.exchange import Exchange
 from relay.buffers import Bytes
 from relay.errors import ClientGone, Error, Problem
 from relay.names import content_disposition, parse_name
+from relay.server.conditions import Range
 from relay.server.delivery import Delivery
 from relay.store.records import Transfer
 
@@ -29,10 +30,11 @@ def download_headers(transfer: Transfer) -> dict[str, str]:
 
 
 class ResponseSink:
-    """A download's response."""
+    """A download's response. `asked` is the range that the client asks for, which has to be everything."""
 
-    def __init__(self, exchange: Exchange) -> None:
+    def __init__(self, exchange: Exchange, asked: Range | None = None) -> None:
         self.begun = False
+        self._asked = asked
         self._start: Message | None = None
         self._exchange = exchange
         self._client = exchange.client  # only once: it looks through the headers, and there are many chunks
@@ -40,6 +42,8 @@ class ResponseSink:
     def check(self, transfer: Transfer) -> None:
         if transfer.length is None and self._exchange.scope["http_version"] == "1.0":
             raise Problem(Error.HTTP_1_0)
+        if self._asked is not None and self._asked.is_part(transfer.length):
+            raise Problem(Error.NO_RANGES, header="Range")
 
     async def begin(self, transfer: Transfer) -> None:
         headers = self._exchange.common_headers() | download_headers(transfer) | {"connection": "close"}

@@ -10,7 +10,19 @@ from starlette.responses import JSONResponse
 from relay.api import health, status, tokens, transfers
 from relay.api.exchange import Exchange, Handler
 from relay.api.openapi import Operation, document
-from relay.api.schemas import ANY_TEXT, BYTES, INTEGER, STATUS, STRING, TEXT, TRANSFERS, Schema, json, wait_parameter
+from relay.api.schemas import (
+    ANY_TEXT,
+    BYTES,
+    INTEGER,
+    STATUS,
+    STRING,
+    TEXT,
+    TRANSFERS,
+    Schema,
+    head_wait_parameter,
+    json,
+    wait_parameter,
+)
 from relay.errors import Error
 
 #: The two paths whose segments clients choose.
@@ -22,8 +34,12 @@ _NAME = (Error.BAD_NAME, *_TOKEN)
 _OPERATORS = (Error.OPERATORS_ONLY, Error.TOO_MANY, *_STORE)
 _UPLOAD = (
     *_NAME,
+    Error.BAD_COUNT,
     Error.BAD_TYPE,
     Error.NO_RANGES,
+    Error.CONDITION_FAILED,
+    Error.FORM,
+    Error.BAD_CODING,
     Error.REVOKED,
     Error.STALLED,
     Error.NAME_IN_USE,
@@ -38,20 +54,26 @@ _UPLOAD = (
     Error.DRAINING,
     Error.NO_DOWNLOADER,
 )
-_DOWNLOAD = (
+_FIND = (
     *_NAME,
     Error.BAD_WAIT,
+    Error.BAD_COUNT,
+    Error.NO_UPLOAD,
+    Error.CONDITION_FAILED,
+    Error.CROWDED,
+    Error.DRAINING,
+)
+_DOWNLOAD = (
+    *_FIND,
     Error.NO_RANGES,
     Error.NO_PREFETCH,
+    Error.NO_SERVICE_WORKER,
     Error.REVOKED,
-    Error.NO_UPLOAD,
     Error.STALLED,
     Error.TAKEN,
     Error.CANCELLED,
     Error.TOO_LONG,
-    Error.CROWDED,
     Error.STORE_LOST,
-    Error.DRAINING,
     Error.HTTP_1_0,
 )
 
@@ -95,7 +117,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "Revoke a token and end its transfers",
         "It is revoked.",
         status=204,
-        errors=_TOKEN,
+        errors=(*_TOKEN, Error.CONDITION_FAILED),
     ),
     *(
         Operation(
@@ -124,9 +146,10 @@ OPERATIONS: tuple[Operation, ...] = (
         "HEAD",
         NAME,
         transfers.head,
-        "The headers that a GET would get; takes nothing",
+        "The headers that a GET would get; takes nothing, and waits only if ?wait= says so",
         "Somebody uploads it.",
-        errors=(*_NAME, Error.NO_UPLOAD),
+        errors=_FIND,
+        query=head_wait_parameter,
     ),
     Operation(
         "DELETE",
@@ -135,7 +158,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "End a transfer, on both sides",
         "It is ended.",
         status=204,
-        errors=(*_NAME, Error.NO_UPLOAD, Error.TOO_LATE),
+        errors=(*_NAME, Error.NO_UPLOAD, Error.CONDITION_FAILED, Error.TOO_LATE),
     ),
     *_get_and_head(
         "/",

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from relay.cluster.node import Node
 from relay.errors import Error, Problem, StoreUnavailable
 from relay.metrics import Metrics
-from relay.names import encode_name
+from relay.names import encode_name, nfc
 from relay.operations.census import Census
 from relay.operations.status_json import node_json, token_json, transfer_json
 from relay.operations.status_text import node_lines, token_lines, transfer_lines
@@ -154,7 +154,7 @@ def cancel(*, token: str, name: str, **flags: str | None) -> None:
 
     async def end(relay: Relay) -> None:
         whole = await _whole(relay.store, token)
-        for written in dict.fromkeys([name, encode_name(name)]):
+        for written in dict.fromkeys([name, encode_name(nfc(name))]):
             if await relay.cancel(token=whole, name=written):
                 click.echo(f"cancelled {whole[:4]}… {written}")
                 return

@@ -50,10 +50,25 @@ def is_media_type(value: str) -> bool:
     return _MEDIA_TYPE.fullmatch(value) is not None
 
 
+def is_form(media_type: str) -> bool:
+    """Return whether a Content-Type is that of a form with files in it: an envelope of parts, as `curl -F` sends it."""
+    return media_type.partition(";")[0].strip().lower() == "multipart/form-data"
+
+
+def has_coding(content_encoding: str) -> bool:
+    """Return whether `Content-Encoding` names any coding but `identity`, which changes nothing."""
+    return any(coding.strip().lower() not in ("", "identity") for coding in content_encoding.split(","))
+
+
 def is_prefetch(headers: Mapping[str, str]) -> bool:
-    """Return whether a browser asks of its own accord, for a page or a service worker that nobody has opened yet."""
+    """Return whether a browser asks of its own accord, for a page that nobody has opened yet."""
     purposes = " ".join(headers.get(name, "") for name in _AHEAD_OF_TIME).lower()
-    return "prefetch" in purposes or "preview" in purposes or headers.get("service-worker", "").lower() == "script"
+    return "prefetch" in purposes or "preview" in purposes
+
+
+def is_service_worker(headers: Mapping[str, str]) -> bool:
+    """Return whether a browser asks for the script of a service worker: it must not run here, nor take the upload."""
+    return headers.get("service-worker", "").lower() == "script"
 
 
 def wants_json(accept: str) -> bool:
