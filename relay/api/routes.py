@@ -27,6 +27,8 @@ from relay.errors import Error
 
 #: The two paths whose segments clients choose.
 TOKEN, NAME = "/{token}", "/{token}/{name}"
+#: Paths that browsers and robots ask for unasked. As tokens, they would count as wrong guesses.
+NOTHING = ("/apple-touch-icon.png", "/apple-touch-icon-precomposed.png", "/sitemap.xml")
 
 _STORE = (Error.STORE_DOWN, Error.STORE_FULL)
 _TOKEN = (Error.UNKNOWN_TOKEN, Error.TOO_MANY, *_STORE)
@@ -84,10 +86,17 @@ async def show_document(exchange: Exchange) -> None:
 
 
 def _get_and_head(
-    path: str, handler: Handler, summary: str, says: str, *, content: Schema, errors: tuple[Error, ...] = ()
+    path: str,
+    handler: Handler,
+    summary: str,
+    says: str,
+    *,
+    status: int = 200,
+    content: Schema | None = None,
+    errors: tuple[Error, ...] = (),
 ) -> Iterator[Operation]:
-    yield Operation("GET", path, handler, summary, says, content=content, errors=errors)
-    yield Operation("HEAD", path, handler, summary, says, errors=errors)
+    yield Operation("GET", path, handler, summary, says, status=status, content=content, errors=errors)
+    yield Operation("HEAD", path, handler, summary, says, status=status, errors=errors)
 
 
 OPERATIONS: tuple[Operation, ...] = (
@@ -186,6 +195,11 @@ OPERATIONS: tuple[Operation, ...] = (
         errors=_OPERATORS,
     ),
     Operation("GET", "/openapi.json", show_document, "This document", "OpenAPI 3.1.", content=json()),
+    *_get_and_head(
+        "/version", health.version, "The node's version", "Its version.", content=TEXT | json(version=STRING)
+    ),
+    *_get_and_head("/favicon.ico", health.favicon, "The icon that browsers ask for", "There is none.", status=204),
+    *_get_and_head("/robots.txt", health.robots, "Where robots may go", "Nowhere.", content=TEXT),
     *(
         Operation(
             "GET",
@@ -197,7 +211,7 @@ OPERATIONS: tuple[Operation, ...] = (
             content=TEXT,
             errors=(Error.NOT_FOUND,),
         )
-        for path in ("/favicon.ico", "/robots.txt")
+        for path in NOTHING
     ),
 )
 
