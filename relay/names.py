@@ -50,11 +50,17 @@ def parse_name(raw: bytes) -> str:
         raise Problem(Error.BAD_NAME, why="A % in the name is not followed by two hex digits.")
     data = unquote_to_bytes(raw)
     try:
-        # Python normalizes long runs of combining characters in quadratic time, so the length is bounded before, too.
-        name = nfc(data.decode("utf-8")) if len(data) <= _NFD_GROWTH * NAME_MAX else None
+        return check_name(data.decode("utf-8"))
     except UnicodeDecodeError:
         raise Problem(Error.BAD_NAME, why="The name is not UTF-8.") from None
-    if name is None or len(name.encode()) > NAME_MAX:
+
+
+def check_name(name: str) -> str:
+    """Return a decoded name in NFC. Raise Problem(BAD_NAME) that says why it is bad."""
+    # Python normalizes long runs of combining characters in quadratic time, so the length is bounded before, too.
+    if len(name) <= _NFD_GROWTH * NAME_MAX:
+        name = nfc(name)
+    if len(name.encode()) > NAME_MAX:
         raise Problem(Error.BAD_NAME, why=f"The name is longer than {NAME_MAX} bytes.")
     if not name:
         raise Problem(Error.BAD_NAME, why="The name is empty.")

@@ -7,6 +7,7 @@ from starlette.types import Message
 from relay.api.exchange import Exchange
 from relay.buffers import Bytes
 from relay.errors import ClientGone, Error, Problem
+from relay.file_names import split_file_name
 from relay.names import content_disposition, parse_name
 from relay.server.conditions import Range
 from relay.server.delivery import Delivery
@@ -19,9 +20,10 @@ _NEAR = 64 * 1024
 
 def download_headers(transfer: Transfer) -> dict[str, str]:
     """The headers of a download, beside those that every answer has."""
+    media_type, file_name = split_file_name(transfer.type)
     headers = {
-        "content-type": transfer.type or "application/octet-stream",
-        "content-disposition": content_disposition(parse_name(transfer.name.encode())),
+        "content-type": media_type or "application/octet-stream",
+        "content-disposition": content_disposition(file_name or parse_name(transfer.name.encode())),
         "accept-ranges": "none",
     }
     if transfer.length is not None:

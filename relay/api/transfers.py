@@ -12,6 +12,7 @@ from starlette.responses import JSONResponse, Response
 from relay.api.download_response import ResponseSink, download_headers
 from relay.api.exchange import Exchange
 from relay.errors import Error, Problem
+from relay.file_names import file_name, with_file_name
 from relay.server.conditions import asked_range
 from relay.server.headers import has_coding, is_form, is_media_type, is_prefetch, is_service_worker
 from relay.states import Outcome, State
@@ -33,7 +34,7 @@ async def upload(exchange: Exchange) -> None:
         token=token,
         name=name,
         length=None if chunked else int(headers.get("content-length", 0)),
-        media_type=media_type,
+        media_type=with_file_name(media_type, file_name(headers.get("content-disposition", ""))),
         body=exchange.body(),
         client=exchange.client,
     )
