@@ -22,7 +22,7 @@ _AHEAD_OF_TIME = ("sec-purpose", "purpose", "x-purpose", "x-moz")
 _QUALITY = re.compile(r"0(\.[0-9]{0,3})?|1(\.0{0,3})?")
 #: Headers that pages of other origins may read in a response, and set in a request, beyond those that they always may.
 _EXPOSED = "Relay-Node, Content-Disposition, Content-Length, Retry-After, Allow"
-_ALLOWED = "Authorization, Content-Type"
+_ALLOWED = "Authorization, Content-Type, Content-Disposition"
 _JSON = ("application/json", "application/problem+json")
 
 

@@ -73,6 +73,40 @@ def test_a_name_cannot_disguise_its_type(cluster: Cluster, token: str, method: s
     assert httpx.request(method, url, content=content).status_code == 400
 
 
+@pytest.mark.parametrize(
+    ("disposition", "name"),
+    [
+        ('attachment; filename="report 1.pdf"', "report%201.pdf"),
+        ("attachment; filename=x.txt; filename*=UTF-8''%e2%82%ac.txt", "%E2%82%AC.txt"),
+        ('attachment; filename="/etc/passwd"', "passwd"),
+        # Ignored: the name of the address is the file's.
+        ('attachment; filename=".."', "x"),
+        ("attachment; filename*=UTF-8''a%E2%80%AEfdp.exe", "x"),
+        ('attachment; filename="', "x"),
+    ],
+)
+def test_the_uploaders_file_name_is_the_downloaders_if_it_is_safe(
+    cluster: Cluster, token: str, disposition: str, name: str
+) -> None:
+    url, headers = cluster.url(0, token, "x"), {"content-disposition": disposition, "content-type": "text/x"}
+    upload = in_background(lambda: httpx.put(url, content=b"data", headers=headers, timeout=60))
+    cluster.wait_state(token, "waiting")
+    for method in ("HEAD", "GET"):
+        answer = httpx.request(method, cluster.url(1, token, "x"))
+        assert answer.headers["content-disposition"].endswith(f"; filename*=UTF-8''{name}")
+        assert answer.headers["content-type"] == "text/x"
+    assert upload().status_code == 200
+
+
+def test_a_file_name_without_a_content_type(cluster: Cluster, token: str) -> None:
+    url, headers = cluster.url(0, token, "x"), {"content-disposition": "attachment; filename=a.bin"}
+    upload = in_background(lambda: httpx.put(url, content=b"data", headers=headers, timeout=60))
+    answer = httpx.get(cluster.url(1, token, "x") + "?wait=10")
+    assert answer.headers["content-disposition"].endswith("''a.bin")
+    assert answer.headers["content-type"] == "application/octet-stream"
+    assert upload().status_code == 200
+
+
 @pytest.mark.parametrize(("sent", "asked"), [("NFD", "NFC"), ("NFC", "NFD")])
 def test_a_name_is_found_in_either_form_of_unicode(cluster: Cluster, token: str, sent: str, asked: str) -> None:
     names = {form: quote(unicodedata.normalize(form, "Ålesund é.txt")) for form in ("NFC", "NFD")}
