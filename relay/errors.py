@@ -30,6 +30,7 @@ class Error(Enum):
 
     BAD_NAME = Spec(400, "Bad name", "{why} Use PUT or GET /TOKEN/NAME with one percent-encoded path segment.")
     BAD_WAIT = Spec(400, "Bad wait", "wait= takes a number of seconds from 0 to {most:g}.")
+    BAD_COUNT = Spec(400, "One downloader", "One upload serves one download here: retry without n=.")
     NO_RANGES = Spec(
         400,
         "No ranges",
@@ -54,6 +55,11 @@ class Error(Enum):
         "Not ahead of time",
         "A download takes the upload, so it cannot be fetched ahead of time: open the address yourself.",
     )
+    NO_SERVICE_WORKER = Spec(
+        403,
+        "Not a service worker",
+        "A download takes the upload, so a service worker's script cannot come from here: serve it from a web server.",
+    )
     NO_UPLOAD = Spec(
         404,
         "No such upload",
@@ -77,6 +83,11 @@ class Error(Enum):
         409, "Too late", "The downloader has been handed the last bytes, so this transfer cannot be cancelled any more."
     )
     CANCELLED = Spec(410, "Cancelled", "The transfer was cancelled by DELETE: upload again if that was not you.")
+    CONDITION_FAILED = Spec(
+        412,
+        "Condition failed",
+        "Uploads have no ETag and replace nothing, so this condition does not hold: retry without {header}.",
+    )
     TOO_LARGE = Spec(413, "Too large", "An upload may have at most {most} bytes here: split the file.")
     HEADER_TOO_LARGE = Spec(
         431,
@@ -84,6 +95,17 @@ class Error(Enum):
         "A request's header, a chunk's extensions or the trailers may have at most {most} bytes: send less.",
     )
     TOO_LONG = Spec(413, "Too long", "A transfer may last {seconds:g} s at most here: split the file.")
+    FORM = Spec(
+        415,
+        "A form",
+        "A form would arrive with its envelope around the file: send the file itself, with curl -T FILE.",
+    )
+    BAD_CODING = Spec(
+        415,
+        "Content-Encoding",
+        "The bytes are passed on as they are, without a Content-Encoding: retry without it, and decode after the "
+        "download.",
+    )
     CROWDED = Spec(
         429,
         "Token crowded",

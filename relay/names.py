@@ -17,6 +17,10 @@ _BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 
 #: Maximum length of a decoded name, in bytes: the limit of ext4, APFS and NTFS, on which the download is saved.
 NAME_MAX = 255
+#: Maximum growth of a name in NFD over the same in NFC: Hangul syllables of 3 bytes become three letters of 3 bytes.
+_NFD_GROWTH = 3
+#: Unicode's controls of text direction (embeddings, overrides, isolates) display `a<U+202E>fdp.exe` as `aexe.pdf`.
+_BIDI = re.compile("[\u202a-\u202e\u2066-\u2069]")
 
 
 def new_token() -> str:
@@ -37,16 +41,27 @@ def parse_token(raw: bytes) -> str:
 
 
 def parse_name(raw: bytes) -> str:
-    """Return the decoded name in a percent-encoded path segment. Raise Problem(BAD_NAME) that says why it is bad."""
+    """Return the decoded name in a percent-encoded path segment, in Unicode's form NFC.
+
+    Raise Problem(BAD_NAME) that says why it is bad. macOS sends names in NFD (an e and a combining accent), most other
+    systems in NFC (one é). Both are the same name to a reader, so both must find the same upload.
+    """
     if _BAD_ESCAPE.search(raw):
         raise Problem(Error.BAD_NAME, why="A % in the name is not followed by two hex digits.")
     data = unquote_to_bytes(raw)
-    if len(data) > NAME_MAX:
-        raise Problem(Error.BAD_NAME, why=f"The name is longer than {NAME_MAX} bytes.")
     try:
-        name = data.decode("utf-8")
+        return check_name(data.decode("utf-8"))
     except UnicodeDecodeError:
         raise Problem(Error.BAD_NAME, why="The name is not UTF-8.") from None
+
+
+def check_name(name: str) -> str:
+    """Return a decoded name in NFC. Raise Problem(BAD_NAME) that says why it is bad."""
+    # Python normalizes long runs of combining characters in quadratic time, so the length is bounded before, too.
+    if len(name) <= _NFD_GROWTH * NAME_MAX:
+        name = nfc(name)
+    if len(name.encode()) > NAME_MAX:
+        raise Problem(Error.BAD_NAME, why=f"The name is longer than {NAME_MAX} bytes.")
     if not name:
         raise Problem(Error.BAD_NAME, why="The name is empty.")
     if name in (".", ".."):
@@ -55,7 +70,14 @@ def parse_name(raw: bytes) -> str:
         raise Problem(Error.BAD_NAME, why="The name contains a slash or backslash.")
     if any(unicodedata.category(character) == "Cc" for character in name):
         raise Problem(Error.BAD_NAME, why="The name contains a control character.")
+    if _BIDI.search(name):
+        raise Problem(Error.BAD_NAME, why="The name contains a control of text direction, which can disguise its type.")
     return name
+
+
+def nfc(name: str) -> str:
+    """Return a name in Unicode's form NFC, in which keys have it."""
+    return unicodedata.normalize("NFC", name)
 
 
 def encode_name(name: str) -> str:

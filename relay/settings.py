@@ -1,13 +1,15 @@
 """Settings: environment variables `RELAY_…`, or the flags of `relay serve` that are made from them.
 
 The description of each field says its meaning and unit; times are in seconds, sizes in bytes. A bad value stops the
-start, with one line that names the variable.
+start, with one line that names the variable or the flag.
 """
 
+import difflib
 import ipaddress
 import re
 import socket
 import ssl
+from collections.abc import Iterable
 from typing import Annotated, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -25,10 +27,18 @@ def _node_name() -> str:
     return re.sub(r"[^A-Za-z0-9.-]", "-", socket.gethostname())[:32] or "node"
 
 
+_PREFIX = "RELAY_"
+#: What Kubernetes sets in every pod for a service whose name begins with "relay": RELAY_SERVICE_HOST,
+#: RELAY_PORT_4000_TCP_ADDR, RELAY_NODES_SERVICE_PORT_HTTP, … `docker --link` did, too.
+_SERVICE_LINK = re.compile(
+    r"RELAY_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
+)
+
+
 class Settings(BaseSettings):
     """All settings. `relay serve --help` shows them."""
 
-    model_config = SettingsConfigDict(env_prefix="RELAY_", frozen=True)
+    model_config = SettingsConfigDict(env_prefix=_PREFIX, frozen=True)
 
     host: str = Field("0.0.0.0", description="address to listen on")  # noqa: S104 (a server for others)
     port: int = Field(4000, ge=0, le=65535, description="TCP port to listen on; 0 takes a free one")
@@ -159,6 +169,15 @@ class Settings(BaseSettings):
     )
     log_level: str = Field("info", pattern=r"^(debug|info|warning|error)$", description="debug, info, warning, error")
 
+    @field_validator("port", mode="before")
+    @classmethod
+    def _port(cls, value: object) -> object:
+        if isinstance(value, str) and value.startswith("tcp://"):
+            raise ValueError(
+                "is set by Kubernetes for a service called relay: say enableServiceLinks: false in the pod, or set it"
+            )
+        return value
+
     @field_validator("redis_url")
     @classmethod
     def _redis_url(cls, value: str) -> str:
@@ -236,3 +255,14 @@ def _check_certificate(certificate: str, key: str) -> None:
         except OSError as error:  # SSLError is an OSError, too
             reason = "not a certificate and its key, unencrypted" if isinstance(error, ssl.SSLError) else error.strerror
             raise ValueError(f"RELAY_SSL_CERTFILE and RELAY_SSL_KEYFILE cannot be used: {reason}") from None
+
+
+def unknown_variables(environment: Iterable[str]) -> list[tuple[str, str]]:
+    """Return the names that begin like a setting's variable but are none, each with the one it resembles, or ""."""
+    known, found = [name.upper() for name in Settings.model_fields], list[tuple[str, str]]()
+    for variable in sorted(environment):
+        name = variable.upper()  # pydantic takes either case
+        if name.startswith(_PREFIX) and name.removeprefix(_PREFIX) not in known and not _SERVICE_LINK.fullmatch(name):
+            meant = difflib.get_close_matches(name.removeprefix(_PREFIX), known, n=1)
+            found.append((variable, _PREFIX + meant[0] if meant else ""))
+    return found

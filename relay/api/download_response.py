@@ -7,7 +7,9 @@ from starlette.types import Message
 from relay.api.exchange import Exchange
 from relay.buffers import Bytes
 from relay.errors import ClientGone, Error, Problem
+from relay.file_names import split_file_name
 from relay.names import content_disposition, parse_name
+from relay.server.conditions import Range
 from relay.server.delivery import Delivery
 from relay.store.records import Transfer
 
@@ -18,9 +20,10 @@ _NEAR = 64 * 1024
 
 def download_headers(transfer: Transfer) -> dict[str, str]:
     """The headers of a download, beside those that every answer has."""
+    media_type, file_name = split_file_name(transfer.type)
     headers = {
-        "content-type": transfer.type or "application/octet-stream",
-        "content-disposition": content_disposition(parse_name(transfer.name.encode())),
+        "content-type": media_type or "application/octet-stream",
+        "content-disposition": content_disposition(file_name or parse_name(transfer.name.encode())),
         "accept-ranges": "none",
     }
     if transfer.length is not None:
@@ -29,10 +32,11 @@ def download_headers(transfer: Transfer) -> dict[str, str]:
 
 
 class ResponseSink:
-    """A download's response."""
+    """A download's response. `asked` is the range that the client asks for, which has to be everything."""
 
-    def __init__(self, exchange: Exchange) -> None:
+    def __init__(self, exchange: Exchange, asked: Range | None = None) -> None:
         self.begun = False
+        self._asked = asked
         self._start: Message | None = None
         self._exchange = exchange
         self._client = exchange.client  # only once: it looks through the headers, and there are many chunks
@@ -40,6 +44,8 @@ class ResponseSink:
     def check(self, transfer: Transfer) -> None:
         if transfer.length is None and self._exchange.scope["http_version"] == "1.0":
             raise Problem(Error.HTTP_1_0)
+        if self._asked is not None and self._asked.is_part(transfer.length):
+            raise Problem(Error.NO_RANGES, header="Range")
 
     async def begin(self, transfer: Transfer) -> None:
         headers = self._exchange.common_headers() | download_headers(transfer) | {"connection": "close"}

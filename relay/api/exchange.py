@@ -17,6 +17,7 @@ from relay.logs import note
 from relay.metrics import Metrics
 from relay.names import encode_name, parse_name, parse_token
 from relay.operations.reports import Reports
+from relay.server.conditions import failed_condition
 from relay.server.connection import Connection
 from relay.server.headers import SAFE_HEADERS, cors_headers, wants_json
 from relay.server.protocol import DRAIN_MOST, DRAIN_SECONDS
@@ -96,6 +97,14 @@ class Exchange:
         """Return whether the client asks for JSON rather than text."""
         return wants_json(",".join(self.headers.getlist("accept")))
 
+    def joined(self, header: str) -> str | None:
+        """Return a header that may be sent in several lines as one list (RFC 9110 section 5.3), or None."""
+        return ", ".join(values) if (values := self.headers.getlist(header)) else None
+
+    def failed_condition(self) -> str | None:
+        """Return the header of a condition that does not hold if what the path names is there, or None."""
+        return failed_condition(if_match=self.joined("if-match"), if_none_match=self.joined("if-none-match"))
+
     def common_headers(self) -> dict[str, str]:
         """Return the headers that every answer has."""
         origins = self.relay.settings.cors_origins.split(",") if self.relay.settings.cors_origins else ()
@@ -171,6 +180,8 @@ async def _render(exchange: Exchange, problem: Problem, headers: dict[str, str])
         # Browsers know only Basic. They must not ask their users for a token, which is part of the address anyway.
         scheme = "Basic" if problem.error is Error.OPERATORS_ONLY else "Bearer"
         headers["www-authenticate"] = f'{scheme} realm="relay"'
+    if problem.error is Error.BAD_CODING:
+        headers["accept-encoding"] = "identity"  # RFC 9110 section 12.5.3: which codings would have been accepted
     if exchange.wants_json():
         body = {"type": "about:blank", "code": problem.error.type, "title": spec.title, "status": problem.status}
         content = json.dumps(body | {"detail": problem.line}).encode() + b"\n"

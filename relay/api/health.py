@@ -1,5 +1,8 @@
-"""Handlers for load balancers and orchestrators: whether this node is alive, and whether it may be sent clients."""
+"""Handlers for those who ask about the node itself: balancers, orchestrators, operators, browsers and robots."""
 
+from starlette.responses import JSONResponse, Response
+
+from relay import __version__
 from relay.api.exchange import Exchange
 from relay.errors import Error, Problem
 from relay.transfer.drain import Phase
@@ -16,6 +19,24 @@ async def readyz(exchange: Exchange) -> None:
         raise Problem(Error.DRAINING)
     await exchange.relay.store.nodes.check(node=exchange.relay.node.id)
     await exchange.text("ready")
+
+
+async def version(exchange: Exchange) -> None:
+    """Answer with the version of this node."""
+    if exchange.wants_json():
+        await exchange.answer(JSONResponse({"version": __version__}))
+    else:
+        await exchange.text(__version__)
+
+
+async def favicon(exchange: Exchange) -> None:
+    """Answer that there is no icon, and need not be asked for again for a day."""
+    await exchange.answer(Response(status_code=204, headers={"cache-control": "max-age=86400"}))
+
+
+async def robots(exchange: Exchange) -> None:
+    """Answer that robots are to keep out: their GET would take an upload (RFC 9309)."""
+    await exchange.text("User-agent: *\nDisallow: /")
 
 
 async def not_found(exchange: Exchange) -> None:

@@ -10,11 +10,25 @@ from starlette.responses import JSONResponse
 from relay.api import health, status, tokens, transfers
 from relay.api.exchange import Exchange, Handler
 from relay.api.openapi import Operation, document
-from relay.api.schemas import ANY_TEXT, BYTES, INTEGER, STATUS, STRING, TEXT, TRANSFERS, Schema, json, wait_parameter
+from relay.api.schemas import (
+    ANY_TEXT,
+    BYTES,
+    INTEGER,
+    STATUS,
+    STRING,
+    TEXT,
+    TRANSFERS,
+    Schema,
+    head_wait_parameter,
+    json,
+    wait_parameter,
+)
 from relay.errors import Error
 
 #: The two paths whose segments clients choose.
 TOKEN, NAME = "/{token}", "/{token}/{name}"
+#: Paths that browsers and robots ask for unasked. As tokens, they would count as wrong guesses.
+NOTHING = ("/apple-touch-icon.png", "/apple-touch-icon-precomposed.png", "/sitemap.xml")
 
 _STORE = (Error.STORE_DOWN, Error.STORE_FULL)
 _TOKEN = (Error.UNKNOWN_TOKEN, Error.TOO_MANY, *_STORE)
@@ -22,8 +36,12 @@ _NAME = (Error.BAD_NAME, *_TOKEN)
 _OPERATORS = (Error.OPERATORS_ONLY, Error.TOO_MANY, *_STORE)
 _UPLOAD = (
     *_NAME,
+    Error.BAD_COUNT,
     Error.BAD_TYPE,
     Error.NO_RANGES,
+    Error.CONDITION_FAILED,
+    Error.FORM,
+    Error.BAD_CODING,
     Error.REVOKED,
     Error.STALLED,
     Error.NAME_IN_USE,
@@ -38,20 +56,26 @@ _UPLOAD = (
     Error.DRAINING,
     Error.NO_DOWNLOADER,
 )
-_DOWNLOAD = (
+_FIND = (
     *_NAME,
     Error.BAD_WAIT,
+    Error.BAD_COUNT,
+    Error.NO_UPLOAD,
+    Error.CONDITION_FAILED,
+    Error.CROWDED,
+    Error.DRAINING,
+)
+_DOWNLOAD = (
+    *_FIND,
     Error.NO_RANGES,
     Error.NO_PREFETCH,
+    Error.NO_SERVICE_WORKER,
     Error.REVOKED,
-    Error.NO_UPLOAD,
     Error.STALLED,
     Error.TAKEN,
     Error.CANCELLED,
     Error.TOO_LONG,
-    Error.CROWDED,
     Error.STORE_LOST,
-    Error.DRAINING,
     Error.HTTP_1_0,
 )
 
@@ -62,10 +86,17 @@ async def show_document(exchange: Exchange) -> None:
 
 
 def _get_and_head(
-    path: str, handler: Handler, summary: str, says: str, *, content: Schema, errors: tuple[Error, ...] = ()
+    path: str,
+    handler: Handler,
+    summary: str,
+    says: str,
+    *,
+    status: int = 200,
+    content: Schema | None = None,
+    errors: tuple[Error, ...] = (),
 ) -> Iterator[Operation]:
-    yield Operation("GET", path, handler, summary, says, content=content, errors=errors)
-    yield Operation("HEAD", path, handler, summary, says, errors=errors)
+    yield Operation("GET", path, handler, summary, says, status=status, content=content, errors=errors)
+    yield Operation("HEAD", path, handler, summary, says, status=status, errors=errors)
 
 
 OPERATIONS: tuple[Operation, ...] = (
@@ -95,7 +126,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "Revoke a token and end its transfers",
         "It is revoked.",
         status=204,
-        errors=_TOKEN,
+        errors=(*_TOKEN, Error.CONDITION_FAILED),
     ),
     *(
         Operation(
@@ -124,9 +155,10 @@ OPERATIONS: tuple[Operation, ...] = (
         "HEAD",
         NAME,
         transfers.head,
-        "The headers that a GET would get; takes nothing",
+        "The headers that a GET would get; takes nothing, and waits only if ?wait= says so",
         "Somebody uploads it.",
-        errors=(*_NAME, Error.NO_UPLOAD),
+        errors=_FIND,
+        query=head_wait_parameter,
     ),
     Operation(
         "DELETE",
@@ -135,7 +167,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "End a transfer, on both sides",
         "It is ended.",
         status=204,
-        errors=(*_NAME, Error.NO_UPLOAD, Error.TOO_LATE),
+        errors=(*_NAME, Error.NO_UPLOAD, Error.CONDITION_FAILED, Error.TOO_LATE),
     ),
     *_get_and_head(
         "/",
@@ -163,6 +195,11 @@ OPERATIONS: tuple[Operation, ...] = (
         errors=_OPERATORS,
     ),
     Operation("GET", "/openapi.json", show_document, "This document", "OpenAPI 3.1.", content=json()),
+    *_get_and_head(
+        "/version", health.version, "The node's version", "Its version.", content=TEXT | json(version=STRING)
+    ),
+    *_get_and_head("/favicon.ico", health.favicon, "The icon that browsers ask for", "There is none.", status=204),
+    *_get_and_head("/robots.txt", health.robots, "Where robots may go", "Nowhere.", content=TEXT),
     *(
         Operation(
             "GET",
@@ -174,7 +211,7 @@ OPERATIONS: tuple[Operation, ...] = (
             content=TEXT,
             errors=(Error.NOT_FOUND,),
         )
-        for path in ("/favicon.ico", "/robots.txt")
+        for path in NOTHING
     ),
 )
 

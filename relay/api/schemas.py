@@ -69,13 +69,13 @@ _NAME_PARAMETER: Schema = {
     "name": "name",
     "in": "path",
     "required": True,
-    "description": "One path segment, percent-encoded UTF-8 of at most 255 bytes, without slash or control characters",
+    "description": "One path segment, percent-encoded UTF-8 of at most 255 bytes, without slash and controls",
     "schema": {
         "type": "string",
         "minLength": 1,
         "maxLength": 255,
         # `names.parse_name` as a regular expression, which cannot say that 255 is a number of bytes.
-        "pattern": r"^[^/\\\u0000-\u001f\u007f-\u009f]+$",
+        "pattern": r"^[^/\\\u0000-\u001f\u007f-\u009f\u202a-\u202e\u2066-\u2069]+$",
         "not": {"enum": [".", ".."]},
     },
 }
@@ -91,3 +91,9 @@ def wait_parameter(settings: Settings) -> Schema:
     """Return the parameter `?wait=` with this node's limits."""
     schema = {"type": "number", "minimum": 0, "maximum": settings.download_wait_max, "default": settings.download_wait}
     return {"name": "wait", "in": "query", "description": "seconds to wait", "schema": schema}
+
+
+def head_wait_parameter(settings: Settings) -> Schema:
+    """Return the same for HEAD, which does not wait by default."""
+    parameter = wait_parameter(settings)
+    return parameter | {"schema": parameter["schema"] | {"default": 0}}

@@ -4,6 +4,7 @@ from starlette.responses import JSONResponse, Response
 
 from relay.api.exchange import Exchange
 from relay.credentials import presented
+from relay.errors import Error, Problem
 from relay.logs import note
 
 
@@ -34,5 +35,9 @@ async def show_token(exchange: Exchange) -> None:
 
 async def revoke_token(exchange: Exchange) -> None:
     """Delete the token and end its transfers."""
-    await exchange.relay.revoke(token=exchange.token())
+    token = exchange.token()
+    if header := exchange.failed_condition():
+        await exchange.relay.list_token(token=token)  # a condition counts only if the token is known
+        raise Problem(Error.CONDITION_FAILED, header=header)
+    await exchange.relay.revoke(token=token)
     await exchange.answer(Response(status_code=204))

@@ -12,8 +12,11 @@ from starlette.responses import JSONResponse, Response
 from relay.api.download_response import ResponseSink, download_headers
 from relay.api.exchange import Exchange
 from relay.errors import Error, Problem
-from relay.server.headers import is_media_type, is_prefetch
-from relay.states import Outcome
+from relay.file_names import file_name, with_file_name
+from relay.server.conditions import asked_range
+from relay.server.headers import has_coding, is_form, is_media_type, is_prefetch, is_service_worker
+from relay.states import Outcome, State
+from relay.store.records import Transfer
 
 #: The numbers that `?wait=` takes. float() would also take `1_0`, `nan`, `１` and blanks.
 _SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{0,9})?")
@@ -22,18 +25,16 @@ _SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{0,9})?")
 async def upload(exchange: Exchange) -> None:
     """Stream the body to a downloader, and answer with the number of bytes delivered."""
     token, name = exchange.token_and_name()
-    headers = exchange.headers
-    if "content-range" in headers:
-        raise Problem(Error.NO_RANGES, header="Content-Range")
-    media_type = headers.get("content-type", "")
-    if not is_media_type(media_type):
-        raise Problem(Error.BAD_TYPE)
+    _check_count(exchange)
+    headers, media_type = exchange.headers, _media_type(exchange)
+    if "if-match" in headers:
+        await _refuse_to_replace(exchange, token, name)
     chunked = "transfer-encoding" in headers  # the parser has refused all but those that end in chunked
     sent = await exchange.relay.upload(
         token=token,
         name=name,
         length=None if chunked else int(headers.get("content-length", 0)),
-        media_type=media_type,
+        media_type=with_file_name(media_type, file_name(headers.get("content-disposition", ""))),
         body=exchange.body(),
         client=exchange.client,
     )
@@ -46,25 +47,35 @@ async def upload(exchange: Exchange) -> None:
 async def download(exchange: Exchange) -> None:
     """Answer with the bytes of an upload. Cut the connection if they do not all arrive: nothing else says so."""
     token, name = exchange.token_and_name()
-    headers = exchange.headers
-    if headers.get("range", "bytes=0-").replace(" ", "").lower() != "bytes=0-":
-        raise Problem(Error.NO_RANGES, header="Range")
+    _check_count(exchange)
+    headers, wait = exchange.headers, _wait(exchange, exchange.relay.settings.download_wait)
     if is_prefetch(headers):
         raise Problem(Error.NO_PREFETCH)
-    sink = ResponseSink(exchange)
-    outcome = await exchange.relay.download(
-        token=token, name=name, wait=_wait(exchange), sink=sink, client=exchange.client
-    )
+    if is_service_worker(headers):
+        raise Problem(Error.NO_SERVICE_WORKER)
+    asked = asked_range(exchange.joined("range") or "", has_if_range="if-range" in headers)
+    if asked is not None and asked.first:
+        raise Problem(Error.NO_RANGES, header="Range")  # a part, whatever the length: no need to wait for an upload
+    if exchange.failed_condition():
+        await _answer_failed_condition(exchange, await _find(exchange, wait))
+        return
+    sink = ResponseSink(exchange, asked)
+    outcome = await exchange.relay.download(token=token, name=name, wait=wait, sink=sink, client=exchange.client)
     if outcome is not Outcome.COMPLETE:
         await exchange.client.cut()
 
 
 async def head(exchange: Exchange) -> None:
-    """Answer with the headers that a GET would get. This takes nothing, and does not count as a use of the token."""
-    token, name = exchange.token_and_name()
-    transfer = await exchange.relay.look(token=token, name=name)
-    if transfer is None:
-        raise Problem(Error.NO_UPLOAD)
+    """Answer with the headers that a GET would get. This takes nothing, and does not count as a use of the token.
+
+    It waits for an upload only if `?wait=` says so, because it is a question of how things stand. Section 14.2 of RFC
+    9110 defines `Range` for GET alone.
+    """
+    _check_count(exchange)
+    transfer = await _find(exchange, _wait(exchange, 0))
+    if exchange.failed_condition():
+        await _answer_failed_condition(exchange, transfer)
+        return
     response = Response(headers=download_headers(transfer))
     if transfer.length is None:
         del response.headers["content-length"]
@@ -74,18 +85,72 @@ async def head(exchange: Exchange) -> None:
 async def cancel(exchange: Exchange) -> None:
     """End the transfer of a name, for both sides."""
     token, name = exchange.token_and_name()
+    if header := exchange.failed_condition():
+        await _find(exchange, 0)
+        raise Problem(Error.CONDITION_FAILED, header=header)
     if not await exchange.relay.cancel(token=token, name=name):
         raise Problem(Error.NO_UPLOAD)
     await exchange.answer(Response(status_code=204))
 
 
-def _wait(exchange: Exchange) -> float:
+def _media_type(exchange: Exchange) -> str:
+    """Return the type of the upload's bytes. Raise Problem if the upload is not a whole file as it is."""
+    headers = exchange.headers
+    if "content-range" in headers:
+        raise Problem(Error.NO_RANGES, header="Content-Range")
+    media_type = headers.get("content-type", "")
+    if not is_media_type(media_type):
+        raise Problem(Error.BAD_TYPE)
+    if is_form(media_type):
+        raise Problem(Error.FORM)
+    if has_coding(exchange.joined("content-encoding") or ""):
+        raise Problem(Error.BAD_CODING)
+    return media_type
+
+
+async def _find(exchange: Exchange, wait: float) -> Transfer:
+    """Return the upload of the name, without taking it. Raise Problem(NO_UPLOAD) if there is none within the wait."""
+    token, name = exchange.token_and_name()
+    return await exchange.relay.find(token=token, name=name, wait=wait, client=exchange.client)
+
+
+async def _answer_failed_condition(exchange: Exchange, transfer: Transfer) -> None:
+    """Answer a GET or a HEAD whose condition does not hold for the upload that it would get. This takes nothing.
+
+    Conditions count only if the status would be 2xx without them (RFC 9110 section 13.2.1).
+    """
+    if exchange.scope["method"] == "GET" and transfer.state is not State.WAITING:
+        raise Problem(Error.TAKEN)
+    if (header := exchange.failed_condition()) == "If-None-Match":
+        await exchange.answer(Response(status_code=304))
+        return
+    raise Problem(Error.CONDITION_FAILED, header=header)
+
+
+async def _refuse_to_replace(exchange: Exchange, token: str, name: str) -> None:
+    """Raise the Problem of an upload that may only replace something: nothing is stored that it could replace."""
+    if await exchange.relay.look(token=token, name=name) is not None:
+        raise Problem(Error.NAME_IN_USE)
+    raise Problem(Error.CONDITION_FAILED, header="If-Match")
+
+
+def _query(exchange: Exchange, name: str) -> list[str]:
+    """Return all values of a parameter in the query."""
+    return parse_qs(exchange.scope["query_string"].decode("latin-1"), keep_blank_values=True).get(name, [])
+
+
+def _wait(exchange: Exchange, default: float) -> float:
     """Return the seconds in `?wait=`, or the default. Raise Problem(BAD_WAIT)."""
-    settings = exchange.relay.settings
-    values = parse_qs(exchange.scope["query_string"].decode("latin-1"), keep_blank_values=True).get("wait")
-    if values is None:
-        return settings.download_wait
+    values, most = _query(exchange, "wait"), exchange.relay.settings.download_wait_max
+    if not values:
+        return default
     wait = float(values[-1]) if _SECONDS.fullmatch(values[-1]) else -1.0
-    if not 0 <= wait <= settings.download_wait_max:
-        raise Problem(Error.BAD_WAIT, most=settings.download_wait_max)
+    if not 0 <= wait <= most:
+        raise Problem(Error.BAD_WAIT, most=most)
     return wait
+
+
+def _check_count(exchange: Exchange) -> None:
+    """Raise Problem(BAD_COUNT) if `?n=` asks for several downloaders: only one of them would get the file."""
+    if any(value != "1" for value in _query(exchange, "n")):
+        raise Problem(Error.BAD_COUNT)

@@ -8,7 +8,7 @@ import json
 import logging
 import re
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Any, NoReturn
 
 import click
@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from relay.cluster.node import Node
 from relay.errors import Error, Problem, StoreUnavailable
 from relay.metrics import Metrics
-from relay.names import encode_name
+from relay.names import encode_name, nfc
 from relay.operations.census import Census
 from relay.operations.status_json import node_json, token_json, transfer_json
 from relay.operations.status_text import node_lines, token_lines, transfer_lines
@@ -38,13 +38,25 @@ _AT_A_TERMINAL = Viewer(names=True)
 
 def parse_settings(flags: dict[str, Any]) -> Settings:
     """Return the settings from flags and environment. Print one line for each bad one, and exit with status 2."""
+    given = {name: value for name, value in flags.items() if value is not None}
     try:
-        return Settings(**{name: value for name, value in flags.items() if value is not None})
+        return Settings(**given)
     except ValidationError as error:
         for problem in error.errors():
             where = "".join(f"RELAY_{part}".upper() + ": " for part in problem["loc"])
-            click.echo(f"relay: {where}{problem['msg'].removeprefix('Value error, ')}", err=True)
+            line = where + problem["msg"].removeprefix("Value error, ")
+            click.echo(f"relay: {_with_flags(line, given)}", err=True)
         sys.exit(_USAGE)
+
+
+def _with_flags(line: str, given: Collection[str]) -> str:
+    """Return a line that names variables, with the flag in place of each variable whose flag was `given`."""
+
+    def name(variable: re.Match[str]) -> str:
+        setting = variable[1].lower()
+        return "--" + setting.replace("_", "-") if setting in given else variable[0]
+
+    return re.sub(r"\bRELAY_([A-Z_]+)\b", name, line)
 
 
 def _command(**attributes: Any) -> Callable[[Callable[..., None]], click.Command]:
@@ -154,7 +166,7 @@ def cancel(*, token: str, name: str, **flags: str | None) -> None:
 
     async def end(relay: Relay) -> None:
         whole = await _whole(relay.store, token)
-        for written in dict.fromkeys([name, encode_name(name)]):
+        for written in dict.fromkeys([name, encode_name(nfc(name))]):
             if await relay.cancel(token=whole, name=written):
                 click.echo(f"cancelled {whole[:4]}… {written}")
                 return

@@ -2,6 +2,8 @@
 
 import contextlib
 import logging
+import os
+import socket
 import sys
 from functools import partial
 from types import NoneType
@@ -16,15 +18,18 @@ from relay import __version__
 from relay.app import create_app
 from relay.cli.operate import parse_settings
 from relay.logs import set_up
+from relay.server.listening import listen, shown
 from relay.server.protocol import Protocol
 from relay.server.run import Server
-from relay.settings import Settings
+from relay.settings import Settings, unknown_variables
 from relay.transfer.drain import drain
 
 log = logging.getLogger("relay")
 
 #: Seconds that transfers get, after they were cut off at the end of a shutdown, to tell their clients and clean up.
 _GRACE = 10
+#: Maximum connections that the kernel holds until they are accepted.
+_BACKLOG = 4096
 _NEEDS_LINUX = (
     "relay: serve needs Linux, whose TCP says when a client has left and what it has received: "
     "use a container or a virtual machine."
@@ -61,15 +66,15 @@ def serve(**flags: str | None) -> None:
         click.echo(_NEEDS_LINUX, err=True)
         sys.exit(2)
     settings = parse_settings(flags)
+    listeners = _listen(settings)
     set_up(level=settings.log_level, form=settings.log_format)
+    _warn_of_unknown_variables()
     _allow_descriptors()
     app = create_app(settings)
-    _announce(settings, app.state.relay.node.id)
+    _announce(settings, app.state.relay.node.id, listeners)
     server = Server(
         uvicorn.Config(
             app,
-            host=settings.host,
-            port=settings.port,
             http=Protocol,
             ws="none",
             lifespan="on",
@@ -80,24 +85,42 @@ def serve(**flags: str | None) -> None:
             forwarded_allow_ips=settings.trusted_proxies or None,
             ssl_certfile=settings.ssl_certfile or None,
             ssl_keyfile=settings.ssl_keyfile or None,
-            backlog=4096,
+            backlog=_BACKLOG,
             timeout_graceful_shutdown=_GRACE,
         ),
         partial(drain, app.state.relay.gate, settings),
     )
-    server.run()
+    server.run(sockets=listeners)
     if not server.started:
         sys.exit(1)
 
 
-def _announce(settings: Settings, node: str) -> None:
-    """Log the node's id and version, and what its settings leave open."""
+def _announce(settings: Settings, node: str, listeners: list[socket.socket]) -> None:
+    """Log the node's id and version, where it listens, and what its settings leave open."""
     if settings.redis_url:
         log.info("node %s, version %s", node, __version__)
     else:
         log.info("node %s, version %s, alone on its embedded store: RELAY_REDIS_URL is not set", node, __version__)
     if not settings.token_secret:
         log.info("anybody may make tokens: RELAY_TOKEN_SECRET is not set")
+    log.info("listening on %s", ", ".join(map(shown, listeners)))
+
+
+def _listen(settings: Settings) -> list[socket.socket]:
+    """Return the sockets to serve. Print one line and exit if the address cannot be listened on."""
+    try:
+        return listen(settings.host, settings.port, backlog=_BACKLOG)
+    except OSError as error:
+        where = f"{settings.host} port {settings.port}"
+        click.echo(f"relay: cannot listen on {where}: {error.strerror}. See --host and --port.", err=True)
+        sys.exit(1)
+
+
+def _warn_of_unknown_variables() -> None:
+    """Name variables that look like settings but are none: a misspelt one would be ignored without a word."""
+    for variable, meant in unknown_variables(os.environ):
+        hint = f": did you mean {meant}?" if meant else ", see relay serve --help"
+        log.warning("%s is not a setting%s", variable, hint)
 
 
 def _allow_descriptors() -> None:

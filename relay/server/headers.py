@@ -22,7 +22,7 @@ _AHEAD_OF_TIME = ("sec-purpose", "purpose", "x-purpose", "x-moz")
 _QUALITY = re.compile(r"0(\.[0-9]{0,3})?|1(\.0{0,3})?")
 #: Headers that pages of other origins may read in a response, and set in a request, beyond those that they always may.
 _EXPOSED = "Relay-Node, Content-Disposition, Content-Length, Retry-After, Allow"
-_ALLOWED = "Authorization, Content-Type"
+_ALLOWED = "Authorization, Content-Type, Content-Disposition"
 _JSON = ("application/json", "application/problem+json")
 
 
@@ -50,10 +50,25 @@ def is_media_type(value: str) -> bool:
     return _MEDIA_TYPE.fullmatch(value) is not None
 
 
+def is_form(media_type: str) -> bool:
+    """Return whether a Content-Type is that of a form with files in it: an envelope of parts, as `curl -F` sends it."""
+    return media_type.partition(";")[0].strip().lower() == "multipart/form-data"
+
+
+def has_coding(content_encoding: str) -> bool:
+    """Return whether `Content-Encoding` names any coding but `identity`, which changes nothing."""
+    return any(coding.strip().lower() not in ("", "identity") for coding in content_encoding.split(","))
+
+
 def is_prefetch(headers: Mapping[str, str]) -> bool:
-    """Return whether a browser asks of its own accord, for a page or a service worker that nobody has opened yet."""
+    """Return whether a browser asks of its own accord, for a page that nobody has opened yet."""
     purposes = " ".join(headers.get(name, "") for name in _AHEAD_OF_TIME).lower()
-    return "prefetch" in purposes or "preview" in purposes or headers.get("service-worker", "").lower() == "script"
+    return "prefetch" in purposes or "preview" in purposes
+
+
+def is_service_worker(headers: Mapping[str, str]) -> bool:
+    """Return whether a browser asks for the script of a service worker: it must not run here, nor take the upload."""
+    return headers.get("service-worker", "").lower() == "script"
 
 
 def wants_json(accept: str) -> bool:

@@ -40,10 +40,10 @@ KEYS = (
         "hash",
         "the upload's wait and a minute; 20 s, renewed, while it streams",
         "the claim on the name, and the state of its one live transfer: `id`, `state`, `uploader` and `downloader` "
-        "(nodes), `joiner` (the download's id), `length` and `type` as the uploader gave them, bytes `reserved` of its "
-        "token (only with `RELAY_TOKEN_BYTES`), `created`, `joined` (Unix seconds), `vouched` (Unix milliseconds) when "
-        "its waiting client was last found alive, `unread` if the uploader's side has left while the transfer was "
-        "finishing",
+        "(nodes), `joiner` (the download's id), `length` and `type` as the uploader gave them (`type` may end in its "
+        "`filename*`), bytes `reserved` of its token (only with `RELAY_TOKEN_BYTES`), `created`, `joined` (Unix "
+        "seconds), `vouched` (Unix milliseconds) when its waiting client was last found alive, `unread` if the "
+        "uploader's side has left while the transfer was finishing",
     ),
     KeySpec(
         "relay:chunks:{T}:NAME:ID",

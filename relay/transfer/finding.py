@@ -1,4 +1,4 @@
-"""How a download finds its upload: it looks, waits if there is none, and joins."""
+"""How a download or a HEAD finds its upload: it looks, and waits if there is none. Then a download joins."""
 
 import asyncio
 import contextlib
@@ -14,14 +14,19 @@ from relay.server.connection import Connection
 from relay.states import Answer, Outcome
 from relay.store.records import Final, Transfer
 from relay.transfer.context import Context
-from relay.transfer.doubt import BRIEF, confirm, with_room
+from relay.transfer.doubt import BRIEF, PATIENCE, confirm, with_room
 from relay.transfer.drain import Phase
 
 
 class Finder:
-    """One download that looks for its upload, for at most `wait` seconds. Use it within `running`."""
+    """One download that looks for its upload, for at most `wait` seconds; or, unless it `takes`, a HEAD that does.
 
-    def __init__(self, context: Context, *, token: str, name: str, wait: float, client: Connection) -> None:
+    Use it within `running`.
+    """
+
+    def __init__(
+        self, context: Context, *, token: str, name: str, wait: float, client: Connection, takes: bool = True
+    ) -> None:
         self._context = context
         self._transfers = context.store.transfers
         self._token = token
@@ -29,8 +34,9 @@ class Finder:
         self._client = client
         self._topic = context.store.keys.transfer(token, name)
         self._deadline = time.monotonic() + wait
-        #: Whether the next look counts as a use of the token: the first one does.
-        self._use = True
+        #: Whether the next look counts as a use of the token: the first one of a download does.
+        self._use = takes
+        self._patience = BRIEF if takes else PATIENCE
         #: Whether Redis has recorded that a download waits here.
         self._is_recorded = False
         self._listener: Listener
@@ -102,7 +108,7 @@ class Finder:
             self._context.node.load.used_tokens.add(self._token)
             if transfer is None:
                 return None
-            if (confirmed := await confirm(self._context, transfer, patience=BRIEF)) is not None:
+            if (confirmed := await confirm(self._context, transfer, patience=self._patience)) is not None:
                 return confirmed
 
     async def _leave(self, joining: "asyncio.Task[Answer]", transfer: Transfer, joiner: str) -> None:

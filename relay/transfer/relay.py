@@ -94,6 +94,21 @@ class Relay:
         transfer = await self.store.transfers.look(token=token, name=name, use=False)
         return await confirm(self.context, transfer) if transfer is not None else None
 
+    async def find(self, *, token: str, name: str, wait: float, client: Connection) -> Transfer:
+        """Wait up to `wait` seconds for an upload, and return it. This takes nothing and is no use of the token.
+
+        Raise Problem; or ClientGone if there is nobody left to answer.
+        """
+        if not wait:
+            transfer = await self.look(token=token, name=name)
+            if transfer is None:
+                raise Problem(Error.NO_UPLOAD)
+            return transfer
+        with self.gate.entered():
+            finder = Finder(self.context, token=token, name=name, wait=wait, client=client, takes=False)
+            with finder.running():
+                return await finder.find()
+
     async def list_token(self, *, token: str) -> tuple[float, list[Transfer]]:
         """Return the seconds that a token has left, and its live transfers. Raise Problem(UNKNOWN_TOKEN).
 

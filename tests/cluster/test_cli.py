@@ -124,8 +124,8 @@ def test_a_transfer_that_does_not_exist_is_exit_status_1(relay: Relay, token: st
     [
         (["cancel", "*", "x"], "relay: a token has letters and digits only\n"),
         (["ps", "--redis-url", ""], "relay: RELAY_REDIS_URL is not set: say with --redis-url"),
-        (["ps", "--redis-url", "http://x"], "relay: RELAY_REDIS_URL: must begin with redis://"),
-        (["tokens", "--prefix", "a:b"], "relay: RELAY_PREFIX: "),
+        (["ps", "--redis-url", "http://x"], "relay: --redis-url: must begin with redis://"),
+        (["tokens", "--prefix", "a:b"], "relay: --prefix: "),
         (["cancel", "x"], "Usage: "),
     ],
 )

@@ -5,10 +5,13 @@ import re
 import threading
 from collections.abc import Callable
 from http import HTTPStatus
+from urllib.robotparser import RobotFileParser
 
 import httpx
 import pytest
 
+from relay import __version__
+from relay.api.routes import NOTHING
 from tests.support.cluster import CUT_OFF, Cluster, Curl, curl
 
 JSON = {"accept": "application/json"}
@@ -274,9 +277,35 @@ def test_options(cluster: Cluster) -> None:
     assert (answer.status_code, answer.headers["allow"]) == (204, "OPTIONS, POST")
 
 
-@pytest.mark.parametrize("path", ["/favicon.ico", "/robots.txt"])
-def test_what_browsers_and_robots_ask_for_is_404(cluster: Cluster, path: str) -> None:
+@pytest.mark.parametrize("path", NOTHING)
+def test_what_browsers_and_robots_ask_for_in_vain_is_404(cluster: Cluster, path: str) -> None:
     assert httpx.get(cluster[0].url + path).status_code == 404
+
+
+def test_version(cluster: Cluster) -> None:
+    assert httpx.get(cluster[0].url + "/version").text == __version__ + "\n"
+    assert httpx.get(cluster[0].url + "/version", headers=JSON).json() == {"version": __version__}
+
+
+def test_robots_are_to_keep_out(cluster: Cluster) -> None:
+    answer = httpx.get(cluster[0].url + "/robots.txt")
+    assert answer.headers["content-type"] == "text/plain; charset=utf-8"
+    rules = RobotFileParser()
+    rules.parse(answer.text.splitlines())
+    assert not rules.can_fetch("any", cluster[0].url + "/")
+
+
+def test_browsers_get_no_icon_and_need_not_ask_again(cluster: Cluster) -> None:
+    answer = httpx.get(cluster[0].url + "/favicon.ico")
+    assert (answer.status_code, answer.content) == (204, b"")
+    assert answer.headers["cache-control"] == "max-age=86400"
+
+
+@pytest.mark.parametrize("path", ["/version", "/robots.txt", "/favicon.ico"])
+def test_head_of_these_is_as_get(cluster: Cluster, path: str) -> None:
+    get, head = httpx.get(cluster[0].url + path), httpx.head(cluster[0].url + path)
+    assert (head.status_code, head.content) == (get.status_code, b"")
+    assert head.headers.get("content-length") == get.headers.get("content-length")
 
 
 def test_errors_are_problem_json_if_asked_for(cluster: Cluster) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from relay.server.headers import is_media_type, is_prefetch, wants_json
+from relay.server.headers import has_coding, is_form, is_media_type, is_prefetch, is_service_worker, wants_json
 
 
 @pytest.mark.parametrize(
@@ -43,13 +43,44 @@ def test_json_is_only_for_clients_that_name_it(accept: str, wanted: bool) -> Non
         ({"purpose": "Prefetch"}, True),
         ({"x-purpose": "preview"}, True),
         ({"x-moz": "prefetch"}, True),
-        ({"service-worker": "script"}, True),
+        ({"service-worker": "script"}, False),
         ({"sec-purpose": ""}, False),
-        ({"service-worker": "navigation"}, False),
     ],
 )
 def test_requests_that_a_browser_makes_ahead_of_time(headers: dict[str, str], ahead: bool) -> None:
     assert is_prefetch(headers) is ahead
+
+
+@pytest.mark.parametrize(
+    ("headers", "asks"),
+    [({"service-worker": "script"}, True), ({"service-worker": "navigation"}, False), ({"sec-purpose": "x"}, False)],
+)
+def test_requests_for_the_script_of_a_service_worker(headers: dict[str, str], asks: bool) -> None:
+    assert is_service_worker(headers) is asks
+
+
+@pytest.mark.parametrize(
+    ("value", "form"),
+    [
+        ("multipart/form-data; boundary=x", True),
+        ("Multipart/Form-Data", True),
+        ("multipart/form-data ;boundary=x", True),
+        ("multipart/mixed; boundary=x", False),
+        ("application/x-www-form-urlencoded", False),
+        ("text/plain; x=multipart/form-data", False),
+        ("", False),
+    ],
+)
+def test_what_is_a_form_with_files(value: str, form: bool) -> None:
+    assert is_form(value) is form
+
+
+@pytest.mark.parametrize(
+    ("value", "coded"),
+    [("", False), ("identity", False), ("Identity, ", False), ("gzip", True), ("identity, br", True), ("x", True)],
+)
+def test_what_is_a_content_coding(value: str, coded: bool) -> None:
+    assert has_coding(value) is coded
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Parsing and encoding names and tokens."""
 
 import re
+import unicodedata
 from email.message import Message
 from urllib.parse import quote, unquote
 
@@ -21,10 +22,14 @@ GOOD = [
     "a:b;c",
     '"quoted"',
     "'single' $HOME `x`",
-    "e\u0301 is not é",
+    "العربية שלום.txt",  # letters that are written from right to left need no controls
+    "\u200eא\u200f.txt",  # marks change no order of letters
     "x" * 255,
     "é" * 127,
 ]
+
+#: Embeddings, overrides and isolates: U+202A to U+202E, U+2066 to U+2069.
+DIRECTIONS = [chr(code) for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))]
 
 BAD = [
     (b"", "empty"),
@@ -38,6 +43,7 @@ BAD = [
     (b"a%0Ab", "control"),
     (b"a%7f", "control"),
     (b"a%C2%85b", "control"),
+    *((quote(f"a{control}fdp.exe").encode(), "direction") for control in DIRECTIONS),
     (b"%ff", "UTF-8"),
     (b"%ed%a0%80", "UTF-8"),
     (b"%c0%af", "UTF-8"),
@@ -45,6 +51,9 @@ BAD = [
     (b"%zz", "hex"),
     (b"x" * 256, "longer"),
     (b"%C3%A9" * 128, "longer"),
+    (b"e%CC%81" * 128, "longer"),
+    (b"%CC%81" * 100_000, "longer"),
+    (b"%F0%9D%85%9E" * 63, "longer"),  # NFC makes three code points of this one
 ]
 
 
@@ -67,6 +76,14 @@ def test_a_bad_name_is_refused_with_the_reason(raw: bytes, why: str) -> None:
         parse_name(raw)
     assert caught.value.error is Error.BAD_NAME
     assert why in caught.value.line
+
+
+@pytest.mark.parametrize("name", ["é.txt", "Ångström", "한국어 이름" * 15 + ".pdf", "ợ"])
+def test_a_name_as_macos_sends_it_is_the_same_name(name: str) -> None:
+    """macOS decomposes names (NFD). A name of 255 bytes in NFC may have three times as many in NFD."""
+    decomposed = unicodedata.normalize("NFD", name)
+    assert decomposed != name
+    assert parse_name(quote(decomposed).encode()) == parse_name(quote(name).encode()) == name
 
 
 @pytest.mark.parametrize("name", GOOD)

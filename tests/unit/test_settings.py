@@ -7,10 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import httpx
 import pytest
 from pydantic import ValidationError
 
-from relay.settings import Settings
+from relay.settings import Settings, unknown_variables
 from tests.support.certificate import make_certificate
 from tests.support.pages import OPERATORS
 
@@ -160,10 +161,50 @@ def test_a_bad_value_stops_the_start_with_one_line(environment: dict[str, str], 
     assert done.stderr.count("\n") == 1
 
 
-def test_a_bad_flag_names_the_variable() -> None:
-    done = serve("--stall", "-1")
+@pytest.mark.parametrize(
+    ("arguments", "environment", "line"),
+    [
+        (["--stall", "-1"], {}, "relay: --stall: "),
+        (["--token-life", "x"], {"RELAY_STALL": "1"}, "relay: --token-life: "),
+        (["--heartbeat", "5"], {}, "relay: RELAY_NODE_DEATH must be at least twice --heartbeat, "),
+        (["--node-death", "5"], {"RELAY_HEARTBEAT": "5"}, "relay: --node-death must be at least twice RELAY_HEARTBEAT"),
+        (["--status", "private"], {}, "relay: --status=private needs a RELAY_ADMIN_SECRET"),
+        (["--ssl-keyfile", "/x"], {}, "relay: --ssl-keyfile needs a RELAY_SSL_CERTFILE"),
+    ],
+)
+def test_a_bad_flag_is_named_as_it_was_given(arguments: list[str], environment: dict[str, str], line: str) -> None:
+    done = serve(*arguments, **environment)
     assert done.returncode == 2
-    assert done.stderr.startswith("relay: RELAY_STALL: ")
+    assert done.stderr.startswith(line)
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("variable", "meant"),
+    [
+        ("RELAY_TOKN_LIFE", "RELAY_TOKEN_LIFE"),
+        ("RELAY_TOKENLIFE", "RELAY_TOKEN_LIFE"),
+        ("relay_prot", "RELAY_PORT"),
+        ("RELAY_REDIS", "RELAY_REDIS_URL"),
+        ("RELAY_ADMIN_SECRET_FIL", "RELAY_ADMIN_SECRET"),
+        ("RELAY_ZZZ", ""),
+        ("RELAY_", ""),
+    ],
+)
+def test_an_unknown_variable_is_found_with_the_one_that_it_resembles(variable: str, meant: str) -> None:
+    assert unknown_variables([variable, "PATH", "RELAYS", "RELAY_PORT", "relay_stall"]) == [(variable, meant)]
+
+
+def test_what_kubernetes_sets_for_a_service_called_relay_is_not_named() -> None:
+    names = "SERVICE_HOST SERVICE_PORT SERVICE_PORT_HTTP PORT PORT_4000_TCP PORT_4000_TCP_PROTO NODES_PORT_1_TCP_ADDR"
+    assert unknown_variables(f"RELAY_{name}" for name in names.split()) == []
+
+
+def test_a_port_that_kubernetes_has_set_stops_the_start_with_what_to_do() -> None:
+    done = serve(RELAY_PORT="tcp://10.0.0.1:4000")
+    assert done.returncode == 2
+    assert done.stderr.startswith("relay: RELAY_PORT: is set by Kubernetes")
+    assert "enableServiceLinks" in done.stderr
 
 
 def test_help_lists_every_setting() -> None:
@@ -191,6 +232,36 @@ def test_version() -> None:
 def test_a_port_in_use_ends_the_start_with_a_line() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         done = serve("--host", "127.0.0.1", "--port", str(taken.getsockname()[1]))
-    assert done.returncode != 0
-    assert "address already in use" in done.stderr
-    assert "Traceback" not in done.stderr
+        port = taken.getsockname()[1]
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"relay: cannot listen on 127.0.0.1 port {port}: Address already in use. See --host and --port.\n"
+    )
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "no-such-host.invalid"])
+def test_an_address_that_is_not_ours_ends_the_start_with_a_line(host: str) -> None:
+    done = serve("--host", host)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"relay: cannot listen on {host} port 4000: ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_an_unknown_variable_is_named_at_the_start_and_its_value_is_not() -> None:
+    """And the port that was taken by itself is told."""
+    command = [sys.executable, "-m", "relay", "serve", "--host", "localhost", "--port", "0"]
+    environment = os.environ | {"RELAY_ADMIN_SECRT": "hunter2hunter2", "RELAY_LOG_FORMAT": "text"}
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr
+        lines: list[str] = []
+        while not lines or "listening on " not in lines[-1]:
+            lines.append(process.stderr.readline())
+            assert lines[-1], lines
+        for shown in lines[-1].partition("listening on ")[2].split(", "):
+            assert httpx.get(f"http://{shown.strip()}/healthz", timeout=30).status_code == httpx.codes.OK
+        process.terminate()
+        lines += process.stderr.readlines()
+    assert process.returncode == 0
+    assert "RELAY_ADMIN_SECRT is not a setting: did you mean RELAY_ADMIN_SECRET?" in lines[0]
+    assert "hunter2" not in "".join(lines)

@@ -1,0 +1,35 @@
+"""Listen on the address and port of the settings, before anything else is started. Nothing is imported from relay."""
+
+import socket
+
+
+def listen(host: str, port: int, *, backlog: int) -> list[socket.socket]:
+    """Return sockets that listen on all addresses of the host; on all of this machine if it is empty.
+
+    Raise OSError if one of them cannot: another process has the port, the port needs privileges, or the host has no
+    such address. uvicorn would find that out only after the node has started, and said so.
+    """
+    found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    listeners: list[socket.socket] = []
+    try:
+        for family, kind, protocol, _, address in dict.fromkeys(found):
+            listener = socket.socket(family, kind, protocol)
+            listeners.append(listener)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:  # or `::` would take the port of 0.0.0.0 as well, which may be listed, too
+                listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            listener.bind(address)
+            # Two sockets may be bound to one port, but not listen on it.
+            listener.listen(backlog)
+            listener.setblocking(False)
+    except OSError:
+        for listener in listeners:
+            listener.close()
+        raise
+    return listeners
+
+
+def shown(listener: socket.socket) -> str:
+    """Return where a socket listens, as a URL has it."""
+    host, port = listener.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
