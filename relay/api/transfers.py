@@ -28,11 +28,14 @@ async def upload(exchange: Exchange) -> None:
     media_type = headers.get("content-type", "")
     if not is_media_type(media_type):
         raise Problem(Error.BAD_TYPE)
-    chunked = "transfer-encoding" in headers  # the parser has refused all but those that end in chunked
+    chunked = "transfer-encoding" in headers  # the server has refused all but `chunked`
+    if not chunked and "content-length" not in headers:
+        # RFC 9112 section 6.3: such a request has no body. But whoever sent one would be told that 0 bytes arrived.
+        raise Problem(Error.NO_LENGTH)
     sent = await exchange.relay.upload(
         token=token,
         name=name,
-        length=None if chunked else int(headers.get("content-length", 0)),
+        length=None if chunked else int(headers["content-length"]),
         media_type=media_type,
         body=exchange.body(),
         client=exchange.client,

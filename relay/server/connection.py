@@ -225,7 +225,7 @@ class Connection:
 
         What is buffered goes out first, if the client takes it within a second.
         """
-        if self._transport is None:
+        if self._transport is None or self.is_lost:
             return
         self._transport.close()
         if not await self._wait_lost(1.0):
