@@ -82,6 +82,11 @@ class Error(Enum):
     TOO_LATE = Spec(
         409, "Too late", "The downloader has been handed the last bytes, so this transfer cannot be cancelled any more."
     )
+    NO_LENGTH = Spec(
+        411,
+        "Length required",
+        "An upload needs Content-Length, or Transfer-Encoding: chunked with HTTP/1.1: use curl -T FILE.",
+    )
     CANCELLED = Spec(410, "Cancelled", "The transfer was cancelled by DELETE: upload again if that was not you.")
     CONDITION_FAILED = Spec(
         412,
@@ -117,6 +122,9 @@ class Error(Enum):
     )
     TOO_MANY = Spec(429, "Too many", "Your address has had too many {what}: try again in {seconds:.0f} s.")
     INTERNAL = Spec(500, "Internal error", "This is a bug in the relay; its operator finds the cause in the log.")
+    UNKNOWN_CODING = Spec(
+        501, "Unknown transfer coding", "The only Transfer-Encoding understood here is chunked: send the file as it is."
+    )
     DOWNLOADER_GONE = Spec(
         502,
         "Downloader gone",

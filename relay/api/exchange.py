@@ -1,15 +1,13 @@
 """One request and its answer: what each handler is given, and the one place that turns an error into an answer."""
 
-import asyncio
-import contextlib
 import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from starlette.datastructures import Headers
 from starlette.responses import PlainTextResponse, Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from relay.api.admission import Admission
 from relay.errors import ClientGone, Error, Problem
@@ -20,7 +18,6 @@ from relay.operations.reports import Reports
 from relay.server.conditions import failed_condition
 from relay.server.connection import Connection
 from relay.server.headers import SAFE_HEADERS, cors_headers, wants_json
-from relay.server.protocol import DRAIN_MOST, DRAIN_SECONDS
 from relay.store.rates import counted_as
 from relay.transfer.relay import Relay
 
@@ -189,31 +186,7 @@ async def _render(exchange: Exchange, problem: Problem, headers: dict[str, str])
     else:
         content, media = problem.line.encode() + b"\n", "text/plain; charset=utf-8"
     answer = Response(content, status_code=problem.status, media_type=media, headers=headers)
-    if exchange.scope["method"] in ("PUT", "POST"):
-        await _answer_early(exchange, answer)
-    else:
-        await exchange.answer(answer)
-
-
-async def _answer_early(exchange: Exchange, answer: Response) -> None:
-    """Answer a request whose body may still be arriving.
-
-    The whole answer is sent first. Then a bounded part of the body is read and thrown away, because closing with
-    bytes unread makes the client's kernel throw the answer away. Then the connection closes.
-    """
-    answer.headers["connection"] = "close"
-
-    async def send(message: Message) -> None:
-        if message["type"] == "http.response.body":
-            message = {**message, "more_body": True}
-        await exchange.send(message)
-
-    await replace(exchange, send=send).answer(answer)
-    read = 0
-    with contextlib.suppress(ClientGone, TimeoutError):
-        async with asyncio.timeout(DRAIN_SECONDS):
-            async for piece in exchange.body():
-                read += len(piece)
-                if read > DRAIN_MOST:
-                    break
-    await exchange.send({"type": "http.response.body", "body": b"", "more_body": False})
+    if exchange.scope["method"] not in ("GET", "HEAD", "DELETE"):
+        # Its body may still be arriving. The server reads what comes, so that the client gets to see the answer.
+        answer.headers["connection"] = "close"
+    await exchange.answer(answer)

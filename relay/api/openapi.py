@@ -19,6 +19,7 @@ _ANY = (
     Error.HEADER_TIMEOUT,
     Error.HEADER_TOO_LARGE,
     Error.INTERNAL,
+    Error.UNKNOWN_CODING,
     Error.HTTP_VERSION,
 )
 

@@ -45,6 +45,7 @@ _UPLOAD = (
     Error.REVOKED,
     Error.STALLED,
     Error.NAME_IN_USE,
+    Error.NO_LENGTH,
     Error.CANCELLED,
     Error.TOO_LARGE,
     Error.TOO_LONG,

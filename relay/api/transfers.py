@@ -29,11 +29,14 @@ async def upload(exchange: Exchange) -> None:
     headers, media_type = exchange.headers, _media_type(exchange)
     if "if-match" in headers:
         await _refuse_to_replace(exchange, token, name)
-    chunked = "transfer-encoding" in headers  # the parser has refused all but those that end in chunked
+    chunked = "transfer-encoding" in headers  # the server has refused all but `chunked`
+    if not chunked and "content-length" not in headers:
+        # RFC 9112 section 6.3: such a request has no body. But whoever sent one would be told that 0 bytes arrived.
+        raise Problem(Error.NO_LENGTH)
     sent = await exchange.relay.upload(
         token=token,
         name=name,
-        length=None if chunked else int(headers.get("content-length", 0)),
+        length=None if chunked else int(headers["content-length"]),
         media_type=with_file_name(media_type, file_name(headers.get("content-disposition", ""))),
         body=exchange.body(),
         client=exchange.client,

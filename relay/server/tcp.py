@@ -8,6 +8,7 @@ import socket
 import struct
 from collections.abc import Callable, Iterator
 
+from relay.server.discard import Discards
 from relay.server.probe import ReadAhead
 
 with contextlib.suppress(ImportError):  # Windows has neither; `relay serve` says there that it needs Linux
@@ -31,10 +32,12 @@ class Hangups:
     uvicorn stops reading a connection when 64 KiB of its body are buffered, and an event loop does not poll what it
     does not read. Linux's EPOLLRDHUP reports the peer's close regardless, once everything before it is in our kernel.
     Until it is, the connection has to be read further (see `probe`); `read_ahead` accounts for the memory of that.
+    `discards` are what clients send after their last response.
     """
 
     def __init__(self) -> None:
         self.read_ahead = ReadAhead()
+        self.discards = Discards()
         self._epoll = select.epoll()
         self._callbacks: dict[int, Callable[[], None]] = {}
         asyncio.get_running_loop().add_reader(self._epoll.fileno(), self._report)

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import signal
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from types import FrameType
 from typing import Any, NamedTuple
 
@@ -19,6 +20,7 @@ from uvicorn.server import HANDLED_SIGNALS
 
 from relay.buffers import Bytes
 from relay.errors import Error, Problem
+from relay.server.discard import Discard
 from relay.server.intake import BodyIntake
 
 
@@ -61,6 +63,10 @@ class HttpProtocol(HttpToolsProtocol):
     def response_complete(self, *, is_idle: bool) -> None:
         """Called when a response was sent. `is_idle`: no other request has arrived yet."""
 
+    def last_response_complete(self) -> None:
+        """Called in the place of `response_complete` when the connection has to close, but so that its client gets the
+        response: call `discard_the_rest`."""
+
     transport: asyncio.Transport
     #: What every request finds among its scope's extensions.
     extensions: dict[str, Any]
@@ -79,15 +85,27 @@ class HttpProtocol(HttpToolsProtocol):
         self._is_preparing = False
         #: What receives in the place of this protocol.
         self._direct: _DirectReceiver | None = None
+        #: Whether something was received that is no request.
+        self._is_faulty = False
+        #: Whether the response under way is the last, and its client may be sending still.
+        self._is_last = False
+        #: What throws away all that the client still sends.
+        self._discard: Discard | None = None
         self.extensions = {}
         self.opened(self.app_state)
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
-        for cycle in self._cycles:  # uvicorn tells only the last, and then answers the others on a closed connection
-            cycle.disconnected = True
-            cycle.message_event.set()
+        if self._discard is not None:
+            self._discard.end()
+        self.abandon_requests()  # uvicorn tells only the last, and then answers the others on a closed connection
         self.closed(exc)
+
+    def shutdown(self) -> None:
+        if self._discard is not None:
+            self._discard.hurry()
+        else:
+            super().shutdown()
 
     def eof_received(self) -> None:
         self.tls_closed()
@@ -115,6 +133,7 @@ class HttpProtocol(HttpToolsProtocol):
                 self.parser = self._new_parser()
                 data = head + data
             except httptools.HttpParserError as error:
+                self._is_faulty = True
                 cause = error.__context__
                 return cause if isinstance(cause, Problem) else Problem(Error.NOT_HTTP)
             else:
@@ -168,8 +187,8 @@ class HttpProtocol(HttpToolsProtocol):
         self.head_received(Head(version, self.headers, self._head_size))
         if version == "1.0":
             self.expect_100_continue = False  # it does not know interim responses (RFC 9110 section 10.1.1)
+        super().on_headers_complete()  # raises if the URL is none
         self._in_body = True
-        super().on_headers_complete()
         self._cycles = [cycle for cycle in (*self._cycles, self.cycle) if not cycle.response_complete]
 
     def on_body(self, body: bytes) -> None:
@@ -212,6 +231,32 @@ class HttpProtocol(HttpToolsProtocol):
         return self.is_answering and bool(self._answering.chunked_encoding)
 
     @property
+    def is_response_due(self) -> bool:
+        """Whether a request that has arrived whole has no complete response yet."""
+        waiting = [cycle for cycle in self._cycles if not cycle.response_complete]
+        return bool(waiting) and not (self._in_body and waiting == [self.cycle])
+
+    def drop_incomplete(self) -> None:
+        """Forget the newest request if its body is not complete. Another one is being answered."""
+        if self._in_body:
+            self._in_body = False
+            self.pipeline.popleft()
+            self._cycles.remove(self.cycle)
+            self.cycle = self._cycles[-1]
+
+    def abandon_requests(self) -> None:
+        """Tell whoever answers the client's requests that it has left. Do not begin those that wait."""
+        self.pipeline.clear()
+        for cycle in self._cycles:
+            cycle.disconnected = True
+            cycle.message_event.set()
+
+    @property
+    def common_headers(self) -> Sequence[tuple[bytes, bytes]]:
+        """The headers of every response: its date."""
+        return self.server_state.default_headers
+
+    @property
     def _answering(self) -> RequestResponseCycle:
         """The request that is being answered: the first without a complete response, or else the last there was."""
         return next((cycle for cycle in self._cycles if not cycle.response_complete), self.cycle)
@@ -236,8 +281,41 @@ class HttpProtocol(HttpToolsProtocol):
     async def wait_until_writable(self) -> None:
         await self.flow.drain()
 
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        super()._start_asgi_task(cycle, partial(self._answer, cycle, app))
+
+    async def _answer(self, cycle: RequestResponseCycle, app: Any, scope: Any, receive: Any, send: Any) -> None:
+        async def send_now(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                cycle.default_headers = self.server_state.default_headers  # those of now: they have the date
+            elif not (message.get("more_body", False) or cycle.keep_alive) and self._may_be_sending(cycle):
+                self._is_last = cycle.keep_alive = True  # or `send` would close
+            await send(message)
+
+        try:
+            await app(scope, receive, send_now)
+        finally:
+            cycle.default_headers = self.server_state.default_headers  # uvicorn may have to send a 500
+
+    def _may_be_sending(self, cycle: RequestResponseCycle) -> bool:
+        """Return whether the client of this request may still be sending: the rest of it, or bytes behind it.
+
+        Not if it is a download: `Delivery` reads what its client still sends. Over TLS we cannot close our side only,
+        and a client that has sent everything may wait for us to close.
+        """
+        method = cycle.scope["method"]
+        if method == "GET":
+            return False
+        if self._in_body or self._is_faulty or cycle is not self.cycle:
+            return True
+        is_tls = self.transport.get_extra_info("sslcontext") is not None
+        return not is_tls and method not in ("HEAD", "DELETE", "OPTIONS")
+
     def on_response_complete(self) -> None:
         is_idle = not self.pipeline
+        if self._is_last:
+            self.last_response_complete()
+            return
         super().on_response_complete()
         self.response_complete(is_idle=is_idle)
 
@@ -281,6 +359,8 @@ class HttpProtocol(HttpToolsProtocol):
 
     def stop_receiving(self, missing: int) -> None:
         """Receive by way of the parser again: the rest of this body, `missing` bytes, and then the next request."""
+        if self._discard is not None:
+            return
         self._direct = None
         if not self.transport.is_closing():
             self._receive_by(self)
@@ -293,6 +373,19 @@ class HttpProtocol(HttpToolsProtocol):
         self.parser.feed_data(b"PUT / HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % missing)
         self._is_preparing = False
 
+    def discard_the_rest(self, discard: Discard) -> None:
+        """Close our side of the connection if that is possible, and receive into the discard until it closes. Over TLS,
+        our side cannot be closed alone."""
+        self.cancel_keep_alive_timer()
+        self.abandon_requests()
+        for cycle in self._cycles:
+            cycle.body = bytearray()
+        self._discard = discard
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self._direct = _DirectReceiver(self, discard)
+        self._receive_by(self._direct)
+
     def _receive_by(self, protocol: asyncio.BaseProtocol) -> None:
         self.transport.pause_reading()  # or uvloop would go on to read as for the protocol before
         self.transport.set_protocol(protocol)
@@ -301,9 +394,9 @@ class HttpProtocol(HttpToolsProtocol):
 
 
 class _DirectReceiver(asyncio.BufferedProtocol):
-    """In the place of `HttpProtocol` while a body streams: from the kernel straight into its intake."""
+    """In the place of `HttpProtocol` while a body streams: from the kernel straight into its intake, or a discard."""
 
-    def __init__(self, http: HttpProtocol, intake: BodyIntake) -> None:
+    def __init__(self, http: HttpProtocol, intake: BodyIntake | Discard) -> None:
         self.intake = intake
         self._http = http
 

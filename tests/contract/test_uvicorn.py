@@ -45,6 +45,9 @@ USED: dict[str, dict[str, str]] = {
         "on_url": "The length of the URL would not count.",
         "parser": "It could not be replaced after an upgrade, or after a body received directly.",
         "pipeline": "The requests that a client sends ahead could not be limited.",
+        "server_state": "A response that the parser's errors get would have no date.",
+        "shutdown": "Ours replaces it: a client that is still sending when the node stops would not get its response.",
+        "_start_asgi_task": "No response would have its own date, nor let its client go on sending.",
         "scope": "The scope would have no `Connection`.",
         "transport": "Nothing could be written, closed or received directly.",
         "url": "A request that offers an upgrade could not be repeated without the offer.",
@@ -53,11 +56,13 @@ USED: dict[str, dict[str, str]] = {
     "RequestResponseCycle": {
         "body": "What the parser has kept of a body would be lost when it is received directly.",
         "chunked_encoding": "The body of a response would be framed in the wrong way.",
+        "default_headers": "A response's date would be the time when its request arrived.",
         "disconnected": "Requests of a lost connection would be answered as if it were there.",
         "expected_content_length": "uvicorn would take a response that was written directly for too short.",
         "keep_alive": "The server would close a TLS connection first, and its client look as if it had left.",
         "message_event": "A request of a lost connection would wait in `receive()` for ever.",
         "response_complete": "Nobody could tell whether a request was answered.",
+        "scope": "Nobody could tell a download from an upload, whose client may be sending still.",
         "response_started": "An error would be written into the middle of a download.",
     },
     "FlowControl": {
