@@ -9,7 +9,7 @@ import contextlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import NoScriptError, ResponseError
 
 from relay.errors import Error, StoreUnavailable
 from relay.metrics import Metrics
@@ -17,7 +17,7 @@ from relay.settings import Settings
 from relay.store.clock import Clock
 from relay.store.complaints import Complaints
 from relay.store.connections import Connections
-from relay.store.failures import Kind, failure_of
+from relay.store.failures import RAISED, Kind, failure_of
 from relay.store.keys import Keys
 from relay.store.redis_py import COMMAND_TIMEOUT, RedisPy
 from relay.store.resp import Command
@@ -172,7 +172,7 @@ class Commands:
                 if not blocks:
                     self._metrics.redis_seconds.observe(loop.time() - sent)
                 return answer
-            except (TimeoutError, OSError, RedisError) as error:
+            except RAISED as error:
                 kind = self._failed(error, sent)
                 full = kind is Kind.FULL or (full and isinstance(error, TimeoutError))
                 # If it took longer than its limit, this process stood still itself (SIGSTOP, a suspended machine), and

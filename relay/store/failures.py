@@ -10,8 +10,11 @@ from enum import Enum
 from typing import NamedTuple
 
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisClusterException
+from redis.exceptions import RedisClusterException, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
+
+#: All that redis-py and asyncio raise if Redis fails.
+RAISED = (TimeoutError, OSError, RedisError, RedisClusterException)
 
 
 class Kind(Enum):
@@ -121,7 +124,7 @@ def failure_of(error: BaseException) -> Failure:
 def describe(error: BaseException) -> str:
     """Return the error's words and what to do, in one line. It has no password: errors do not repeat one."""
     row = failure_of(error)
-    words = " ".join(str(error).split()) or type(error).__name__
+    words = " ".join(str(error).removeprefix("ERR ").split()) or type(error).__name__
     if row.word.isupper() and row.word not in words:  # redis-py has cut it off
         words = f"{row.word} {words}"
     return f"{words[:300].rstrip('.')}: {row.advice}"

@@ -157,6 +157,8 @@ class RedisPy:
         """Close redis-py's own connections. Those that were handed over are not among them."""
         for redis in (self.redis, *self._sentinels):
             await redis.aclose()
+        if self._is_cluster:  # redis-py leaves them open if it has not found the cluster
+            await cast(RedisCluster, self.redis).nodes_manager.aclose("startup_nodes")
 
 
 def _cluster(options: dict[str, Any]) -> RedisCluster:
@@ -167,7 +169,9 @@ def _cluster(options: dict[str, Any]) -> RedisCluster:
 def _sentinel(options: dict[str, Any], url: SplitResult) -> tuple[Redis, Sequence[Redis]]:
     service, _, database = url.path.strip("/").partition("/")
     hosts, ssl = options.pop("hosts"), options.get("ssl", False)
+    # redis-py asks one sentinel after the other, and would by itself ask one that is gone ten times first.
     watch = {"socket_timeout": _SENTINEL_TIMEOUT, "socket_connect_timeout": _SENTINEL_TIMEOUT, "ssl": ssl}
+    watch |= {"retry": options["retry"]}
     options["max_connections"] = _UNBOUNDED
     sentinel: Any = Sentinel(hosts, sentinel_kwargs=watch, db=int(database or 0), **options)  # type: ignore[no-untyped-call]
     return sentinel.master_for(service or "mymaster"), sentinel.sentinels

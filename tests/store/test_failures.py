@@ -102,6 +102,7 @@ async def test_exec_names_what_went_wrong_after_the_command_was_queued(server: R
     await link.exchange(b"".join(pack([("MULTI",), ("SET", "k", "v")])), 2)
     with state(server, word):
         (reply,) = await link.exchange(b"".join(pack([("EXEC",)])), 1)
+    await link._connection.disconnect()
     await redis_py.aclose()
     assert str(reply).startswith("Transaction discarded"), "EXEC was carried out"
     assert failure_of(reply).word == word
