@@ -22,7 +22,7 @@ from relay.store.streams import Entry
 from tests.support.certificate import make_certificate
 from tests.support.pages import OPERATORS
 from tests.support.ports import free_port
-from tests.support.redis import RedisServer, cluster_of_two, newest
+from tests.support.redis import RedisServer, cluster_of_two, newest, servers
 from tests.support.wait import wait_until
 
 
@@ -37,9 +37,9 @@ def acl_user(prefix: str, *, cluster: bool = False) -> list[str]:
     return ["--user", *rules.split(), *(more[1].split() if cluster else [])]
 
 
-@pytest.fixture
-def program() -> Path:
-    return newest("the forms of RELAY_REDIS_URL were not tested")
+@pytest.fixture(params=sorted(servers()) or [()], ids=lambda version: ".".join(map(str, version)))
+def program(request: pytest.FixtureRequest) -> Path:
+    return servers().get(request.param) or newest("the forms of RELAY_REDIS_URL were not tested")
 
 
 @pytest.fixture
