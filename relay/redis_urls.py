@@ -38,6 +38,12 @@ def split_url(text: str) -> SplitResult:
     return SplitResult(scheme.lower(), authority, path, query, fragment)
 
 
+def hosts_of(text: str) -> str:
+    """Return the hosts of a URL, or its socket, to be shown: without user, password and options."""
+    url = split_url(text)
+    return url.netloc.rpartition("@")[2] or url.path
+
+
 def check_redis_url(text: str) -> None:
     """Raise ValueError if a part of the URL would be misread, or would fail only at the first command.
 

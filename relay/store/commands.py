@@ -6,23 +6,22 @@ compare ids, and stream entries carry their offsets as IDs. No redis-py exceptio
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from redis.exceptions import NoScriptError, OutOfMemoryError, RedisError, ResponseError
+from redis.exceptions import NoScriptError, ResponseError
 
 from relay.errors import Error, StoreUnavailable
 from relay.metrics import Metrics
 from relay.settings import Settings
 from relay.store.clock import Clock
+from relay.store.complaints import Complaints
 from relay.store.connections import Connections
+from relay.store.failures import RAISED, Kind, failure_of
 from relay.store.keys import Keys
-from relay.store.redis_py import COMMAND_TIMEOUT, PASSING, RedisPy
+from relay.store.redis_py import COMMAND_TIMEOUT, RedisPy
 from relay.store.resp import Command
 from relay.store.scripts import Script, load_scripts
-
-log = logging.getLogger("relay.store")
 
 T = TypeVar("T")
 #: Sends commands about a key, and returns their replies: `Connections.share` or `Connections.call`.
@@ -53,6 +52,7 @@ class Commands:
         self._answered = float("-inf")
         self._scripts = load_scripts()
         self._clock = Clock()
+        self._complaints = Complaints(settings.redis_url)
 
     async def close_idle(self) -> None:
         """Close the connections that are idle. When one connection has broken, they probably have, too."""
@@ -70,7 +70,10 @@ class Commands:
         """Run the script of a verb over the shared connection, and return its reply. Raise StoreUnavailable."""
         caller, send = Caller(), self.connections.share
         return await self.call(
-            lambda: self.evaluate(verb, keys, arguments, send, caller=caller), patience=patience, caller=caller
+            lambda: self.evaluate(verb, keys, arguments, send, caller=caller),
+            patience=patience,
+            caller=caller,
+            insists=self._scripts[verb].insists,
         )
 
     async def ask(self, *commands: Command, patience: float | None = None) -> list[Any]:
@@ -123,7 +126,12 @@ class Commands:
         return result(reply)
 
     async def call(
-        self, command: Callable[[], Awaitable[T]], *, patience: float | None = None, caller: "Caller | None" = None
+        self,
+        command: Callable[[], Awaitable[T]],
+        *,
+        patience: float | None = None,
+        caller: "Caller | None" = None,
+        insists: bool = False,
     ) -> T:
         """Run a command when it is its turn. Raise StoreUnavailable.
 
@@ -132,7 +140,7 @@ class Commands:
         patience = self.settings.redis_patience if patience is None else patience
         since = await self._turn(patience)
         try:
-            return await self.repeat(command, patience=patience, since=since, caller=caller)
+            return await self.repeat(command, patience=patience, since=since, caller=caller, insists=insists)
         finally:
             self._turns.release()
 
@@ -165,12 +173,14 @@ class Commands:
         blocks: float = 0,
         since: float | None = None,
         caller: "Caller | None" = None,
+        insists: bool = False,
     ) -> T:
         """Run a command, and repeat it while Redis fails in passing. Raise StoreUnavailable.
 
         It is repeated for `patience` seconds, counted from `since` (in the event loop's seconds) or from now. One
         attempt may take `COMMAND_TIMEOUT`, or what is left of the patience, in addition to the seconds that the
-        command `blocks` by itself. Before each attempt, `caller` gets to know when that will be over.
+        command `blocks` by itself. A command that `insists` is repeated after final failures, too. Before each attempt,
+        `caller` gets to know when the patience will be over.
         """
         loop = asyncio.get_running_loop()
         begun, pause, full = loop.time() if since is None else since, 0.02, False
@@ -187,22 +197,30 @@ class Commands:
                 if not blocks:
                     self._metrics.redis_seconds.observe(loop.time() - sent)
                 return answer
-            except (*PASSING, RedisError) as error:
-                self._metrics.redis_errors.labels(type(error).__name__).inc()
-                if isinstance(error, TimeoutError):
-                    self.connections.drop_silent(sent)
-                full = is_out_of_memory(error) or (full and isinstance(error, TimeoutError))
-                if not full and not isinstance(error, PASSING):
-                    # A programmer or the operator has to mend it (no permission, wrong type, a bug), so it is logged.
-                    log.error("Redis refused a command: %s: %s", type(error).__name__, error)
-                    raise StoreUnavailable from error
+            except RAISED as error:
+                kind = self._failed(error, sent)
+                full = kind is Kind.FULL or (full and isinstance(error, TimeoutError))
                 # If it took longer than its limit, this process stood still itself (SIGSTOP, a suspended machine), and
                 # Redis may have replied long ago. That time does not use up the patience.
                 begun += max(0.0, loop.time() - sent - limit)
-                if loop.time() + pause >= begun + patience:
+                if loop.time() + pause >= begun + patience or (kind is Kind.FINAL and not insists):
+                    if patience:  # without it, the caller repeats the command itself
+                        self._complaints.add(error)
                     raise StoreUnavailable(Error.STORE_FULL if full else Error.STORE_DOWN) from error
             await asyncio.sleep(pause)
             pause = min(2 * pause, 0.5)
+
+    def _failed(self, error: Exception, sent: float) -> Kind:
+        """Record the failure of an attempt that began at `sent`, in the event loop's seconds. Return its kind."""
+        failure = failure_of(error)
+        self._metrics.redis_errors.labels(failure.word).inc()
+        if isinstance(error, TimeoutError):
+            self.connections.drop_silent(sent)
+        if (
+            failure.kind is not Kind.PASSING
+        ):  # it matters at once: running uploads are held back, or somebody has to act
+            self._complaints.add(error)
+        return failure.kind
 
 
 def ms(seconds: float) -> int:
@@ -228,8 +246,8 @@ def is_refused_id(value: Any) -> bool:
 
 
 def is_out_of_memory(value: Any) -> bool:
-    """Return whether Redis refused a command for lack of memory. Redis 6.2 reports this from a script in text only."""
-    return isinstance(value, OutOfMemoryError) or (isinstance(value, ResponseError) and "OOM command" in str(value))
+    """Return whether Redis refused a command for lack of memory."""
+    return isinstance(value, Exception) and failure_of(value).kind is Kind.FULL
 
 
 def pairs(flat: Sequence[bytes]) -> dict[str, str]:

@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, cast
 
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import OutOfMemoryError
 
 from relay.buffers import BATCH, CHUNK, Blocks, Bytes
-from relay.store.redis_py import PASSING, Link, RedisPy, Server
-from relay.store.resp import Command, IncompleteError, MovedElsewhereError, pack, parse, reader
+from relay.store.failures import failure_of
+from relay.store.redis_py import Link, RedisPy, Server
+from relay.store.resp import Command, IncompleteError, pack, parse, reader
 
 #: Bytes of a block for small replies.
 _BLOCK_SMALL = 8 * 1024
@@ -230,32 +230,51 @@ class Connections:
         self._shared: dict[str, Connection] = {}
         #: By server's name: the connections that no call uses now.
         self._idle: defaultdict[str, list[Connection]] = defaultdict(list)
-        self._connecting = asyncio.Lock()
+        #: By server's name, so that a server that hangs does not hold up connections to the others.
+        self._connecting: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        #: The servers that may no longer have their keys: they were silent, refused a connection, or said so.
+        self._doubted: set[str] = set()
 
     async def share(self, key: str, commands: Sequence[Command]) -> list[Any]:
         """Send commands about one key over the shared connection, and return their replies. None may block.
 
         A reply that is an error is not raised. Raise what redis-py raises when it connects, and its ConnectionError.
         """
-        server = await self._redis_py.locate(key)
+        server = await self._locate(key)
         connection = self._shared.get(server.name)
         if connection is None or connection.is_lost:
-            connection = await self._connect_shared(key, server)
+            connection = await self._connect_shared(server)
         replies = await connection.call(commands)
-        await self._check(key, connection, replies)
+        self._check(server, connection, replies)
         return replies
 
-    async def _connect_shared(self, key: str, server: Server) -> Connection:
-        async with self._connecting:
+    async def _locate(self, key: str) -> Server:
+        """Return the server that has the key. If it is in doubt, ask the others first which of them has it now.
+
+        A master of a Redis Cluster that hangs says nothing of the replica that has taken its place.
+        """
+        server = await self._redis_py.locate(key)
+        if server.name in self._doubted:
+            await self._redis_py.find_again(server.name)
+            self._doubted.clear()
+            server = await self._redis_py.locate(key)
+        return server
+
+    async def _connect_shared(self, server: Server) -> Connection:
+        async with self._connecting[server.name]:
             connection = self._shared.get(server.name)
             if connection is None or connection.is_lost:
-                connection = self._shared[server.name] = await self._connect(key, server)
+                connection = self._shared[server.name] = await self._connect(server)
             return connection
 
     def drop_silent(self, since: float) -> None:
-        """Close the shared connections through which nothing has come since then, in the event loop's seconds."""
-        for connection in self._shared.values():
+        """Close the shared connections through which nothing has come since then, in the event loop's seconds.
+
+        Their servers are in doubt from now on.
+        """
+        for name, connection in self._shared.items():
             if connection.heard < since:
+                self._doubted.add(name)
                 connection.close()
 
     async def call(self, key: str, commands: Sequence[Command], *, large: bool = False) -> list[Any]:
@@ -263,26 +282,24 @@ class Connections:
 
         So the commands may block, and they and their replies may be large. Errors are as for `share`.
         """
-        server = await self._redis_py.locate(key)
-        connection = self._idle_to(server) or await self._connect(key, server)
+        server = await self._locate(key)
+        connection = self._idle_to(server) or await self._connect(server)
         try:
             replies = await connection.call(commands, large=large)
         except BaseException:
             connection.close()  # its reply may still come, and would be taken for that of the next call
             raise
-        await self._check(key, connection, replies)
+        self._check(server, connection, replies)
         if not connection.is_lost:
             self._idle[server.name].append(connection)
         return replies
 
-    async def _check(self, key: str, connection: Connection, replies: Sequence[Any]) -> None:
-        """Close the connection after an error that a new connection may not have: one to a former master, for
-        example."""
-        errors = [reply for reply in replies if isinstance(reply, Exception)]
-        if any(isinstance(error, PASSING) and not isinstance(error, OutOfMemoryError) for error in errors):
+    def _check(self, server: Server, connection: Connection, replies: Sequence[Any]) -> None:
+        """Close the connection, and doubt its server, after an error that says that another one may have the key: it
+        was a master, for example."""
+        if any(isinstance(reply, Exception) and failure_of(reply).elsewhere for reply in replies):
+            self._doubted.add(server.name)
             connection.close()
-        if any(isinstance(error, MovedElsewhereError) for error in errors):
-            await self._redis_py.find_again(key)
 
     def close_idle(self) -> None:
         """Close the connections that no call uses now, and the shared ones."""
@@ -300,11 +317,11 @@ class Connections:
             connection.close()
         return None
 
-    async def _connect(self, key: str, server: Server) -> Connection:
+    async def _connect(self, server: Server) -> Connection:
         try:
             link = await server.connect()
-        except (RedisConnectionError, OSError):
-            await self._redis_py.find_again(key)
+        except BaseException:  # also when its time is over, because a server that hangs accepts connections
+            self._doubted.add(server.name)
             raise
         if link.transport is None:
             return EmbeddedConnection(link)

@@ -17,41 +17,20 @@ from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import (
-    ClusterDownError,
-    MasterDownError,
-    OutOfMemoryError,
-    ReadOnlyError,
-    RedisClusterException,
-    ResponseError,
-    TryAgainError,
-)
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.exceptions import ResponseError
 from redis.maint_notifications import MaintNotificationsConfig
 
 from relay.redis_urls import split_url
 from relay.settings import Settings
 
-#: Errors after which Redis may carry out the same command a moment later: a cut connection, a restart, a failover, no
-#: memory.
-PASSING = (
-    RedisConnectionError,
-    RedisTimeoutError,
-    TimeoutError,
-    OSError,
-    ReadOnlyError,
-    MasterDownError,
-    ClusterDownError,
-    RedisClusterException,
-    TryAgainError,
-    OutOfMemoryError,
-)
-
 #: Maximum connections of redis-py's own pool, if the pool raises when all are in use instead of waiting for one.
 _UNBOUNDED = 2**31
 #: Seconds that a single command may take before its connection is closed and the command is repeated on another.
 COMMAND_TIMEOUT = 2.0
+#: Seconds for one sentinel to say who the master is. Of three, two may hang, and a new request still gets through.
+_SENTINEL_TIMEOUT = 0.4
+#: Seconds for one node of a cluster to say which node has which slots, and for whatever redis-py asks by itself.
+_CLUSTER_TIMEOUT = 1.0
 
 
 class Link:
@@ -134,7 +113,7 @@ class RedisPy:
         if scheme != "unix":
             options["socket_keepalive"] = True
         if form == "cluster":
-            return cls(_cluster(options | _from_url(url)))
+            return cls(_cluster(options | {"socket_timeout": _CLUSTER_TIMEOUT} | _from_url(url)))
         options["retry"] = Retry(NoBackoff(), 0)
         if form == "sentinel":
             return cls(*_sentinel(options | _from_url(url), url))
@@ -142,6 +121,11 @@ class RedisPy:
             settings.redis_url, max_connections=settings.redis_commands, timeout=COMMAND_TIMEOUT, **options
         )
         return cls(Redis.from_pool(pool))
+
+    @property
+    def is_embedded(self) -> bool:
+        """Whether this is a Redis inside this process."""
+        return isinstance(self.redis, fakeredis.FakeAsyncRedis)
 
     async def locate(self, key: str) -> Server:
         """Return the server that has the key, as far as redis-py knows. Raise what redis-py raises."""
@@ -153,11 +137,13 @@ class RedisPy:
         pool = cast(Redis, self.redis).connection_pool
         return Server("", pool.connection_class, pool.connection_kwargs)
 
-    async def find_again(self, key: str) -> None:
-        """Let redis-py find out which server of a Redis Cluster has the key now. It does so when a command of its own
-        fails or is redirected."""
+    async def find_again(self, doubted: str) -> None:
+        """Let redis-py find out which servers of a Redis Cluster have which keys now. Raise what redis-py raises.
+
+        `doubted`: the server whose reply or silence gave reason to ask. It is asked last, because it may hang.
+        """
         if self._is_cluster:
-            await self.redis.exists(key)
+            await cast(RedisCluster, self.redis).nodes_manager.initialize(last_failed_node_name=doubted)
 
     async def close_idle(self) -> None:
         """Close the idle connections in redis-py's own pool.
@@ -171,6 +157,8 @@ class RedisPy:
         """Close redis-py's own connections. Those that were handed over are not among them."""
         for redis in (self.redis, *self._sentinels):
             await redis.aclose()
+        if self._is_cluster:  # redis-py leaves them open if it has not found the cluster
+            await cast(RedisCluster, self.redis).nodes_manager.aclose("startup_nodes")
 
 
 def _cluster(options: dict[str, Any]) -> RedisCluster:
@@ -181,7 +169,9 @@ def _cluster(options: dict[str, Any]) -> RedisCluster:
 def _sentinel(options: dict[str, Any], url: SplitResult) -> tuple[Redis, Sequence[Redis]]:
     service, _, database = url.path.strip("/").partition("/")
     hosts, ssl = options.pop("hosts"), options.get("ssl", False)
-    watch = {"socket_timeout": COMMAND_TIMEOUT, "ssl": ssl}
+    # redis-py asks one sentinel after the other, and would by itself ask one that is gone ten times first.
+    watch = {"socket_timeout": _SENTINEL_TIMEOUT, "socket_connect_timeout": _SENTINEL_TIMEOUT, "ssl": ssl}
+    watch |= {"retry": options["retry"]}
     options["max_connections"] = _UNBOUNDED
     sentinel: Any = Sentinel(hosts, sentinel_kwargs=watch, db=int(database or 0), **options)  # type: ignore[no-untyped-call]
     return sentinel.master_for(service or "mymaster"), sentinel.sentinels

@@ -10,18 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import hiredis
-from redis.exceptions import (
-    BusyLoadingError,
-    ClusterDownError,
-    MasterDownError,
-    NoPermissionError,
-    NoScriptError,
-    OutOfMemoryError,
-    ReadOnlyError,
-    RedisError,
-    ResponseError,
-    TryAgainError,
-)
+from redis.exceptions import NoScriptError, ResponseError
 
 from relay.buffers import Bytes
 
@@ -32,24 +21,6 @@ Command = Sequence[str | int | Bytes]
 _pack = cast(Callable[[tuple[str | int | Bytes, ...]], bytes], hiredis.pack_command)
 #: Maximum length, in bytes, of a string that is copied: a slice would keep the whole block alive.
 _SMALL = 16 * 1024
-
-
-class MovedElsewhereError(TryAgainError):
-    """Another node of the Redis Cluster has the key."""
-
-
-_ERRORS: dict[str, type[RedisError]] = {
-    "ASK": MovedElsewhereError,
-    "CLUSTERDOWN": ClusterDownError,
-    "LOADING": BusyLoadingError,
-    "MASTERDOWN": MasterDownError,
-    "MOVED": MovedElsewhereError,
-    "NOPERM": NoPermissionError,
-    "NOSCRIPT": NoScriptError,
-    "OOM": OutOfMemoryError,
-    "READONLY": ReadOnlyError,
-    "TRYAGAIN": TryAgainError,
-}
 
 
 class IncompleteError(Exception):
@@ -75,9 +46,9 @@ def pack(commands: Sequence[Command]) -> list[Bytes]:
     return pieces
 
 
-def error(line: str) -> RedisError:
-    """Return the exception that redis-py has for an error reply."""
-    return _ERRORS.get(line.partition(" ")[0], ResponseError)(line)
+def error(line: str) -> ResponseError:
+    """Return the exception for an error reply. `failures.failure_of` tells what it means."""
+    return (NoScriptError if line.startswith("NOSCRIPT") else ResponseError)(line)
 
 
 def reader() -> hiredis.Reader:

@@ -21,14 +21,20 @@ _SHARED = {
     "vouch": ["_now", "_late"],
 }
 
+#: The verbs that give something back: another side waits to be told, or a name is free afterwards. They are repeated
+#: even if Redis says that repeating is useless, because nobody would do it later.
+_INSIST = {"end", "release", "unwant"}
+
 
 class Script:
     """A Lua script, and the digest by which Redis calls it once it has it."""
 
-    def __init__(self, source: str, *, expires: bool = False) -> None:
+    def __init__(self, source: str, *, expires: bool = False, insists: bool = False) -> None:
         self.source = source
         #: Whether its last argument is the time at which its caller gives up, after which it does nothing.
         self.expires = expires
+        #: Whether it is repeated after failures that repeating seldom mends.
+        self.insists = insists
         self.sha = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
 
 
@@ -42,6 +48,7 @@ def load_scripts() -> dict[str, Script]:
         verb: Script(
             "".join(source_of[name] for name in _SHARED.get(verb, [])) + source,
             expires="_late" in _SHARED.get(verb, []),
+            insists=verb in _INSIST,
         )
         for verb, source in source_of.items()
         if not verb.startswith("_")

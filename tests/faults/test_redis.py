@@ -5,6 +5,7 @@ import itertools
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -143,3 +144,55 @@ def test_out_of_memory_for_a_while(cluster: Faulty, token: str, start: Start, so
     finally:
         cluster.redis.config_set("maxmemory", 0)
     transfer.assert_complete()
+
+
+@pytest.mark.parametrize("idle", [False, True], ids=["flowing", "idle"])
+def test_two_seconds_without_replicas(cluster: Faulty, start: Start, source: Path, idle: bool) -> None:
+    """An error that passes ends nothing: RELAY_TRANSFER_PATIENCE says how long it may last."""
+    assert cluster.redis is not None
+    transfer = start() if idle else start(source=source, rate="4M")
+    if idle:
+        transfer.feed(b"a line\n")
+    else:
+        transfer.wait_arrived(MIB)
+    cluster.redis.config_set("min-replicas-to-write", 1)
+    try:
+        time.sleep(2)  # the fault under test
+    finally:
+        cluster.redis.config_set("min-replicas-to-write", 0)
+    if idle:
+        transfer.feed(b"another\n")
+    transfer.assert_complete()
+
+
+def test_a_side_that_may_not_write_any_more_tells_the_other(cluster: Faulty, start: Start, source: Path) -> None:
+    """The error is there for good, and the transfer has to end for both sides all the same."""
+    run: Any = cluster.server.client().execute_command
+    transfer = start(source=source, rate="4M")
+    transfer.wait_arrived(MIB)
+    run("ACL", "SETUSER", "default", "-xadd")
+    try:
+        wait_until(lambda: transfer.is_over, "both sides to be told", timeout=10)
+    finally:
+        run("ACL", "SETUSER", "default", "+@all")
+    transfer.assert_broken(503)
+
+
+def test_a_final_error_of_a_moment_leaves_nobody_hanging(cluster: Faulty, token: str, start: Start) -> None:
+    """The first write and the end of the transfer are refused as final, for two seconds, and only the uploader's side
+    meets that. The downloader is told when it is over, and the name is free. It used to hang for a minute."""
+    run: Any = cluster.server.client().execute_command
+    transfer = start()
+    cluster.wait_state(token, "streaming")
+    time.sleep(0.5)  # until the uploader's side knows of it
+    run("ACL", "SETUSER", "default", "-xadd", "-hmget")
+    try:
+        transfer.fed = b"a line\n"
+        transfer.upload.write(transfer.fed)
+        time.sleep(2)
+    finally:
+        run("ACL", "SETUSER", "default", "+@all")
+    wait_until(lambda: transfer.download.process.poll() is not None, "the downloader to be told", timeout=10)
+    transfer.finish()
+    assert transfer.status == 503
+    assert not transfer.is_complete

@@ -22,7 +22,7 @@ from relay.store.streams import Entry
 from tests.support.certificate import make_certificate
 from tests.support.pages import OPERATORS
 from tests.support.ports import free_port
-from tests.support.redis import RedisServer, cluster_of_two, newest
+from tests.support.redis import RedisServer, cluster_of_two, newest, servers
 from tests.support.wait import wait_until
 
 
@@ -37,9 +37,9 @@ def acl_user(prefix: str, *, cluster: bool = False) -> list[str]:
     return ["--user", *rules.split(), *(more[1].split() if cluster else [])]
 
 
-@pytest.fixture
-def program() -> Path:
-    return newest("the forms of RELAY_REDIS_URL were not tested")
+@pytest.fixture(params=sorted(servers()) or [()], ids=lambda version: ".".join(map(str, version)))
+def program(request: pytest.FixtureRequest) -> Path:
+    return servers().get(request.param) or newest("the forms of RELAY_REDIS_URL were not tested")
 
 
 @pytest.fixture
@@ -58,6 +58,8 @@ def password_url(program: Path, prefix: str) -> Iterator[str]:
 
 @pytest.fixture
 def tls_url(program: Path, tmp_path: Path, prefix: str) -> Iterator[str]:
+    if b"libssl" not in program.resolve().read_bytes():
+        pytest.skip(f"{program} has no TLS")
     certificate, key = make_certificate(tmp_path)
     port = free_port()
     files = ["--tls-cert-file", certificate, "--tls-key-file", key]
@@ -95,7 +97,7 @@ def sentinel_url(program: Path, tmp_path: Path) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("form", ["unix", "password", "tls", "cluster", "sentinel"])
-async def test_form(form: str, request: pytest.FixtureRequest, prefix: str) -> None:
+async def test_form(form: str, program: Path, request: pytest.FixtureRequest, prefix: str) -> None:
     url: str = request.getfixturevalue(f"{form}_url")
     store = Store.connect(Settings(redis_url=url, prefix=prefix))
     for _ in range(4):  # tokens in several slots, where there are slots

@@ -114,7 +114,7 @@ def cluster_of_two(program: Path, *options: str) -> Iterator[list[RedisServer]]:
     for node, (first, last) in zip(nodes, [(0, 8191), (8192, 16383)], strict=True):
         with node.client() as client:
             run: Any = client.execute_command
-            run("CLUSTER", "ADDSLOTSRANGE" if max(servers()) >= (7,) else "ADDSLOTS", first, last)
+            run("CLUSTER", "ADDSLOTS", *range(first, last + 1))
             run("CLUSTER", "MEET", "127.0.0.1", nodes[0].port)
     for node in nodes:
         with node.client() as client:
