@@ -1,4 +1,4 @@
-"""Watches whether Redis may throw keys away. If it does, transfers break and tokens become unknown, and nobody sees why."""
+"""Watches whether Redis may throw keys away. If it does, transfers break and tokens vanish, and nobody sees why."""
 
 import asyncio
 import contextlib

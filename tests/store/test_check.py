@@ -75,7 +75,7 @@ async def test_a_policy_that_evicts(
         ("-zadd", "heartbeat"),
         ("-incrby", ""),
         ("-multi", "write chunks"),
-        ("-xtrim", "wake-up"),
+        ("-xtrim", "acknowledge"),
         ("-rename", "revoke"),
         ("-info", ""),
     ],
