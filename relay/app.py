@@ -14,6 +14,7 @@ from relay.api.request_log import RequestLog
 from relay.api.routes import NAME, OPERATIONS, TOKEN, handlers_of
 from relay.cluster.node import Node
 from relay.metrics import Metrics
+from relay.operations.eviction import Eviction
 from relay.operations.reports import NodeCollector, Reports
 from relay.server.protocol import HANGUPS, NODE, SETTINGS
 from relay.server.tcp import Hangups
@@ -46,11 +47,12 @@ def create_app(settings: Settings, store: Store | None = None) -> Starlette:
     relay = Relay(settings, store, metrics, node)
     reports = Reports(settings, store, node)
     metrics.registry.register(NodeCollector(node))
+    eviction = Eviction(store, metrics)
     services = Services(relay, Admission(settings, store), reports, metrics)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[dict[str, object]]:
-        async with node.running(), reports.running():
+        async with node.running(), reports.running(), eviction.running():
             with contextlib.closing(Hangups()) as hangups:
                 try:
                     yield {HANGUPS: hangups, SETTINGS: settings, NODE: node.id}

@@ -10,6 +10,7 @@ import platform
 from prometheus_client import (
     CollectorRegistry,
     Counter,
+    Gauge,
     Histogram,
     Info,
     ProcessCollector,
@@ -56,6 +57,9 @@ class Metrics:
         )
         self.redis_errors = Counter(
             "relay_redis_errors", "Attempts to reach Redis that failed", ["error"], registry=registry
+        )
+        self.redis_evicts = Gauge(
+            "relay_redis_evicts", "1 if Redis throws keys away when its memory is full, otherwise 0", registry=registry
         )
         self.rejections = Counter(
             "relay_rejections", "Requests that were answered with an error", ["reason"], registry=registry

@@ -3,7 +3,7 @@
 import click
 
 from relay import __version__
-from relay.cli.operate import cancel, nodes, ps, revoke, tokens
+from relay.cli.operate import cancel, check, nodes, ps, revoke, tokens
 from relay.cli.serve import serve
 
 
@@ -13,5 +13,5 @@ def main() -> None:
     """An HTTP streaming relay that scales out."""
 
 
-for command in (serve, ps, nodes, tokens, cancel, revoke):
+for command in (serve, ps, nodes, tokens, cancel, revoke, check):
     main.add_command(command)

@@ -1,6 +1,7 @@
 """The operator's commands: list what the cluster is doing, and end it. They talk to Redis, so no node need be running.
 
-Exit status: 0 done · 1 there is no such token or transfer · 2 wrong usage or a bad setting · 3 Redis does not answer.
+Exit status: 0 done · 1 there is no such token or transfer · 2 wrong usage or a bad setting · 3 Redis does not answer,
+or `check` found something wrong.
 """
 
 import asyncio
@@ -19,10 +20,13 @@ from relay.errors import Error, Problem, StoreUnavailable
 from relay.metrics import Metrics
 from relay.names import encode_name, nfc
 from relay.operations.census import Census
+from relay.operations.check import Checked
+from relay.operations.check import check as check_redis
 from relay.operations.status_json import node_json, token_json, transfer_json
 from relay.operations.status_text import node_lines, token_lines, transfer_lines
 from relay.operations.viewer import OPERATOR, Viewer
 from relay.settings import Settings
+from relay.store.failures import describe
 from relay.store.store import Store
 from relay.transfer.relay import Relay
 
@@ -95,7 +99,9 @@ def _run(action: Callable[[Relay], Awaitable[None]], flags: dict[str, str | None
     try:
         asyncio.run(connected())
     except StoreUnavailable as error:
-        _fail(f"Redis: {error.__cause__ or error.line}", _UNAVAILABLE)
+        _fail(f"Redis: {describe(error.__cause__) if error.__cause__ else error.line}", _UNAVAILABLE)
+    except Checked as wrong:
+        _fail(f"Redis: {wrong}", _UNAVAILABLE)
     except Problem as problem:
         _fail(problem.line, _NOT_FOUND)
     except KeyboardInterrupt:
@@ -202,3 +208,13 @@ async def _whole(store: Store, beginning: str) -> str:
     if len(found) > 1:
         _fail(f"{len(found)} tokens begin with {beginning[:4]}: give more of it (relay tokens --json)", _USAGE)
     return found[0]
+
+
+@_command()
+def check(**flags: str | None) -> None:
+    """Try on Redis what a node needs of it, and say what is wrong."""
+
+    async def attempt(relay: Relay) -> None:
+        await check_redis(relay.store, click.echo)
+
+    _run(attempt, flags)

@@ -54,6 +54,15 @@ class Commands:
         self._clock = Clock()
         self._complaints = Complaints(settings.redis_url)
 
+    @property
+    def is_embedded(self) -> bool:
+        """Whether Redis is inside this process."""
+        return self._redis_py.is_embedded
+
+    async def info(self) -> list[dict[str, Any]]:
+        """Return INFO of each master. Raise what redis-py raises."""
+        return await self._redis_py.info()
+
     async def close_idle(self) -> None:
         """Close the connections that are idle. When one connection has broken, they probably have, too."""
         self.connections.close_idle()

@@ -127,6 +127,13 @@ class RedisPy:
         """Whether this is a Redis inside this process."""
         return isinstance(self.redis, fakeredis.FakeAsyncRedis)
 
+    async def info(self) -> list[dict[str, Any]]:
+        """Return INFO of each master. Raise what redis-py raises."""
+        if not self._is_cluster:
+            return [await cast(Redis, self.redis).info()]
+        found = await cast(Any, self.redis).info(target_nodes=RedisCluster.PRIMARIES)
+        return [found] if "redis_version" in found else list(found.values())
+
     async def locate(self, key: str) -> Server:
         """Return the server that has the key, as far as redis-py knows. Raise what redis-py raises."""
         if self._is_cluster:

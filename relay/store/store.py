@@ -8,6 +8,7 @@ from relay.store.commands import Commands
 from relay.store.nodes import Nodes
 from relay.store.rates import Rates
 from relay.store.redis_py import RedisPy
+from relay.store.servers import Servers
 from relay.store.tokens import Tokens
 from relay.store.transfers import Transfers
 
@@ -22,6 +23,7 @@ class Store:
         self.transfers = Transfers(self.commands)
         self.nodes = Nodes(self.commands)
         self.rates = Rates(self.commands)
+        self.servers = Servers(self.commands)
 
     @classmethod
     def connect(cls, settings: Settings, metrics: Metrics | None = None) -> Self:

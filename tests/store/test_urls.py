@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -96,7 +97,15 @@ def sentinel_url(program: Path, tmp_path: Path) -> Iterator[str]:
     master.stop()
 
 
-@pytest.mark.parametrize("form", ["unix", "password", "tls", "cluster", "sentinel"])
+@pytest.fixture
+def hung_sentinel_url(sentinel_url: str) -> Iterator[str]:
+    """Put a sentinel that accepts connections and says nothing, and one that is gone, before the one that lives."""
+    with socket.create_server(("127.0.0.1", 0)) as hung:
+        port = hung.getsockname()[1]
+        yield sentinel_url.replace("//", f"//127.0.0.1:{port},127.0.0.1:{free_port()},", 1)
+
+
+@pytest.mark.parametrize("form", ["unix", "password", "tls", "cluster", "sentinel", "hung_sentinel"])
 async def test_form(form: str, program: Path, request: pytest.FixtureRequest, prefix: str) -> None:
     url: str = request.getfixturevalue(f"{form}_url")
     store = Store.connect(Settings(redis_url=url, prefix=prefix))

@@ -1,0 +1,52 @@
+"""What the Redis servers say of themselves."""
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any
+
+from redis.exceptions import ResponseError
+
+from relay.store.commands import Commands
+from relay.store.failures import RAISED
+from relay.store.redis_py import COMMAND_TIMEOUT
+
+
+@dataclass(frozen=True, slots=True)
+class ServerFacts:
+    """What one server says of itself."""
+
+    #: The version of Redis whose commands it has, and its name and own version to be shown.
+    version: tuple[int, ...]
+    shown: str
+    #: What it does when its memory is full.
+    policy: str
+
+    @property
+    def evicts(self) -> bool:
+        """Whether it throws keys away when its memory is full. Every key of relay has a TTL, so volatile-* does too."""
+        return self.policy not in ("", "noeviction")
+
+
+class Servers:
+    """Ask the servers about themselves."""
+
+    def __init__(self, commands: Commands) -> None:
+        self._commands = commands
+
+    async def facts(self) -> list[ServerFacts] | None:
+        """Return what each master says of itself; None if it is not to be had: an embedded store, no right to INFO, or
+        Redis is away."""
+        if self._commands.is_embedded:
+            return None
+        try:
+            async with asyncio.timeout(COMMAND_TIMEOUT):
+                return [_facts(info) for info in await self._commands.info()]
+        except (ResponseError, *RAISED):
+            return None
+
+
+def _facts(info: dict[str, Any]) -> ServerFacts:
+    version = str(info.get("redis_version", "0"))
+    shown = f"Valkey {info['valkey_version']}" if "valkey_version" in info else f"Redis {version}"
+    numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdecimal())
+    return ServerFacts(numbers, shown, str(info.get("maxmemory_policy", "")))
