@@ -1,4 +1,4 @@
-"""An HTTP streaming relay that scales out. Start reading at `transfer`, with `states` beside it."""
+"""An HTTP streaming relay that scales out. Start reading at `app`, or at `states` and the folder `transfer`."""
 
 from importlib.metadata import version
 

@@ -1,10 +1,12 @@
 """The states of a name, the events that can happen to it, and the outcomes of a transfer. Pure: it imports nothing.
 
 A name under a token is FREE, or one live transfer holds it, which is WAITING for its downloader, STREAMING or
-FINISHING. Every event is one Lua script in `store/lua/`, so every move is atomic. `MOVES` says what each script
-returns in each state, and in which state it leaves the name. There is no state "ended": the script that ends a transfer
-deletes the claim in the same step. So a name is free as soon as its transfer has ended, and exactly one caller gets
-ENDED; that caller logs and counts the transfer.
+FINISHING. Every event is one call of a script in `store/lua/`, so every move is atomic: CLAIM, JOIN and FINISH call the
+script of that name; GIVE_UP, END and CLOSE call `end.lua`, each with the states in which it may end a transfer. `MOVES`
+says what the script answers to each event in each state, and in which state it leaves the name.
+
+There is no state "ended": the script that ends a transfer deletes the claim in the same step. So a name is free as soon
+as its transfer has ended, and exactly one caller of `end.lua` gets ENDED; that caller logs and counts the transfer.
 
 Bytes that a downloader has been handed cannot be taken back. So a download asks before it hands over the last bytes.
 From then on the transfer is FINISHING, and as long as the download's node is alive, that download alone decides how the
@@ -27,7 +29,7 @@ class State(StrEnum):
 
 
 class Event(StrEnum):
-    """What a node may ask for a name; each event is one script."""
+    """What a node may ask for a name; each event is one call of a script."""
 
     CLAIM = "claim"  # an upload wants the name
     JOIN = "join"  # a download wants the upload
@@ -38,7 +40,7 @@ class Event(StrEnum):
 
 
 class Answer(StrEnum):
-    """The one word that a script returns."""
+    """What a script answers to an event: the first word of its reply."""
 
     CLAIMED = "claimed"
     BUSY = "busy"

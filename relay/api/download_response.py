@@ -13,9 +13,10 @@ from relay.server.conditions import Range
 from relay.server.delivery import Delivery
 from relay.store.records import Transfer
 
-#: Bytes that a client may not have acknowledged yet when the last step of its download is taken, which nobody can
-#: cancel: so few that a client which has stopped reading is not in that step for minutes.
-_NEAR = 64 * 1024
+#: Maximum bytes, the last ones included, that a client may still have to acknowledge when its transfer becomes
+#: FINISHING. Nobody can cancel it from then on, so a client that has stopped reading must not stay in that state for
+#: minutes.
+_BEHIND_MAX = 64 * 1024
 
 
 def download_headers(transfer: Transfer) -> dict[str, str]:
@@ -72,7 +73,7 @@ class ResponseSink:
         """
         client = self._client
         with Delivery(client) as delivery:
-            if not client.behind_proxy and not client.is_tls and delivery.behind + len(data) <= _NEAR:
+            if not client.behind_proxy and not client.is_tls and delivery.behind + len(data) <= _BEHIND_MAX:
                 return data
             await self.write(data[:-1])
             if not await delivery.acknowledged(patience=math.inf):  # the download notices a stall

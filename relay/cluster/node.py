@@ -26,7 +26,7 @@ _ROUND, _BATCH = 1.0, 100
 
 
 class Node:
-    """One for each process. Wrap the server's life in `running`."""
+    """This node. A process has one. Wrap the server's life in `running`."""
 
     def __init__(self, settings: Settings, store: Store) -> None:
         #: A node that is restarted under its name gets another id: it holds none of the old node's clients.

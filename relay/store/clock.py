@@ -10,17 +10,17 @@ class Clock:
     """The clock of each Redis server, relative to this node's clock. Times of this node are in seconds."""
 
     def __init__(self) -> None:
-        self._offsets: dict[str, float] = {}
+        self._differences: dict[str, float] = {}
 
     def learn(self, server: str, redis_ms: int, *, now: float) -> None:
         """Record that a reply from `server`, received at `now`, contained Redis's time in Unix milliseconds."""
-        self._offsets[server] = redis_ms - now * 1000
+        self._differences[server] = redis_ms - now * 1000
 
     def deadline(self, server: str, at: float) -> int:
-        """Return the time of Redis's clock, in Unix milliseconds, that it shows at the latest when ours shows `at`.
+        """Return the deadline `at` by Redis's clock, in Unix milliseconds.
 
-        It is early by the time that the last reply was under way, and never late. While the clock is unknown it is 0:
-        then Redis refuses the command, and says what time it is.
+        It is never later than `at`; it is earlier by the time that the last reply took to arrive. While the clock is
+        unknown it is 0: then Redis refuses the command, and says what time it is.
         """
-        offset = self._offsets.get(server)
-        return 0 if offset is None else int(at * 1000 + offset)
+        difference = self._differences.get(server)
+        return 0 if difference is None else int(at * 1000 + difference)

@@ -66,7 +66,7 @@ class Transfer:
 
 
 class Inquiry(NamedTuple):
-    """A wake-up that asks a node whether the client of an upload is still there. A node without it disowns it."""
+    """A wake-up for an upload, which also asks whether its client is still there. A node without it disowns it."""
 
     token: str
     name: str
@@ -113,7 +113,8 @@ class Farewell(NamedTuple):
 class Touched:
     """How a transfer stands: its state, its downloader's node, and the bytes that it has acknowledged.
 
-    With `outcome` it has ended, if its state is FREE; otherwise the caller has to end it.
+    If `outcome` is set and the state is FREE, the transfer has ended. If `outcome` is set and the state is another, the
+    transfer lives, and the caller has to end it with that outcome.
     """
 
     outcome: Outcome | None

@@ -14,7 +14,10 @@ from relay.store.transfers import Transfers
 
 
 class Store:
-    """One for each process. Make it with `connect`, and close it with `aclose`."""
+    """The verbs, grouped by what they are about. A process has one.
+
+    Make it with `connect`, and close it with `aclose`.
+    """
 
     def __init__(self, settings: Settings, metrics: Metrics, redis_py: RedisPy) -> None:
         self.commands = Commands(settings, metrics, redis_py)

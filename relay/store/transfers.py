@@ -47,8 +47,8 @@ class Transfers:
     ) -> "Transfer | Outcome | Claimed":
         """Claim the name for an upload on `node`.
 
-        Return what it learns; or the transfer that holds the name; or, if the claim has
-        already ended before its reply could be read, its outcome. `use` counts as a use of the token.
+        Return `Claimed` if the upload has the name now; the `Transfer` that holds the name if another one has it; or
+        the `Outcome` if this claim has ended before its reply was read. `use` counts as a use of the token.
         Raise Problem(UNKNOWN_TOKEN), Problem(CROWDED) or Problem(SPENT).
         """
         reply = await self._commands.run(
@@ -151,7 +151,9 @@ class Transfers:
         return Answer(reply.decode())
 
     async def touch(self, transfer: Transfer, *, written: str = "", joiner: str = "", position: int = 0) -> Touched:
-        """Return whether the transfer is alive as this side knows it, and renew the keys that this side keeps alive.
+        """Return how the transfer stands, and renew the keys that this side keeps alive.
+
+        It stands as STORE_LOST if Redis has it in another form than this side.
 
         A streaming upload passes the ID of the last entry it has `written`. A download passes its id as `joiner`, and
         the `position` up to which it has handed over bytes. An upload that still waits passes nothing.
@@ -180,12 +182,12 @@ class Transfers:
         joiner: str = "",
         position: int = 0,
         only_waiting: bool = False,
-        mine: Sequence[str] = (),
+        unneeded: Sequence[str] = (),
     ) -> "Final | Answer":
         """End the transfer, if the name still belongs to it (or, with `joiner`, to that download of it).
 
         `position`: the bytes handed to the downloader, if the caller knows; otherwise the last acknowledgement counts.
-        `mine`: which of `chunks` and `acks` only the caller reads, and reads no more; they are deleted.
+        `unneeded`: which of `chunks` and `acks` only the caller reads, and reads no more; they are deleted.
         Exactly one caller gets `Final`. The others get GONE; or KEPT if the transfer is finishing, or if it streams
         and the caller asked for `only_waiting`.
         """
@@ -203,7 +205,7 @@ class Transfers:
                 position,
                 " ".join(sorted(within)),
                 int(outcome in _FROM_OUTSIDE),
-                " ".join(mine),
+                " ".join(unneeded),
             ],
             patience=self._settings.transfer_patience,
         )

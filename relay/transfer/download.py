@@ -24,7 +24,7 @@ _FIRST_ENTRY = 1.0
 class Sink(Protocol):
     """Where the bytes of a download go: the response. Its methods raise ClientGone if the client has left."""
 
-    #: Whether the headers were sent.
+    #: Whether `begin` was called. From then on the client can get no error status.
     begun: bool
 
     def check(self, transfer: Transfer) -> None:
@@ -62,10 +62,12 @@ class Download(Side):
         self._position = 0
         #: Since when the client has been sent something that it has not taken, in monotonic seconds.
         self._sending_since: float | None = None
-        #: This side decides one of two things that exclude each other: how the transfer ends (`_decided`), or that it
-        #: hands over the last bytes (`_finishing`).
+        #: At most one of the next two is set, and it stays set: the outcome with which this side ends the transfer; or
+        #: that this side hands over the last bytes, so that nothing else may end the transfer.
         self._decided: Outcome | None = None
-        self._finishing = self._finished = False
+        self._finishing = False
+        #: Whether the client has everything.
+        self._finished = False
         #: Closed once a disconnect can no longer change the outcome.
         self._watching = contextlib.ExitStack()
 
@@ -81,6 +83,7 @@ class Download(Side):
             # A client that pipelined more data is not being read, so its disconnect would go unnoticed.
             self._watching.enter_context(self.client.watched())
             try:
+                # An inquiry, not only the id, so that a node without this upload disowns it.
                 await self.context.node.inbox.send(self.peer, str(self.transfer.inquiry))
                 outcome = await first(self._copy(), self._keep_alive(listener))
             except ClientGone:
@@ -92,9 +95,9 @@ class Download(Side):
             except StoreUnavailable:
                 outcome = Outcome.STORE_LOST
             finally:
-                mine = ("chunks", "acks") if outcome is Outcome.NODE_LOST else ("chunks",)
+                unneeded = ("chunks", "acks") if outcome is Outcome.NODE_LOST else ("chunks",)
                 await self.context.endings.settle(
-                    self.transfer, outcome, *mine, joiner=self._joiner, position=self._position
+                    self.transfer, outcome, *unneeded, joiner=self._joiner, position=self._position
                 )
         if not self._sink.begun and outcome is not Outcome.UPLOADER_GONE:
             raise problem_for_downloader(outcome, seconds=time_limit(self.context.settings, outcome))

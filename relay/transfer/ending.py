@@ -37,11 +37,11 @@ class Endings:
         joiner: str = "",
         position: int = 0,
         only_waiting: bool = False,
-        mine: Sequence[str] = (),
+        unneeded: Sequence[str] = (),
     ) -> Final | Answer:
         """End a transfer (see `Transfers.end`). If this call ended it, log and count it, and wake the other side."""
         answer = await self._store.transfers.end(
-            transfer, outcome, joiner=joiner, position=position, only_waiting=only_waiting, mine=mine
+            transfer, outcome, joiner=joiner, position=position, only_waiting=only_waiting, unneeded=unneeded
         )
         if isinstance(answer, Final):
             self._account(answer, outcome)
@@ -55,12 +55,14 @@ class Endings:
         self,
         transfer: Transfer,
         outcome: Outcome,
-        *mine: str,
+        *unneeded: str,
         joiner: str = "",
         position: int = 0,
         seconds: float = 0,
     ) -> None:
-        """End this side's transfer, whoever ended it first, and delete the streams that are `mine`.
+        """Make sure that this side's transfer has ended, and delete the streams that nobody will read any more.
+
+        These are `unneeded`: any of `chunks` and `acks`.
 
         `position` is the bytes handed over and `seconds` the time since it began, as this side knows them.
 
@@ -69,14 +71,14 @@ class Endings:
         """
         note(outcome=outcome.value)
         known = Final(transfer, delivered=position, seconds=round(seconds))
-        work = self._background.spawn(self._settle(known, outcome, mine, joiner))
+        work = self._background.spawn(self._settle(known, outcome, unneeded, joiner))
         if outcome is not Outcome.STORE_LOST:
             await asyncio.shield(work)
 
-    async def _settle(self, known: Final, outcome: Outcome, mine: Sequence[str], joiner: str) -> None:
+    async def _settle(self, known: Final, outcome: Outcome, unneeded: Sequence[str], joiner: str) -> None:
         transfer, answer = known.transfer, None
         try:
-            answer = await self.end(transfer, outcome, joiner=joiner, position=known.delivered, mine=mine)
+            answer = await self.end(transfer, outcome, joiner=joiner, position=known.delivered, unneeded=unneeded)
         except StoreUnavailable:
             left = fields(transfer=transfer.id, outcome=outcome.value)
             log.warning("Redis is away, so a transfer's keys are left to expire", extra=left)

@@ -19,7 +19,9 @@ from relay.transfer.drain import Phase
 
 
 class Finder:
-    """One download that looks for its upload, for at most `wait` seconds; or, unless it `takes`, a HEAD that does.
+    """Finds the upload of a name for one request, and waits for it up to `wait` seconds.
+
+    `takes`: True for a download, which joins the upload; False for a HEAD or a condition, which only asks.
 
     Use it within `running`.
     """

@@ -24,7 +24,7 @@ _INQUIRIES_MAX = 100
 
 
 class Relay:
-    """One for each process."""
+    """What a node does for its clients: one method for each operation. A process has one."""
 
     def __init__(self, settings: Settings, store: Store, metrics: Metrics, node: Node) -> None:
         self.settings = settings

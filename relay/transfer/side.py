@@ -72,8 +72,8 @@ class Side:
         """
         raise NotImplementedError
 
-    def _patience(self, seconds: float) -> float:
-        """Return how long to wait for a wake-up, at most `seconds`."""
+    def _pause(self, seconds: float) -> float:
+        """Return the seconds until the next look at the client, at most `seconds`."""
         return seconds
 
     async def _answer(self, *, woken: bool) -> None:
@@ -92,7 +92,7 @@ class Side:
         stall, longest = self.context.settings.stall, self.context.settings.max_duration or math.inf
         begun, progress, since = monotonic(), self._client_progress(), monotonic()
         while True:
-            woken = await listener.wait(self._patience(min(TOUCH, stall, longest)))
+            woken = await listener.wait(self._pause(min(TOUCH, stall, longest)))
             if self.client.is_lost and self._client_matters():
                 raise ClientGone
             outcome = None

@@ -34,7 +34,7 @@ class Upload(Side):
         self._length: int | None = None
         self._intake = BodyIntake(body, client, Buffer(context.settings.chunk, context.blocks))
         self._window = Window(context.settings.window)
-        #: There from when a downloader has joined.
+        #: None until a downloader has joined.
         self._stream: Stream | None = None
         self._most = 0
         #: Bytes of the token that are reserved for it, if the token may have a limited number.
@@ -59,7 +59,7 @@ class Upload(Side):
                 outcome = (
                     await self._claim(length=length, media_type=media_type)
                     or await self._wait(listener)
-                    or await self._send(listener)
+                    or await self._stream_body(listener)
                 )
             except ClientGone:
                 outcome = Outcome.UPLOADER_GONE
@@ -77,11 +77,11 @@ class Upload(Side):
                 if outcome is not None:
                     # The other side reads the chunks to their end, unless it has done so, or is dead.
                     is_last = outcome in (Outcome.COMPLETE, Outcome.NODE_LOST)
-                    mine = ("acks", "chunks") if is_last else ("acks",)
+                    unneeded = ("acks", "chunks") if is_last else ("acks",)
                     await self.context.endings.settle(
                         replace(self.transfer, downloader=self.peer),
                         outcome,
-                        *mine,
+                        *unneeded,
                         position=self._window.acknowledged,
                         seconds=monotonic() - self._since,
                     )
@@ -152,7 +152,7 @@ class Upload(Side):
         deadline = monotonic() + self.context.settings.upload_wait
         with self._listed(self.context.node.load.uploads[State.WAITING]):
             while True:
-                woken = await listener.wait(self._patience(deadline - monotonic()))
+                woken = await listener.wait(self._pause(deadline - monotonic()))
                 if self.client.is_lost:
                     raise ClientGone
                 if self.context.gate.phase >= Phase.RELEASED:
@@ -169,7 +169,7 @@ class Upload(Side):
                     return now.outcome
                 await self._answer(woken=woken)
 
-    def _patience(self, seconds: float) -> float:
+    def _pause(self, seconds: float) -> float:
         return self.client.probe.interval(seconds)
 
     async def _answer(self, *, woken: bool) -> None:
@@ -182,7 +182,8 @@ class Upload(Side):
             with contextlib.suppress(StoreUnavailable):  # then the inquirer assumes that the client is there
                 await self.transfers.vouch(self.transfer)
 
-    async def _send(self, listener: Listener) -> Outcome:
+    async def _stream_body(self, listener: Listener) -> Outcome:
+        """Run the loops of a streaming upload. Return how it ended."""
         self._stream = stream = self.context.stream(self.transfer, self.peer)
         with (
             self._listed(self.context.node.load.uploads[State.STREAMING]),
@@ -221,13 +222,13 @@ class Upload(Side):
         while True:
             await self._intake.wait()
             chunks = self._take()
-            if not await self._has_reserved():
+            if not await self._reserve_written():
                 return Outcome.TOO_LARGE
             whole = self._intake.is_exhausted
-            if outcome := await self._acked(await stream.append(chunks, offset=self._window.written, whole=whole)):
+            if outcome := await self._record_ack(await stream.append(chunks, offset=self._window.written, whole=whole)):
                 return outcome
             while whole or not self._window.is_open:
-                if outcome := await self._acknowledged(stream):
+                if outcome := await self._wait_for_ack(stream):
                     return outcome
 
     def _take(self) -> list[Bytes]:
@@ -241,8 +242,8 @@ class Upload(Side):
         self.context.node.load.received += sum(map(len, chunks))
         return chunks
 
-    async def _has_reserved(self) -> bool:
-        """Return whether the token may have all that is about to be written. Reserve more of its bytes if necessary."""
+    async def _reserve_written(self) -> bool:
+        """Reserve bytes of the token for all that is about to be written. Return False if the token has too few."""
         if not self.context.settings.token_bytes or self._window.written <= self._reserved:
             return True
         reserve = partial(self.transfers.reserve, self.transfer, total=self._window.written + RESERVE_AHEAD)
@@ -251,15 +252,15 @@ class Upload(Side):
         except Problem as problem:
             if problem.error is not Error.SPENT:
                 raise
-        self._most = self._reserved
+        self._most = self._reserved  # which the error names
         return self._window.written <= self._reserved
 
-    async def _acknowledged(self, stream: Stream) -> Outcome | None:
+    async def _wait_for_ack(self, stream: Stream) -> Outcome | None:
         """Wait a while for the downloader's progress. Return how the transfer ended, if it has."""
         ack = await stream.acks(after=self._ack_id, timeout=BLOCK)
-        return await self._acked(ack) if ack is not None else None
+        return await self._record_ack(ack) if ack is not None else None
 
-    async def _acked(self, ack: Ack | None) -> Outcome | None:
+    async def _record_ack(self, ack: Ack | None) -> Outcome | None:
         """Record an acknowledgement; None means that the stream is gone. Return how the transfer ended, if it has."""
         if ack is None:
             return (await self._touch()).outcome or Outcome.STORE_LOST

@@ -150,9 +150,9 @@ async def test_a_finishing_transfer_completes_without_its_token(store: Store, tr
 
 async def test_no_outcome_is_left_for_an_upload_that_left_while_finishing(store: Store, transfer: Transfer) -> None:
     await bring_to(store, transfer, State.FINISHING)
-    assert await store.transfers.end(transfer, Outcome.DRAINED, mine=["acks"]) is Answer.KEPT
+    assert await store.transfers.end(transfer, Outcome.DRAINED, unneeded=["acks"]) is Answer.KEPT
     assert await store.transfers.touch(transfer, joiner="me") == Touched(None, State.FINISHING, "down")
-    await store.transfers.end(transfer, Outcome.COMPLETE, joiner="me", mine=["chunks"])
+    await store.transfers.end(transfer, Outcome.COMPLETE, joiner="me", unneeded=["chunks"])
     assert not await client(store).exists(*transfer.keys.all()[1:])
 
 
@@ -163,7 +163,7 @@ async def test_an_end_deletes_the_streams_that_only_its_caller_reads(
     """It does so even if another caller has ended the transfer before and left the outcome in them."""
     await bring_to(store, transfer, state)
     for _ in range(2):
-        await store.transfers.end(transfer, Outcome.NODE_LOST, mine=["chunks", "acks"])
+        await store.transfers.end(transfer, Outcome.NODE_LOST, unneeded=["chunks", "acks"])
         assert not await client(store).exists(transfer.keys.chunks, transfer.keys.acks)
 
 

@@ -2,10 +2,10 @@
 -- Returns: finishing · gone (the transfer has ended, or streams to another download)
 -- A repeat (its reply was lost) returns finishing.
 local transfer = KEYS[1]
-local id, joiner, stream_ms = ARGV[1], ARGV[2], ARGV[3]
+local id, joiner, lease_ms = ARGV[1], ARGV[2], ARGV[3]
 
 local stored = redis.call('HMGET', transfer, 'id', 'joiner')
 if stored[1] ~= id or stored[2] ~= joiner then return 'gone' end
-redis.call('PEXPIRE', transfer, stream_ms)  -- first, because it needs no memory: see beat.lua
+redis.call('PEXPIRE', transfer, lease_ms)  -- first, because it needs no memory: see beat.lua
 redis.call('HSET', transfer, 'state', 'finishing')
 return 'finishing'

@@ -7,7 +7,7 @@
 -- `tail` is the number of entries at a stream's end among which the end marker is.
 local token, transfer, chunks, acks = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local id, written, joiner, position = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
-local floor_ms, stream_ms, tail = tonumber(ARGV[5]), ARGV[6], ARGV[7]
+local floor_ms, lease_ms, tail = tonumber(ARGV[5]), ARGV[6], ARGV[7]
 
 local function parts(entry_id)
   local offset, sequence = string.match(entry_id, '^(%d+)-(%d+)$')
@@ -40,7 +40,7 @@ elseif written ~= '' or joiner ~= '' then
 end
 if joiner ~= '' then
   if stored[4] ~= joiner then return {'lost'} end
-  redis.call('PEXPIRE', acks, stream_ms)
+  redis.call('PEXPIRE', acks, lease_ms)
   -- An acknowledgement makes room in the upload's window, so what is acknowledged is trimmed first.
   redis.call('XTRIM', chunks, 'MINID', '=', position .. '-1')
   -- If the bytes do not pass through Redis, this is how Redis learns of the position. An error does not matter: Redis
@@ -49,8 +49,8 @@ if joiner ~= '' then
 elseif written ~= '' then
   if not has_all_written() then return {'lost'} end
   if redis.call('PTTL', token) < floor_ms then redis.call('PEXPIRE', token, floor_ms) end
-  redis.call('PEXPIRE', transfer, stream_ms)
-  redis.call('PEXPIRE', chunks, stream_ms)
+  redis.call('PEXPIRE', transfer, lease_ms)
+  redis.call('PEXPIRE', chunks, lease_ms)
 end
 local acked = redis.call('XREVRANGE', acks, '+', '-', 'COUNT', 1)[1]
 return {'live', state, downloader, acked and acked[1] or '0-0'}
