@@ -75,21 +75,24 @@ class Upload(Side):
                 raise
             finally:
                 if outcome is not None:
-                    # The other side reads the chunks to their end, unless it has done so, or is dead.
-                    is_last = outcome in (Outcome.COMPLETE, Outcome.NODE_LOST)
-                    unneeded = ("acks", "chunks") if is_last else ("acks",)
-                    await self.context.endings.settle(
-                        replace(self.transfer, downloader=self.peer),
-                        outcome,
-                        *unneeded,
-                        position=self._window.acknowledged,
-                        seconds=monotonic() - self._since,
-                    )
+                    await self._settle(outcome)
         if outcome is Outcome.COMPLETE:
             return self._window.written
         settings = self.context.settings
         raise problem_for_uploader(
             outcome, sent=self._window.acknowledged, seconds=time_limit(settings, outcome), most=self._most
+        )
+
+    async def _settle(self, outcome: Outcome) -> None:
+        # The other side reads the chunks to their end, unless it has done so, or is dead.
+        is_last = outcome in (Outcome.COMPLETE, Outcome.NODE_LOST)
+        unneeded = ("acks", "chunks") if is_last else ("acks",)
+        await self.context.endings.settle(
+            replace(self.transfer, downloader=self.peer),
+            outcome,
+            *unneeded,
+            position=self._window.acknowledged,
+            seconds=monotonic() - self._since,
         )
 
     @property

@@ -5,12 +5,17 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+<<<<<<< HEAD
 from tests.support.cluster import CUT_OFF, Cluster, Curl
+=======
+from tests.support.cluster import Cluster, Curl, NodeProcess
+>>>>>>> redis13
 from tests.support.ports import free_port
 from tests.support.redis import RedisServer
 from tests.support.wait import wait_until
@@ -150,6 +155,34 @@ def test_an_unreachable_redis_is_exit_status_3(relay: Relay) -> None:
     assert status == 3
     assert text.startswith("relay: Redis: ")
     assert text.count("\n") == 1
+
+
+def test_check_says_what_it_found(relay: Relay) -> None:
+    status, text = relay("check")
+    assert status == 0, text
+    assert "maxmemory-policy: noeviction" in text
+
+
+def test_check_of_a_wrong_redis_is_exit_status_3(relay: Relay) -> None:
+    status, text = relay("check", "--redis-url", f"redis://relay:secret@127.0.0.1:{free_port()}")
+    assert status == 3
+    assert text.startswith("relay: Redis: write: ")
+    assert "is Redis up" in text
+    assert "secret" not in text
+    assert text.count("\n") == 1
+
+
+def test_a_node_that_cannot_reach_its_redis_says_so_at_once() -> None:
+    port = free_port()
+    node = NodeProcess("lost", f"redis://relay:secret@127.0.0.1:{port}")
+    try:
+        wait_until(lambda: f"Redis at 127.0.0.1:{port}: " in node.log(), "the line", timeout=8)
+        time.sleep(3)  # more heartbeats fail
+        assert node.log().count("Redis at ") == 1
+        assert "is Redis up" in node.log()
+        assert "secret" not in node.log()
+    finally:
+        node.kill()
 
 
 def test_watch_repeats_the_output_and_ends_quietly(relay: Relay) -> None:
