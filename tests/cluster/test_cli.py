@@ -11,11 +11,7 @@ from typing import Any
 
 import pytest
 
-<<<<<<< HEAD
-from tests.support.cluster import CUT_OFF, Cluster, Curl
-=======
-from tests.support.cluster import Cluster, Curl, NodeProcess
->>>>>>> redis13
+from tests.support.cluster import CUT_OFF, Cluster, Curl, NodeProcess
 from tests.support.ports import free_port
 from tests.support.redis import RedisServer
 from tests.support.wait import wait_until
