@@ -74,7 +74,7 @@ class Discard:
     untaken = 0
 
     def __init__(self, line: Line, all_discards: Discards, *, most: int | None = None) -> None:
-        """`most`: maximum bytes of a client that never sent a request, which gets less time too; None for the others."""
+        """`most`: maximum bytes of a client that never sent a request, which gets less time too; None for others."""
         self._line = line
         self._all = all_discards
         self._most = most
