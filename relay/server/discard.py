@@ -9,7 +9,7 @@ enough. By then the request's handler is over, and nothing of a transfer is held
 import asyncio
 from typing import Protocol
 
-#: Maximum duration for one client, in seconds.
+#: Maximum duration for one client, in seconds. 100 MB arrive within it at 27 Mbit/s.
 _LONGEST = 30.0
 #: Maximum duration once the node shuts down, in seconds.
 _LONGEST_AT_SHUTDOWN = 2.0
@@ -74,14 +74,14 @@ class Discard:
     untaken = 0
 
     def __init__(self, line: Line, all_discards: Discards, *, most: int | None = None) -> None:
-        """`most`: maximum bytes; None means that only time is limited."""
+        """`most`: maximum bytes of a client that never sent a request, which gets less time too; None for others."""
         self._line = line
         self._all = all_discards
         self._most = most
         self._taken = 0
         self._loop = asyncio.get_running_loop()
         self._heard = self._loop.time()
-        self._deadline = self._heard + _LONGEST
+        self._deadline = self._heard + (_LONGEST if most is None else _SILENCE)
         self._timer = self._loop.call_later(_LOOK, self._look)
 
     def room(self) -> memoryview:

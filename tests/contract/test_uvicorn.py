@@ -290,6 +290,46 @@ async def test_a_response_that_was_written_directly_can_be_completed() -> None:
     assert transport.written.endswith(b"\r\n\r\nc")
 
 
+async def test_a_response_has_the_default_headers_of_the_moment_when_it_starts() -> None:
+    """Otherwise its date would be the time when its request arrived."""
+    http, transport = connect()
+    http.server_state.default_headers = [(b"date", b"then")]
+    cycle = request(http, GET + b"\r\n")
+    cycle.default_headers = [(b"date", b"now")]
+    await start_response(cycle)
+    assert b"date: now\r\n" in transport.written
+    assert b"then" not in transport.written
+
+
+async def test_every_request_is_given_to_the_application_in_one_place() -> None:
+    """Otherwise the adapter could not see when a response starts and when it ends."""
+    http, _ = connect()
+    started: list[Any] = []
+    cast(Any, http)._start_asgi_task = lambda cycle, app: started.append(cycle)
+    first = request(http, GET + b"\r\n" + GET + b"\r\n")
+    assert len(started) == 1
+    await start_response(started[0], (b"content-length", b"0"))
+    await started[0].send({"type": "http.response.body", "body": b"", "more_body": False})
+    assert started[1:] == [first]  # the one that was sent ahead
+
+
+@pytest.mark.parametrize("is_kept", [True, False])
+async def test_a_response_whose_connection_is_kept_leaves_it_to_the_protocol_to_close(is_kept: bool) -> None:
+    """Otherwise the kernel of a client that is still sending would throw its response away."""
+    ended: list[bool] = []
+
+    class Ending(HttpToolsProtocol):
+        def on_response_complete(self) -> None:
+            ended.append(self.transport.is_closing())
+
+    http, _ = connect(Ending)
+    cycle = request(http, PUT + b"\r\n")
+    await start_response(cycle, (b"connection", b"close"), (b"content-length", b"0"))
+    cycle.keep_alive = is_kept
+    await cycle.send({"type": "http.response.body", "body": b"", "more_body": False})
+    assert ended == [not is_kept]
+
+
 async def test_a_response_without_a_length_is_chunked() -> None:
     """Otherwise a download of unknown length would be framed in the wrong way."""
     http, transport = connect()

@@ -1,6 +1,7 @@
 """HTTPS by the node itself: the same truth about how a transfer ended as without."""
 
 import contextlib
+import http.client
 import os
 import secrets
 import socket
@@ -173,3 +174,12 @@ def test_who_speaks_http_to_it_is_closed(secure: Cluster) -> None:
             while plain.recv(1000):
                 pass
     assert httpx.get(secure[0].url + "/healthz", verify=False).status_code == 200
+
+
+def test_an_early_answer_reaches_a_client_that_sends_first(secure: Cluster, token: str) -> None:
+    """RFC 9112 section 9.6. Over TLS we cannot close our side alone, but we read on just as well."""
+    unverified = ssl._create_unverified_context()
+    client = http.client.HTTPSConnection("127.0.0.1", secure[0].port, timeout=60, context=unverified)
+    with contextlib.closing(client):
+        client.request("PUT", f"/{'A' * 22}/x", bytes(100 * MIB))
+        assert client.getresponse().status == 401

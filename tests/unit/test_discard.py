@@ -85,6 +85,12 @@ async def test_a_discard_may_have_a_maximum_of_bytes() -> None:
     one.end()
 
 
+async def test_a_client_that_never_sent_a_request_gets_less_time() -> None:
+    line = Line()
+    assert await send(Discard(line, Discards(), most=1000), line, 1) < 0.2
+    assert line.calls == ["abort"]
+
+
 async def test_one_that_has_ended_does_nothing_more() -> None:
     line, all_discards = Line(), Discards()
     one = Discard(line, all_discards)
