@@ -30,9 +30,9 @@ LONGEST, SILENCE = 30, 5
 def by_http_client(url: str, file: Path) -> int:
     parts = urlsplit(url)
     connection = http.client.HTTPConnection(parts.netloc, timeout=60)
-    with file.open("rb") as body:
+    with contextlib.closing(connection), file.open("rb") as body:
         connection.request("PUT", parts.path, body, {"Content-Length": str(SIZE)})
-    return connection.getresponse().status
+        return connection.getresponse().status
 
 
 def by_urllib(url: str, file: Path) -> int:
