@@ -18,6 +18,7 @@ import httpx
 import pytest
 
 from tests.support.cluster import Cluster, NodeProcess, curl
+from tests.support.haproxy import HAProxy
 from tests.support.raw import raw
 
 MIB = 1024 * 1024
@@ -29,9 +30,9 @@ LONGEST, SILENCE = 30, 5
 def by_http_client(url: str, file: Path) -> int:
     parts = urlsplit(url)
     connection = http.client.HTTPConnection(parts.netloc, timeout=60)
-    with file.open("rb") as body:
+    with contextlib.closing(connection), file.open("rb") as body:
         connection.request("PUT", parts.path, body, {"Content-Length": str(SIZE)})
-    return connection.getresponse().status
+        return connection.getresponse().status
 
 
 def by_urllib(url: str, file: Path) -> int:
@@ -100,6 +101,17 @@ def token(cluster: Cluster) -> str:
     return cluster.token()
 
 
+@pytest.fixture(scope="module", params=["direct", "haproxy"])
+def front(request: pytest.FixtureRequest, cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Return the URL of the node, or of HAProxy in front of it."""
+    if request.param == "direct":
+        yield cluster[0].url
+        return
+    proxy = HAProxy(cluster, tmp_path_factory.mktemp("haproxy"))
+    yield proxy.url
+    proxy.stop()
+
+
 @pytest.fixture(params=CLIENTS)
 def upload(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], int]:
     """Return a function that uploads 100 MiB to a URL with one of the clients, and returns the status it has seen."""
@@ -111,14 +123,18 @@ def upload(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], in
     return lambda url: CLIENTS[request.param](url, file)
 
 
-def test_a_client_sees_409_although_it_sends_first(cluster: Cluster, token: str, upload: Callable[[str], int]) -> None:
+def test_a_client_sees_409_although_it_sends_first(
+    cluster: Cluster, front: str, token: str, upload: Callable[[str], int]
+) -> None:
     head = f"PUT /{token}/x HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n"
     with raw(cluster[0].url, head.encode()):
         cluster.wait_state(token, "waiting")
-        assert upload(cluster.url(0, token, "x")) == 409
+        assert upload(f"{front}/{token}/x") == 409
 
 
-def test_a_client_sees_502_although_it_sends_first(cluster: Cluster, token: str, upload: Callable[[str], int]) -> None:
+def test_a_client_sees_502_although_it_sends_first(
+    cluster: Cluster, front: str, token: str, upload: Callable[[str], int]
+) -> None:
     """Its downloader leaves when it has 1 MB. No retry of the client finds another one."""
 
     def leave_in_the_middle() -> None:
@@ -129,7 +145,7 @@ def test_a_client_sees_502_although_it_sends_first(cluster: Cluster, token: str,
 
     downloader = threading.Thread(target=leave_in_the_middle)
     downloader.start()
-    assert upload(cluster.url(0, token, "x")) == 502
+    assert upload(f"{front}/{token}/x") == 502
     downloader.join()
     assert httpx.get(cluster.url(0, token, "x") + "?wait=0").status_code == 404
 
