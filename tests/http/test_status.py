@@ -149,11 +149,11 @@ def test_the_operator_sees_everything(nodes: Cluster, accept: str, auth: tuple[s
         wait_until(lambda: find(nodes, token, "waiting"), "the upload to be shown")
         for node in nodes.nodes:
 
-            def page(url: str = node.url) -> str:
-                return httpx.get(url, headers=headers, auth=auth).text
+            def is_whole(url: str = node.url) -> bool:
+                page = httpx.get(url, headers=headers, auth=auth).text
+                return token in page and "private-name" in page
 
-            wait_until(lambda: token in page(), "the overview to be read again")
-            assert "private-name" in page()
+            wait_until(is_whole, "the reports of the token and of the other node's upload")
 
 
 @pytest.mark.parametrize(
