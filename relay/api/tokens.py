@@ -11,7 +11,7 @@ from relay.logs import note
 async def make_token(exchange: Exchange) -> None:
     """Answer with a new token, if the client may have one."""
     relay = exchange.relay
-    await exchange.admission.admit(presented(exchange.headers), address=exchange.address)
+    await exchange.services.admission.admit(presented(exchange.headers), address=exchange.address)
     token = await relay.make_token()
     note(token=f"{token[:4]}…")
     if exchange.wants_json():

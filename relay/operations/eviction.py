@@ -1,13 +1,12 @@
 """Watches whether Redis may throw keys away. If it does, transfers break and tokens vanish, and nobody sees why."""
 
 import asyncio
-import contextlib
 import logging
-from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 
 from relay.metrics import Metrics
 from relay.store.store import Store
-from relay.tasks import stop
+from relay.tasks import beside
 
 log = logging.getLogger("relay.store")
 
@@ -24,14 +23,9 @@ class Eviction:
         self._metrics = metrics
         self._warned = ""
 
-    @contextlib.asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
+    def running(self) -> AbstractAsyncContextManager[None]:
         """Look at once, and then every minute."""
-        task = asyncio.create_task(self._look_for_ever())
-        try:
-            yield
-        finally:
-            await stop([task])
+        return beside(self._look_for_ever())
 
     async def _look_for_ever(self) -> None:
         while True:

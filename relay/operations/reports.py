@@ -4,10 +4,10 @@ No client depends on a report: if one fails, the next one makes up for it.
 """
 
 import asyncio
-import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
+from contextlib import AbstractAsyncContextManager
 from itertools import chain, islice
 
 from prometheus_client import Metric
@@ -22,7 +22,7 @@ from relay.operations.overview import NodeReport, Overview
 from relay.settings import Settings
 from relay.states import Outcome, State
 from relay.store.store import Store
-from relay.tasks import stop
+from relay.tasks import beside
 
 log = logging.getLogger("relay.reports")
 
@@ -100,14 +100,9 @@ class Reports:
         self._checked = await self._census.enrol(lives=lives)
         self._node.load.used_tokens -= used
 
-    @contextlib.asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
+    def running(self) -> AbstractAsyncContextManager[None]:
         """Report with every heartbeat."""
-        task = asyncio.create_task(self._report_for_ever())
-        try:
-            yield
-        finally:
-            await stop([task])
+        return beside(self._report_for_ever())
 
     async def _report_for_ever(self) -> None:
         while True:

@@ -6,7 +6,6 @@ import socket
 import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import httpx
 import pytest
@@ -97,16 +96,14 @@ def secure_node(certificate: tuple[str, str]) -> Iterator[Cluster]:
 
 @pytest.fixture(scope="session")
 def haproxy(node: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[HAProxy]:
-    balancer = HAProxy(node, tmp_path_factory.mktemp("haproxy"))
-    yield balancer
-    balancer.stop()
+    with HAProxy(node, tmp_path_factory.mktemp("haproxy")) as balancer:
+        yield balancer
 
 
 @pytest.fixture(scope="session")
 def nginx(node: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nginx]:
-    balancer = Nginx(node[0], Path(tmp_path_factory.mktemp("nginx")))
-    yield balancer
-    balancer.stop()
+    with Nginx(node[0], tmp_path_factory.mktemp("nginx")) as balancer:
+        yield balancer
 
 
 @pytest.fixture(params=["directly", "TLS", "HAProxy", "nginx"])

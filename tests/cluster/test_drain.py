@@ -1,5 +1,6 @@
 """Draining: what a node still does after SIGTERM, for how long, and what its clients are told."""
 
+import contextlib
 import secrets
 import signal
 from collections.abc import Callable, Iterator
@@ -42,6 +43,21 @@ def stop(cluster: Cluster) -> None:
 
 def wait_unready(cluster: Cluster) -> None:
     wait_until(lambda: not cluster[0].is_ready(), "the node to be unready")
+
+
+@contextlib.contextmanager
+def stream(cluster: Cluster, side: str, data: bytes, *options: str) -> Iterator[tuple[Curl, Curl]]:
+    """Run a transfer whose `side` the stopping node serves. Yield uploader and downloader once `data` has arrived."""
+    token = cluster.token()
+    up, down = (0, 1) if side == "uploader" else (1, 0)
+    with Curl("-T", "-", *options, cluster.url(up, token, "x"), pipe=True) as upload:
+        wait_until(lambda: httpx.head(cluster.url(1, token, "x")).status_code == 200, "the upload")
+        with Curl("-N", cluster.url(down, token, "x")) as download:
+            upload.write(data)
+            assert download.read(len(data)) == data
+            stop(cluster)
+            wait_unready(cluster)
+            yield upload, download
 
 
 def test_it_is_unready_at_once_and_serves_until_the_balancer_has_seen_it(make: Make) -> None:
@@ -97,18 +113,10 @@ def test_clients_that_still_wait_are_told_to_try_again(make: Make) -> None:
 @pytest.mark.parametrize("side", ["uploader", "downloader"])
 def test_a_stream_finishes(make: Make, side: str) -> None:
     cluster = make()
-    token = cluster.token()
-    up, down = (0, 1) if side == "uploader" else (1, 0)
-    with Curl("-T", "-", cluster.url(up, token, "x"), pipe=True) as upload:
-        wait_until(lambda: httpx.head(cluster.url(1, token, "x")).status_code == 200, "the upload")
-        with Curl("-N", cluster.url(down, token, "x")) as download:
-            upload.write(b"before ")
-            assert download.read(7) == b"before "
-            stop(cluster)
-            wait_unready(cluster)
-            wait_until(lambda: httpx.post(cluster[0].url + "/token").status_code == 503, "new work to be refused")
-            upload.write_all(b"and after")
-            assert download.finish() == (0, b"and after")
+    with stream(cluster, side, b"before ") as (upload, download):
+        wait_until(lambda: httpx.post(cluster[0].url + "/token").status_code == 503, "new work to be refused")
+        upload.write_all(b"and after")
+        assert download.finish() == (0, b"and after")
         assert upload.finish() == (0, b"delivered 16 bytes\n")
     assert cluster[0].process.wait(20) == 0
 
@@ -119,18 +127,10 @@ def test_a_stream_that_does_not_finish_is_cut_off_on_both_sides(
     make: Make, side: str, second_signal: signal.Signals | None
 ) -> None:
     cluster = make(drain_timeout=3 if second_signal is None else 60)
-    token = cluster.token()
-    up, down = (0, 1) if side == "uploader" else (1, 0)
-    with Curl("-T", "-", "-w", "%{http_code}", cluster.url(up, token, "x"), pipe=True) as upload:
-        wait_until(lambda: httpx.head(cluster.url(1, token, "x")).status_code == 200, "the upload")
-        with Curl("-N", cluster.url(down, token, "x")) as download:
-            upload.write(b"before")
-            assert download.read(6) == b"before"
-            stop(cluster)
-            wait_unready(cluster)
-            if second_signal is not None:
-                cluster[0].process.send_signal(second_signal)
-            assert download.finish()[0] == CUT_OFF
+    with stream(cluster, side, b"before", "-w", "%{http_code}") as (upload, download):
+        if second_signal is not None:
+            cluster[0].process.send_signal(second_signal)
+        assert download.finish()[0] == CUT_OFF
         _, answer = upload.finish()
         assert answer.endswith(b"424"), answer
     assert cluster[0].process.wait(20) == 0

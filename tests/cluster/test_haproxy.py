@@ -2,7 +2,6 @@
 
 import json
 import re
-import secrets
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.support.cluster import Cluster, Curl, NodeProcess
+from tests.support.cluster import Cluster, Curl, NodeProcess, over_redis
 from tests.support.haproxy import HAProxy
 from tests.support.raw import Raw, raw
 from tests.support.redis import RedisServer
@@ -29,21 +28,8 @@ FRAMINGS = {
 
 @pytest.fixture(scope="module")
 def cluster(redis_server: RedisServer) -> Iterator[Cluster]:
-    prefix = f"haproxy-{secrets.token_hex(4)}"
-    settings: dict[str, object] = {"prefix": prefix, "trusted_proxies": "127.0.0.1", "log_format": "json"}
-    nodes = [NodeProcess(name, redis_server.url, settings) for name in ("a", "b")]
-    cluster = Cluster(nodes, redis_server.client(), prefix)
-    yield cluster
-    cluster.stop()
-    assert "Traceback" not in cluster.logs()
-    assert not cluster.left_over()
-
-
-@pytest.fixture(scope="module")
-def proxy(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[HAProxy]:
-    proxy = HAProxy(cluster, tmp_path_factory.mktemp("haproxy"))
-    yield proxy
-    proxy.stop()
+    with over_redis(redis_server, "ab", trusted_proxies="127.0.0.1", log_format="json") as cluster:
+        yield cluster
 
 
 @pytest.fixture
@@ -166,8 +152,7 @@ def test_an_id_that_a_node_would_not_accept_or_that_has_a_token_is_replaced(
 
 def test_the_balancers_own_errors_have_an_id_too_and_say_close(tmp_path: Path) -> None:
     cluster = Cluster([NodeProcess("alone")], None, "relay")
-    proxy = HAProxy(cluster, tmp_path)
-    try:
+    with HAProxy(cluster, tmp_path) as proxy:
         cluster.stop()
         with raw(proxy.url, head_of_put("/token/x", "length")) as client:
             head = client.head().decode().lower()
@@ -175,5 +160,3 @@ def test_the_balancers_own_errors_have_an_id_too_and_say_close(tmp_path: Path) -
         assert "\r\nconnection: close\r\n" in head
         (request,) = re.findall(r"\r\nx-request-id: (\S+)\r\n", head)
         wait_until(lambda: proxy.lines(request=request, node="-"), "the balancer's line")
-    finally:
-        proxy.stop()

@@ -113,9 +113,8 @@ class Faulty(Cluster):
 @pytest.fixture(scope="session")
 def faulty_redis() -> Iterator[RedisServer]:
     """Start a Redis that these tests may stop, fill and roll back."""
-    server = RedisServer(newest("failures of Redis were not tested"))
-    yield server
-    server.stop()
+    with RedisServer(newest("failures of Redis were not tested")) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

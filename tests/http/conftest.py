@@ -1,13 +1,11 @@
 """Fixtures: each test that uses `cluster` runs against one node on the embedded store, and against two nodes over a
 real Redis."""
 
-import secrets
 from collections.abc import Iterator
 
 import pytest
 
-from tests.support.cluster import Cluster, NodeProcess
-from tests.support.redis import RedisServer
+from tests.support.cluster import Cluster, NodeProcess, over_redis
 from tests.support.wait import wait_until
 
 #: Low limits keep the tests short.
@@ -16,16 +14,14 @@ LIMITS: dict[str, object] = {"upload_wait": 4, "download_wait_max": 60, "max_upl
 
 @pytest.fixture(scope="session", params=["embedded", "cluster"])
 def shared_cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
-    if request.param == "embedded":
-        cluster = Cluster([NodeProcess("alone", settings=LIMITS)], None, "relay")
-    else:
-        server: RedisServer = request.getfixturevalue("redis_server")
-        prefix = f"http-{secrets.token_hex(4)}"
-        nodes = [NodeProcess(name, server.url, LIMITS | {"prefix": prefix}) for name in ("a", "b")]
-        cluster = Cluster(nodes, server.client(), prefix)
-    yield cluster
-    cluster.stop()
-    assert "Traceback" not in cluster.logs()
+    if request.param == "cluster":
+        with over_redis(request.getfixturevalue("redis_server"), "ab", **LIMITS) as cluster:
+            yield cluster
+        return
+    alone = Cluster([NodeProcess("alone", settings=LIMITS)], None, "relay")
+    yield alone
+    alone.stop()
+    assert "Traceback" not in alone.logs()
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from tests.support.cluster import Cluster, NodeProcess
+from tests.support.cluster import Cluster, NodeProcess, over_redis
 from tests.support.redis import RedisServer
 
 PROXY = "127.0.0.1"
@@ -21,12 +21,8 @@ SETTINGS: dict[str, object] = {
 @pytest.fixture(scope="module")
 def guarded(redis_server: RedisServer) -> Iterator[Cluster]:
     """Start two nodes over one Redis that require a secret. They trust this machine as a proxy."""
-    prefix = f"access-{secrets.token_hex(4)}"
-    nodes = [NodeProcess(name, redis_server.url, SETTINGS | {"prefix": prefix}) for name in ("a", "b")]
-    cluster = Cluster(nodes, redis_server.client(), prefix)
-    yield cluster
-    cluster.stop()
-    assert not cluster.left_over()
+    with over_redis(redis_server, "ab", **SETTINGS) as cluster:
+        yield cluster
     assert "-secret" not in cluster.logs()
 
 

@@ -87,6 +87,16 @@ async def reach(app: Starlette, token: str, state: State) -> None:
             await asyncio.sleep(0.005)
 
 
+async def stream(app: Starlette, token: str, upload: Call) -> Call:
+    """Return a download that has received `data` from the upload, of which more is to come."""
+    await reach(app, token, State.WAITING)
+    download = Call(app, "GET", f"/{token}/x")
+    upload.send_body(b"data", more=True)
+    while b"data" not in download.body:
+        await asyncio.sleep(0.005)
+    return download
+
+
 async def left_over(app: Starlette) -> list[Any]:
     return [key async for key in app.state.relay.store.commands.redis.scan_iter("relay:[tca][rhc][ak]*:*x*")]
 
@@ -121,11 +131,7 @@ async def test_a_broken_upload_never_completes_the_download(app: Starlette, toke
     upload = Call(
         app, "PUT", f"/{token}/x", **({"content_length": length} if length else {"transfer_encoding": "chunked"})
     )
-    await reach(app, token, State.WAITING)
-    download = Call(app, "GET", f"/{token}/x")
-    upload.send_body(b"data", more=True)
-    while b"data" not in download.body:
-        await asyncio.sleep(0.005)
+    download = await stream(app, token, upload)
     upload.disconnect()
     await upload.end()
     await download.end()
@@ -137,11 +143,7 @@ async def test_a_broken_upload_never_completes_the_download(app: Starlette, toke
 
 async def test_a_downloader_that_leaves_is_502_to_the_uploader(app: Starlette, token: str) -> None:
     upload = Call(app, "PUT", f"/{token}/x", transfer_encoding="chunked")
-    await reach(app, token, State.WAITING)
-    download = Call(app, "GET", f"/{token}/x")
-    upload.send_body(b"data", more=True)
-    while b"data" not in download.body:
-        await asyncio.sleep(0.005)
+    download = await stream(app, token, upload)
     download.disconnect()
     await download.end()
     while upload.status is None:

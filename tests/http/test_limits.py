@@ -1,14 +1,13 @@
 """Limits: the transfers of one token at a time, its bytes in total, and the duration of a transfer."""
 
 import contextlib
-import secrets
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 
 import httpx
 import pytest
 
-from tests.support.cluster import CUT_OFF, Cluster, Curl, NodeProcess, curl
+from tests.support.cluster import CUT_OFF, Cluster, Curl, curl, over_redis
 from tests.support.raw import Raw, raw
 from tests.support.redis import RedisServer
 from tests.support.wait import wait_until
@@ -18,22 +17,15 @@ SETTINGS: dict[str, object] = {"token_names": 2, "token_bytes": 1000, "max_durat
 
 @pytest.fixture(scope="module")
 def limited(redis_server: RedisServer) -> Iterator[Cluster]:
-    prefix = f"limits-{secrets.token_hex(4)}"
-    nodes = [NodeProcess(name, redis_server.url, SETTINGS | {"prefix": prefix}) for name in ("a", "b")]
-    cluster = Cluster(nodes, redis_server.client(), prefix)
-    yield cluster
-    cluster.stop()
-    assert not cluster.left_over()
+    with over_redis(redis_server, "ab", **SETTINGS) as cluster:
+        yield cluster
 
 
 @pytest.fixture(scope="module")
 def roomy(redis_server: RedisServer) -> Iterator[Cluster]:
     """Two nodes that let a token have any number of names, and 1000 bytes."""
-    settings = {"token_bytes": 1000, "prefix": f"limits-{secrets.token_hex(4)}"}
-    nodes = [NodeProcess(name, redis_server.url, settings) for name in ("a", "b")]
-    cluster = Cluster(nodes, redis_server.client(), str(settings["prefix"]))
-    yield cluster
-    cluster.stop()
+    with over_redis(redis_server, "ab", token_bytes=1000) as cluster:
+        yield cluster
 
 
 @pytest.fixture

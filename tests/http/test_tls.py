@@ -3,7 +3,6 @@
 import contextlib
 import http.client
 import os
-import secrets
 import socket
 import ssl
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ import httpx
 import pytest
 
 from tests.support.certificate import make_certificate
-from tests.support.cluster import CUT_OFF, Cluster, Curl, NodeProcess, curl
+from tests.support.cluster import CUT_OFF, Cluster, Curl, curl, over_redis
 from tests.support.redis import RedisServer
 from tests.support.wait import wait_until
 
@@ -32,15 +31,8 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def secure(redis_server: RedisServer, certificate: str) -> Iterator[Cluster]:
-    prefix = f"tls-{secrets.token_hex(4)}"
-    settings = {"prefix": prefix, "ssl_certfile": certificate, "upload_wait": 60}
-    cluster = Cluster(
-        [NodeProcess(name, redis_server.url, settings) for name in ("a", "b")], redis_server.client(), prefix
-    )
-    yield cluster
-    cluster.stop()
-    assert "Traceback" not in cluster.logs()
-    assert not cluster.left_over()
+    with over_redis(redis_server, "ab", ssl_certfile=certificate, upload_wait=60) as cluster:
+        yield cluster
 
 
 @pytest.fixture

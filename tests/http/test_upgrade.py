@@ -4,7 +4,7 @@ import os
 import shutil
 import socket
 import subprocess
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -40,6 +40,11 @@ def until(client: Raw, text: bytes) -> bytes:
     return answer
 
 
+def assert_delivered(upload: Raw, downloading: Future[subprocess.CompletedProcess[bytes]]) -> None:
+    assert until(upload, b"bytes\n").endswith(b"delivered 12 bytes\n")
+    assert downloading.result(timeout=20).stdout == BODY
+
+
 @pytest.mark.parametrize("offer", OFFERS, ids=["h2c", "websocket", "twice"])
 @pytest.mark.parametrize(("framing", "body"), FRAMED)
 def test_an_upload_that_offers_an_upgrade_is_an_upload(
@@ -59,8 +64,7 @@ def test_it_may_come_byte_by_byte(cluster: Cluster, token: str, framing: str, bo
         downloading = pool.submit(curl, cluster.url(1, token, "x") + "?wait=10")
         for byte in put(token, OFFER + framing) + body:
             upload.send(bytes([byte]))
-        assert until(upload, b"bytes\n").endswith(b"delivered 12 bytes\n")
-        assert downloading.result(timeout=20).stdout == BODY
+        assert_delivered(upload, downloading)
 
 
 @pytest.mark.parametrize(("framing", "body"), FRAMED)
@@ -73,8 +77,7 @@ def test_it_is_told_to_continue_when_there_is_a_downloader(
             downloading = pool.submit(curl, cluster.url(1, token, "x") + "?wait=10")
             assert upload.head() == b"HTTP/1.1 100 Continue\r\n\r\n"
             upload.send(body)
-            assert until(upload, b"bytes\n").endswith(b"delivered 12 bytes\n")
-            assert downloading.result(timeout=20).stdout == BODY
+            assert_delivered(upload, downloading)
 
 
 @pytest.mark.parametrize(("framing", "body"), FRAMED)

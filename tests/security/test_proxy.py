@@ -1,12 +1,12 @@
 """Requests through HAProxy that it and the relay could parse differently: both read the same, or one refuses."""
 
-import secrets
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.support.cluster import Cluster, Curl, NodeProcess, curl
+from tests.support.cluster import Cluster, Curl, curl, over_redis
 from tests.support.haproxy import HAProxy
 from tests.support.raw import raw
 from tests.support.redis import RedisServer
@@ -14,27 +14,10 @@ from tests.support.redis import RedisServer
 
 @pytest.fixture(scope="module")
 def cluster(redis_server: RedisServer) -> Iterator[Cluster]:
-    prefix = f"proxy-{secrets.token_hex(4)}"
-    settings: dict[str, object] = {
-        "prefix": prefix,
-        "trusted_proxies": "127.0.0.1",
-        "upload_wait": 20,
-        "download_wait": 0.1,
-    }
-    settings |= {"failure_rate": ""}
-    nodes = [NodeProcess(name, redis_server.url, settings) for name in ("a", "b")]
-    cluster = Cluster(nodes, redis_server.client(), prefix)
-    yield cluster
-    cluster.stop()
-    assert "Traceback" not in cluster.logs()
-    assert not cluster.left_over()
-
-
-@pytest.fixture(scope="module")
-def proxy(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[HAProxy]:
-    proxy = HAProxy(cluster, tmp_path_factory.mktemp("haproxy"))
-    yield proxy
-    proxy.stop()
+    with over_redis(
+        redis_server, "ab", trusted_proxies="127.0.0.1", upload_wait=20, download_wait=0.1, failure_rate=""
+    ) as cluster:
+        yield cluster
 
 
 @pytest.fixture
@@ -126,18 +109,14 @@ def test_an_upload_with_chunks_and_a_length_is_read_by_its_chunks_or_refused(pro
         assert b"HTTP/1.1 " in up.head()
 
 
-def test_a_client_cannot_forge_its_address(cluster: Cluster, redis_server: RedisServer, tmp_path: object) -> None:
+def test_a_client_cannot_forge_its_address(redis_server: RedisServer, tmp_path: Path) -> None:
     """HAProxy replaces the forwarding headers that a client sends."""
-    prefix = f"proxy-{secrets.token_hex(4)}"
-    settings = {"prefix": prefix, "trusted_proxies": "127.0.0.1", "token_rate": "4/hour"}
-    own = Cluster([NodeProcess("a", redis_server.url, settings)], redis_server.client(), prefix)
-    proxy = HAProxy(own, tmp_path)  # type: ignore[arg-type]
-    try:
+    with (
+        over_redis(redis_server, "a", trusted_proxies="127.0.0.1", token_rate="4/hour") as own,
+        HAProxy(own, tmp_path) as proxy,
+    ):
         forged = [{"x-forwarded-for": f"203.0.113.{n}", "forwarded": f"for=203.0.113.{n}"} for n in range(5)]
         answers = [httpx.post(proxy.url + "/token", headers=headers).status_code for headers in forged]
-    finally:
-        proxy.stop()
-        own.stop()
     assert answers == [200] * 4 + [429]
 
 

@@ -17,9 +17,8 @@ from tests.support.redis import RedisServer, servers
 
 @pytest.fixture(scope="module", params=sorted(servers()), ids=lambda version: ".".join(map(str, version)))
 def server(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
-    server = RedisServer(servers()[request.param])
-    yield server
-    server.stop()
+    with RedisServer(servers()[request.param]) as server:
+        yield server
 
 
 async def said(server: RedisServer, prefix: str, user: str = "") -> list[str]:

@@ -43,9 +43,8 @@ KINDS = {row.word: row.kind for row in FAILURES}
 
 @pytest.fixture(scope="module", params=sorted(servers()), ids=lambda version: ".".join(map(str, version)))
 def server(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
-    server = RedisServer(servers()[request.param])
-    yield server
-    server.stop()
+    with RedisServer(servers()[request.param]) as server:
+        yield server
 
 
 @contextlib.contextmanager

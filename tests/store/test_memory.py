@@ -23,9 +23,8 @@ def small_server(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
     found = {version: path for version, path in servers().items() if request.param == "redis" or version[:2] == (6, 2)}
     if not found:
         pytest.skip(f"no {request.param} on this machine")
-    server = RedisServer(found[max(found)])
-    yield server
-    server.stop()
+    with RedisServer(found[max(found)]) as server:
+        yield server
 
 
 @pytest.fixture

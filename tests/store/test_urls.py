@@ -45,16 +45,14 @@ def program(request: pytest.FixtureRequest) -> Path:
 
 @pytest.fixture
 def unix_url(program: Path, tmp_path: Path) -> Iterator[str]:
-    server = RedisServer(program, "--unixsocket", str(tmp_path / "s"))
-    yield f"unix://{tmp_path}/s?db=1"
-    server.stop()
+    with RedisServer(program, "--unixsocket", str(tmp_path / "s")):
+        yield f"unix://{tmp_path}/s?db=1"
 
 
 @pytest.fixture
 def password_url(program: Path, prefix: str) -> Iterator[str]:
-    server = RedisServer(program, *acl_user(prefix))
-    yield f"redis://relay:secret@127.0.0.1:{server.port}/0"
-    server.stop()
+    with RedisServer(program, *acl_user(prefix)) as server:
+        yield f"redis://relay:secret@127.0.0.1:{server.port}/0"
 
 
 @pytest.fixture
@@ -64,9 +62,8 @@ def tls_url(program: Path, tmp_path: Path, prefix: str) -> Iterator[str]:
     certificate, key = make_certificate(tmp_path)
     port = free_port()
     files = ["--tls-cert-file", certificate, "--tls-key-file", key]
-    server = RedisServer(program, "--tls-port", str(port), *files, "--tls-auth-clients", "no", *acl_user(prefix))
-    yield f"rediss://relay:secret@127.0.0.1:{port}/0?ssl_ca_certs={certificate}"
-    server.stop()
+    with RedisServer(program, "--tls-port", str(port), *files, "--tls-auth-clients", "no", *acl_user(prefix)):
+        yield f"rediss://relay:secret@127.0.0.1:{port}/0?ssl_ca_certs={certificate}"
 
 
 @pytest.fixture

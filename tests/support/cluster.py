@@ -3,11 +3,12 @@
 import contextlib
 import functools
 import os
+import secrets
 import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import httpx
@@ -15,6 +16,7 @@ import psutil
 import redis
 
 from tests.support.ports import free_port
+from tests.support.redis import RedisServer
 from tests.support.wait import wait_until
 
 #: What curl exits with if a node cuts it off: CURLE_RECV_ERROR. Behind a proxy it exits with 18, CURLE_PARTIAL_FILE.
@@ -131,6 +133,23 @@ class Cluster:
     def stop(self) -> None:
         for node in self.nodes:
             assert node.stop() == 0, node.log()
+
+
+@contextlib.contextmanager
+def over_redis(server: RedisServer, names: Iterable[str], **settings: object) -> Iterator[Cluster]:
+    """Run nodes of these names over one Redis, with a key prefix of their own and otherwise the same settings.
+
+    Afterwards, check that they exited cleanly, logged no traceback, and left no key of a transfer and no endless key.
+    """
+    prefix = f"test-{secrets.token_hex(4)}"
+    nodes = [NodeProcess(name, server.url, {"prefix": prefix, **settings}) for name in names]
+    cluster = Cluster(nodes, server.client(), prefix)
+    try:
+        yield cluster
+    finally:
+        cluster.stop()
+    assert "Traceback" not in cluster.logs()
+    assert not cluster.left_over()
 
 
 def curl(*arguments: str | Path, stdin: bytes | None = None) -> subprocess.CompletedProcess[bytes]:

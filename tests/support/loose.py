@@ -1,6 +1,7 @@
 """Badly behaved HTTP clients on plain sockets: some are slow, and some disconnect in the middle."""
 
 import asyncio
+import contextlib
 import random
 import socket
 from collections.abc import AsyncIterator
@@ -34,6 +35,20 @@ class Told:
     #: Whether the client received the whole response, by its Content-Length or its last chunk.
     is_whole: bool = False
     has_left: bool = False
+
+    async def read(
+        self, connection: "_Connection", status: int, headers: dict[str, str], manner: Manner = Manner()
+    ) -> None:
+        """Read the body of the response, unless the client leaves before its end."""
+        self.status = status
+        async for piece in connection.body(headers):
+            self.body += piece
+            if manner.leaves_after is not None and len(self.body) > manner.leaves_after:
+                self.has_left = True
+                return
+            if manner.is_slow:
+                await asyncio.sleep(PAUSE)
+        self.is_whole = True
 
 
 class _Connection:
@@ -101,44 +116,38 @@ class _Connection:
         return line
 
 
-async def _connect(port: int) -> tuple[socket.socket, _Connection]:
-    sock = socket.socket()
-    sock.setblocking(False)
-    await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", port))
-    return sock, _Connection(sock)
+@contextlib.asynccontextmanager
+async def _connected(port: int) -> AsyncIterator[_Connection]:
+    with socket.socket() as sock:
+        sock.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", port))
+        yield _Connection(sock)
 
 
 async def put(port: int, path: str, content: bytes, manner: Manner, *, is_chunked: bool) -> Told:
     """Upload the content. Connection errors are not raised: the returned `Told` shows how far the client got."""
-    told, sock = Told(), None
-    sending: asyncio.Task[None] | None = None
-    try:
-        sock, connection = await _connect(port)
-        framing: dict[str, object] = {"Content_Length": len(content)}
-        if is_chunked:
-            framing = {"Transfer_Encoding": "chunked"}
-        await connection.send(request("PUT", path, Expect="100-continue", **framing))
-        status, headers = await connection.head()
-        if status == 100:
+    told = Told()
+    framing: dict[str, object] = {"Content_Length": len(content)}
+    if is_chunked:
+        framing = {"Transfer_Encoding": "chunked"}
+    with contextlib.suppress(OSError):
+        async with _connected(port) as connection:
+            await connection.send(request("PUT", path, Expect="100-continue", **framing))
+            status, headers = await connection.head()
+            if status != 100:
+                await told.read(connection, status, headers)
+                return told
             sending = asyncio.create_task(_send(connection, content, manner, told, is_chunked=is_chunked))
             answering = asyncio.create_task(connection.answer())
-            await asyncio.wait([sending, answering], return_when=asyncio.FIRST_COMPLETED)
-            if told.has_left:
-                answering.cancel()
-                return told
-            status, headers = await answering
-        told.status = status
-        async for piece in connection.body(headers):
-            told.body += piece
-        told.is_whole = True
-    except (OSError, ConnectionError):
-        pass
-    finally:
-        if sending is not None:
-            sending.cancel()
-            await asyncio.gather(sending, return_exceptions=True)
-        if sock is not None:
-            sock.close()
+            try:
+                await asyncio.wait([sending, answering], return_when=asyncio.FIRST_COMPLETED)
+                if told.has_left:
+                    answering.cancel()
+                else:
+                    await told.read(connection, *await answering)
+            finally:
+                sending.cancel()
+                await asyncio.gather(sending, return_exceptions=True)
     return told
 
 
@@ -157,22 +166,9 @@ async def _send(connection: _Connection, content: bytes, manner: Manner, told: T
 
 async def get(port: int, path: str, manner: Manner) -> Told:
     """Download the path. Connection errors are not raised: the returned `Told` shows how far the client got."""
-    told, sock = Told(), None
-    try:
-        sock, connection = await _connect(port)
-        await connection.send(request("GET", path))
-        told.status, headers = await connection.head()
-        async for piece in connection.body(headers):
-            told.body += piece
-            if manner.leaves_after is not None and len(told.body) > manner.leaves_after:
-                told.has_left = True
-                return told
-            if manner.is_slow:
-                await asyncio.sleep(PAUSE)
-        told.is_whole = True
-    except (OSError, ConnectionError):
-        pass
-    finally:
-        if sock is not None:
-            sock.close()
+    told = Told()
+    with contextlib.suppress(OSError):
+        async with _connected(port) as connection:
+            await connection.send(request("GET", path))
+            await told.read(connection, *await connection.head(), manner)
     return told

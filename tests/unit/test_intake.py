@@ -81,6 +81,13 @@ def intake_of(body: Body, source: Source, clock: Clock | None = None) -> BodyInt
     return BodyIntake(aiter(body), source, Buffer(CHUNK), clock=clock or Clock())
 
 
+async def begin(intake: BodyIntake, length: int | None) -> "asyncio.Task[bool]":
+    """Begin to fill the intake. Return the task when it waits for more."""
+    filling = asyncio.create_task(intake.fill(length=length))
+    await settle()
+    return filling
+
+
 def receive(intake: BodyIntake, data: bytes) -> None:
     """Receive as from a socket."""
     while data:
@@ -148,8 +155,7 @@ async def test_a_body_that_comes_in_pieces_is_taken_in_order(length: int | None,
 async def test_a_body_of_known_length_is_received_directly_after_its_first_piece() -> None:
     source = Source()
     intake = intake_of(Body(b"ab", is_open=True), source)
-    filling = asyncio.create_task(intake.fill(length=10))
-    await settle()
+    filling = await begin(intake, length=10)
     assert intake.state is State.DIRECT
     receive(intake, b"cdef")
     assert (intake.take(), intake.missing) == (b"abcdef"[:2], 4)
@@ -163,8 +169,7 @@ async def test_a_body_of_known_length_is_received_directly_after_its_first_piece
 async def test_what_the_parser_had_kept_comes_before_what_is_received() -> None:
     source = Source(kept=b"cd")
     intake = intake_of(Body(b"ab", is_open=True), source)
-    filling = asyncio.create_task(intake.fill(length=6))
-    await settle()
+    filling = await begin(intake, length=6)
     receive(intake, b"ef")
     assert await filling
     assert await take_all(intake) == b"abcdef"
@@ -182,8 +187,7 @@ async def test_nothing_is_received_directly_if_the_parser_had_the_rest() -> None
 async def test_a_client_that_leaves_early_is_gone(is_direct: bool) -> None:
     source, body = Source(is_direct=is_direct), Body(b"ab", is_open=True)
     intake = intake_of(body, source)
-    filling = asyncio.create_task(intake.fill(length=10))
-    await settle()
+    filling = await begin(intake, length=10)
     if is_direct:
         receive(intake, b"c")
         source.lose()
@@ -198,8 +202,7 @@ async def test_a_client_that_leaves_early_is_gone(is_direct: bool) -> None:
 async def test_a_client_that_leaves_after_its_last_byte_has_sent_everything() -> None:
     source = Source()
     intake = intake_of(Body(b"ab", is_open=True), source)
-    filling = asyncio.create_task(intake.fill(length=4))
-    await settle()
+    filling = await begin(intake, length=4)
     receive(intake, b"cd")
     source.lose()
     assert await filling
@@ -237,8 +240,7 @@ async def test_a_piece_above_the_limit_wakes_nobody() -> None:
 async def test_an_upload_that_ends_leaves_the_rest_to_the_parser(is_direct: bool) -> None:
     source = Source(is_direct=is_direct)
     intake = intake_of(Body(b"ab", is_open=True), source)
-    filling = asyncio.create_task(intake.fill(length=10))
-    await settle()
+    filling = await begin(intake, length=10)
     await stop([filling])
     assert intake.state is State.DROPPED
     assert source.calls == (["receive", "stop, 8 missing"] if is_direct else [])
@@ -247,8 +249,7 @@ async def test_an_upload_that_ends_leaves_the_rest_to_the_parser(is_direct: bool
 async def test_a_full_buffer_pauses_the_connection_until_something_is_taken() -> None:
     source = Source()
     intake = intake_of(Body(b"ab", is_open=True), source)
-    filling = asyncio.create_task(intake.fill(length=100))
-    await settle()
+    filling = await begin(intake, length=100)
     receive(intake, bytes(20))
     assert source.calls[-1] == "pause"
     paused = len(source.calls)
@@ -263,8 +264,7 @@ async def test_a_buffer_that_the_parser_filled_pauses_the_connection_at_once() -
     """A body may have been read ahead, to see whether its client still lives."""
     source = Source(kept=bytes(40))
     intake = intake_of(Body(b"ab", is_open=True), source)
-    filling = asyncio.create_task(intake.fill(length=100))
-    await settle()
+    filling = await begin(intake, length=100)
     assert source.calls == ["receive", "pause"]
     await stop([filling])
 
@@ -272,8 +272,7 @@ async def test_a_buffer_that_the_parser_filled_pauses_the_connection_at_once() -
 async def test_the_next_piece_is_not_asked_for_while_the_buffer_is_full() -> None:
     body = Body(bytes(4 * CHUNK), b"more", is_open=True)
     intake = intake_of(body, Source())
-    filling = asyncio.create_task(intake.fill(length=None))
-    await settle()
+    filling = await begin(intake, length=None)
     assert intake.total == 4 * CHUNK
     intake.take()
     await settle()
@@ -295,8 +294,7 @@ async def test_the_stall_clock_runs_only_while_the_client_owes_bytes(is_direct: 
 
     assert intake.waiting_since is None, "nobody has asked for the body yet"
     clock.now = 1.0
-    filling = asyncio.create_task(intake.fill(length=100 if is_direct else None))
-    await settle()
+    filling = await begin(intake, length=100 if is_direct else None)
     assert intake.waiting_since == 1.0
     clock.now = 2.0
     await arrive(b"a")
@@ -318,8 +316,7 @@ async def test_the_stall_clock_runs_only_while_the_client_owes_bytes(is_direct: 
 
 async def test_a_chunk_that_still_grows_is_left_if_only_full_ones_are_wanted() -> None:
     intake = intake_of(Body(b"abcd", is_open=True), Source())
-    filling = asyncio.create_task(intake.fill(length=100))
-    await settle()
+    filling = await begin(intake, length=100)
     receive(intake, b"ef")
     assert intake.take() == b"abcd"
     assert intake.take(full_only=True) == b""
