@@ -3,6 +3,7 @@
 Either both sides are told that the transfer was ended, or it is too late and the transfer succeeds for both.
 """
 
+import contextlib
 import signal
 import socket
 import time
@@ -67,8 +68,9 @@ def test_a_client_that_is_behind_can_be_cancelled(
         assert httpx.delete(url).status_code == 204
         assert upload.finish()[1].endswith(b"410" if url.endswith("/x") else b"401")
     got = b""
-    while piece := download.recv(64 * KIB):
-        got += piece
+    with contextlib.suppress(ConnectionResetError):
+        while piece := download.recv(64 * KIB):
+            got += piece
     assert len(got) < source.stat().st_size
 
 
