@@ -36,24 +36,19 @@ class Metrics:
         Info("relay_build", "What runs here", registry=registry).info(
             {"version": __version__, "python": platform.python_version()}
         )
+
+        def seconds(name: str, meaning: str, buckets: tuple[float, ...]) -> Histogram:
+            return Histogram(name, meaning, buckets=buckets, registry=registry)
+
         self.tokens = Counter("relay_tokens_made", "Tokens made", registry=registry)
-        self.wait_seconds = Histogram(
-            "relay_wait_seconds",
-            "Seconds that uploads waited until a downloader joined",
-            buckets=_WAITS,
-            registry=registry,
+        self.wait_seconds = seconds(
+            "relay_wait_seconds", "Seconds that uploads waited until a downloader joined", _WAITS
         )
-        self.transfer_seconds = Histogram(
-            "relay_transfer_seconds",
-            "Seconds that uploads streamed, whatever came of it",
-            buckets=_TRANSFERS,
-            registry=registry,
+        self.transfer_seconds = seconds(
+            "relay_transfer_seconds", "Seconds that uploads streamed, whatever came of it", _TRANSFERS
         )
-        self.redis_seconds = Histogram(
-            "relay_redis_seconds",
-            "Seconds that a round trip to Redis took, of those that do not block",
-            buckets=_ROUND_TRIPS,
-            registry=registry,
+        self.redis_seconds = seconds(
+            "relay_redis_seconds", "Seconds that a round trip to Redis took, of those that do not block", _ROUND_TRIPS
         )
         self.redis_errors = Counter(
             "relay_redis_errors", "Attempts to reach Redis that failed", ["error"], registry=registry
