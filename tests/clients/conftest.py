@@ -61,7 +61,10 @@ class Upload:
         self._send(HALF)
         if self._chunked:
             self._socket.sendall(b"0\r\n\r\n")
-        assert self._socket.recv(65536).startswith(b"HTTP/1.1 200 ")
+        response = self._socket.recv(65536)
+        while response.endswith(b"\r\n\r\n") and response.startswith(b"HTTP/1.1 100 "):
+            response = self._socket.recv(65536)  # the node has made sure that this client is there
+        assert b"HTTP/1.1 200 " in response, response
         self._socket.close()
 
     def break_off(self) -> None:

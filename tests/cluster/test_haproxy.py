@@ -80,7 +80,8 @@ def test_an_error_in_the_middle_of_an_upload_says_close(proxy: HAProxy, token: s
         assert down.read(1000)
         down.process.kill()
         head = send_until_told(client, FRAMINGS[framing][1])
-    assert head.startswith(b"HTTP/1.1 502 "), head
+    status = b"502" if framing == "length" else b"424"  # without a length it may come from a pipe
+    assert head.startswith(b"HTTP/1.1 %b " % status), head
     assert b"\r\nconnection: close\r\n" in head.lower()
 
 

@@ -141,7 +141,7 @@ async def test_a_broken_upload_never_completes_the_download(app: Starlette, toke
     assert not await left_over(app)
 
 
-async def test_a_downloader_that_leaves_is_502_to_the_uploader(app: Starlette, token: str) -> None:
+async def test_a_downloader_that_leaves_is_424_to_an_uploader_without_a_length(app: Starlette, token: str) -> None:
     upload = Call(app, "PUT", f"/{token}/x", transfer_encoding="chunked")
     download = await stream(app, token, upload)
     download.disconnect()
@@ -150,7 +150,7 @@ async def test_a_downloader_that_leaves_is_502_to_the_uploader(app: Starlette, t
         await asyncio.sleep(0.005)
     upload.send_body(b"", more=False)  # the rest of the body, read and thrown away
     await upload.end()
-    assert upload.status == 502
+    assert upload.status == 424  # 502, but it may come from a pipe
     assert b"after 4 bytes" in upload.body
     assert upload.complete
     assert not await left_over(app)
