@@ -145,8 +145,12 @@ def test_a_traceback_is_part_of_its_line_and_contains_no_token() -> None:
 def test_on_a_terminal_it_is_text() -> None:
     ours, theirs = pty.openpty()
     command = [sys.executable, "-m", "relay", "serve", "--host", "127.0.0.1", "--port", str(free_port())]
-    with subprocess.Popen(command, stderr=theirs) as process:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RELAY_")}
+    with subprocess.Popen(command, stderr=theirs, env=environment) as process:
         os.close(theirs)
-        assert b" INFO relay node " in os.read(ours, 1000)
-        process.terminate()
+        try:
+            said = os.read(ours, 1000)
+        finally:
+            process.terminate()
     os.close(ours)
+    assert b" INFO relay node " in said
