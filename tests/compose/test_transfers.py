@@ -111,7 +111,8 @@ def test_an_upload_whose_download_broke_is_told_so(cluster: Deployment, tmp_path
         assert down.read(1000)
         down.process.send_signal(signal.SIGKILL)
         code, status, _ = answer(up)
-        assert (code, status) == (0, "502")
+        # Without a length it may come from a pipe, which curl cannot send again.
+        assert (code, status) == (0, "424" if framing == "unknown" else "502")
 
 
 @pytest.mark.parametrize(
