@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
-from tests.support.cluster import Cluster, curl
+from tests.support.cluster import CUT_OFF, Cluster, curl
 from tests.support.raw import raw
 
 LENGTH, CHUNKED = b"Content-Length: 5\r\n", b"Transfer-Encoding: chunked\r\n"
@@ -144,5 +144,5 @@ def test_a_body_that_turns_out_faulty_is_never_a_whole_file(cluster: Cluster, to
         client.send(rest)
         client.socket.shutdown(1)
         done = downloading.result(timeout=30)
-        assert done.returncode == 18
+        assert done.returncode == CUT_OFF
         assert b"200" not in statuses(client.rest())
