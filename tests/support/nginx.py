@@ -23,6 +23,6 @@ class Nginx(Balancer):
         ):
             assert old in self.text, old
             self.text = self.text.replace(old, new)
-        # Its workers would be another user, who may not write to the folder.
+        # Otherwise its workers would run as another user, which may not write to the folder.
         main = "daemon off;" + (" user root;" if os.geteuid() == 0 else "")
         self.start("-e", f"{folder}/error.log", "-g", main, "-c")
