@@ -34,7 +34,15 @@ class Error(Enum):
     NO_RANGES = Spec(
         400,
         "No ranges",
-        "Nothing is stored here, so a part cannot be asked for or sent: retry without {header}.",
+        "An upload is a whole file, because nothing is stored here: retry without {header}.",
+    )
+    PART = Spec(
+        416,
+        "Only the rest",
+        "Only all bytes from one on can be asked for, because nothing is stored here: use Range: bytes=N- with no end.",
+    )
+    OTHER_FILE = Spec(
+        409, "Another file", "This upload has fewer bytes than you have already, so it is another file: start again."
     )
     BAD_TYPE = Spec(400, "Bad Content-Type", "Content-Type takes at most 255 characters, without control characters.")
     NOT_HTTP = Spec(400, "Not HTTP", "This is not a valid HTTP/1.1 request: use curl, a browser or an HTTP library.")
@@ -91,7 +99,7 @@ class Error(Enum):
     CONDITION_FAILED = Spec(
         412,
         "Condition failed",
-        "Uploads have no ETag and replace nothing, so this condition does not hold: retry without {header}.",
+        "What is here is not what the condition asks for, and an upload replaces nothing: retry without {header}.",
     )
     TOO_LARGE = Spec(413, "Too large", "An upload may have at most {most} bytes here: split the file.")
     HEADER_TOO_LARGE = Spec(

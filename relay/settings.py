@@ -116,6 +116,17 @@ class Settings(BaseSettings):
     )
     heartbeat: Seconds = Field(2, description="seconds between two heartbeats of a node")
     node_death: Seconds = Field(6, description="seconds without a heartbeat after which a node is considered dead")
+    rejoin_wait: Pause = Field(
+        30, description="seconds that an upload waits for its downloader to come back; 0: it ends when that leaves"
+    )
+    resume_wait: Seconds = Field(
+        5 * 60, description="seconds that a transfer waits for its uploader to come back, if that can resume"
+    )
+    rewind: Bytes = Field(
+        8 * 1024 * 1024,
+        description="maximum bytes of an upload that its node keeps for a downloader that comes back; a node keeps at "
+        "most eight times as much for all its uploads",
+    )
     redis_patience: Seconds = Field(1.5, description="seconds to keep trying Redis before a new request gets 503")
     transfer_patience: Seconds = Field(
         10, description="seconds that a running transfer keeps trying Redis before it ends as store_lost"

@@ -9,7 +9,7 @@ from relay.buffers import Bytes
 from relay.errors import ClientGone, Error, Problem
 from relay.file_names import split_file_name
 from relay.names import content_disposition, parse_name
-from relay.server.conditions import Range
+from relay.server.conditions import LARGEST, Range
 from relay.server.delivery import Delivery
 from relay.store.records import Transfer
 
@@ -19,40 +19,64 @@ from relay.store.records import Transfer
 _BEHIND_MAX = 64 * 1024
 
 
+def etag(transfer: Transfer) -> str:
+    """Return the ETag of an upload: another upload of the same name may have other bytes."""
+    return f'"{transfer.id}"'
+
+
 def download_headers(transfer: Transfer) -> dict[str, str]:
     """The headers of a download, beside those that every answer has."""
     media_type, file_name = split_file_name(transfer.type)
     headers = {
         "content-type": media_type or "application/octet-stream",
         "content-disposition": content_disposition(file_name or parse_name(transfer.name.encode())),
-        "accept-ranges": "none",
+        "accept-ranges": "bytes",
+        "etag": etag(transfer),
     }
     if transfer.length is not None:
         headers["content-length"] = str(transfer.length)
     return headers
 
 
-class ResponseSink:
-    """A download's response. `asked` is the range that the client asks for, which has to be everything."""
+def range_headers(transfer: Transfer, start: int) -> tuple[int, dict[str, str]]:
+    """Return the status and the headers of a response that begins at byte offset `start`; RFC 9110 section 14.4."""
+    length = transfer.length
+    if length is None:
+        return 206, {"content-range": f"bytes {start}-{LARGEST}/*"}  # RFC 8673 section 2.2
+    if start == length:  # the client has everything
+        return 416, {"content-range": f"bytes */{length}", "content-length": "0"}
+    return 206, {"content-range": f"bytes {start}-{length - 1}/{length}", "content-length": str(length - start)}
 
-    def __init__(self, exchange: Exchange, asked: Range | None = None) -> None:
+
+class ResponseSink:
+    """A download's response. `asked` is the range that the client asks for: a file from some byte on.
+
+    `if_range` is the ETag for which alone the range counts; empty if it counts for any.
+    """
+
+    def __init__(self, exchange: Exchange, asked: Range | None = None, *, if_range: str = "") -> None:
         self.begun = False
         self._asked = asked
+        self._if_range = if_range
+        self._first = 0
         self._start: Message | None = None
         self._exchange = exchange
         self._client = exchange.client  # only once: it looks through the headers, and there are many chunks
 
-    def check(self, transfer: Transfer) -> None:
+    def start_of(self, transfer: Transfer) -> int:
         if transfer.length is None and self._exchange.scope["http_version"] == "1.0":
             raise Problem(Error.HTTP_1_0)
-        if self._asked is not None and self._asked.is_part(transfer.length):
-            raise Problem(Error.NO_RANGES, header="Range")
+        self._first = 0
+        if self._asked is not None and self._if_range in ("", etag(transfer)):
+            self._first = self._asked.start(transfer.length)
+        return self._first
 
     async def begin(self, transfer: Transfer) -> None:
-        headers = self._exchange.common_headers() | download_headers(transfer) | {"connection": "close"}
+        status, more = range_headers(transfer, self._first) if self._first else (200, {})
+        headers = self._exchange.common_headers() | download_headers(transfer) | more | {"connection": "close"}
         raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
-        start: Message = {"type": "http.response.start", "status": 200, "headers": raw}
-        if transfer.length == 0:
+        start: Message = {"type": "http.response.start", "status": status, "headers": raw}
+        if transfer.length == self._first:
             self._start = start  # the client may leave once it has them, so they go with the end
         else:
             await self._send(start)
@@ -64,8 +88,8 @@ class ResponseSink:
         if not self._client.write(data):
             await self._send({"type": "http.response.body", "body": data, "more_body": True})
 
-    async def send_all_but_last_byte(self, data: Bytes) -> Bytes:
-        """Send all but the last byte to a client that is behind, and wait until it has them. Return what is left.
+    def split_last(self, data: Bytes) -> tuple[Bytes, Bytes]:
+        """Keep back only the last byte from a client that is behind, or all of `data`.
 
         A proxy always gets them this way: its reset, which may come at the end, then loses nothing. So does a client
         over TLS: bytes that have not reached the kernel when it closes TLS are thrown away, and nobody can ask how
@@ -74,11 +98,13 @@ class ResponseSink:
         client = self._client
         with Delivery(client) as delivery:
             if not client.behind_proxy and not client.is_tls and delivery.behind + len(data) <= _BEHIND_MAX:
-                return data
-            await self.write(data[:-1])
+                return b"", data
+        return data[:-1], data[-1:]
+
+    async def catch_up(self) -> None:
+        with Delivery(self._client) as delivery:
             if not await delivery.acknowledged(patience=math.inf):  # the download notices a stall
                 raise ClientGone
-        return data[-1:]
 
     async def complete(self, data: Bytes) -> None:
         """Complete the response, and find out whether the client took all of it."""

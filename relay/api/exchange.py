@@ -86,9 +86,17 @@ class Exchange:
         """Return a header that may be sent in several lines as one list (RFC 9110 section 5.3), or None."""
         return ", ".join(values) if (values := self.headers.getlist(header)) else None
 
-    def failed_condition(self) -> str | None:
-        """Return the header of a condition that does not hold if what the path names is there, or None."""
-        return failed_condition(if_match=self.joined("if-match"), if_none_match=self.joined("if-none-match"))
+    @property
+    def is_conditional(self) -> bool:
+        """Whether the request depends on what is there."""
+        return "if-match" in self.headers or "if-none-match" in self.headers
+
+    def failed_condition(self, etag: str | None = None) -> str | None:
+        """Return the header of a condition that does not hold if what the path names is there, or None.
+
+        `etag` is the ETag of what is there.
+        """
+        return failed_condition(etag=etag, if_match=self.joined("if-match"), if_none_match=self.joined("if-none-match"))
 
     def common_headers(self) -> dict[str, str]:
         """Return the headers that every answer has."""

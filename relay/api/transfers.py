@@ -9,7 +9,7 @@ from urllib.parse import parse_qs
 
 from starlette.responses import JSONResponse, Response
 
-from relay.api.download_response import ResponseSink, download_headers
+from relay.api.download_response import ResponseSink, download_headers, etag
 from relay.api.exchange import Exchange
 from relay.errors import Error, Problem
 from relay.file_names import file_name, with_file_name
@@ -56,13 +56,10 @@ async def download(exchange: Exchange) -> None:
         raise Problem(Error.NO_PREFETCH)
     if is_service_worker(headers):
         raise Problem(Error.NO_SERVICE_WORKER)
-    asked = asked_range(exchange.joined("range") or "", has_if_range="if-range" in headers)
-    if asked is not None and asked.first:
-        raise Problem(Error.NO_RANGES, header="Range")  # a part, whatever the length: no need to wait for an upload
-    if exchange.failed_condition():
-        await _answer_failed_condition(exchange, await _find(exchange, wait))
+    if exchange.is_conditional and await _answer_failed_condition(exchange, await _find(exchange, wait)):
         return
-    sink = ResponseSink(exchange, asked)
+    asked = asked_range(exchange.joined("range") or "")
+    sink = ResponseSink(exchange, asked, if_range=headers.get("if-range", ""))
     outcome = await exchange.relay.download(token=token, name=name, wait=wait, sink=sink, client=exchange.client)
     if outcome is not Outcome.COMPLETE:
         await exchange.client.cut()
@@ -76,8 +73,7 @@ async def head(exchange: Exchange) -> None:
     """
     _check_count(exchange)
     transfer = await _find(exchange, _wait(exchange, 0))
-    if exchange.failed_condition():
-        await _answer_failed_condition(exchange, transfer)
+    if await _answer_failed_condition(exchange, transfer):
         return
     response = Response(headers=download_headers(transfer))
     if transfer.length is None:
@@ -88,8 +84,7 @@ async def head(exchange: Exchange) -> None:
 async def cancel(exchange: Exchange) -> None:
     """End the transfer of a name, for both sides."""
     token, name = exchange.token_and_name()
-    if header := exchange.failed_condition():
-        await _find(exchange, 0)
+    if exchange.is_conditional and (header := exchange.failed_condition(etag(await _find(exchange, 0)))):
         raise Problem(Error.CONDITION_FAILED, header=header)
     if not await exchange.relay.cancel(token=token, name=name):
         raise Problem(Error.NO_UPLOAD)
@@ -117,16 +112,20 @@ async def _find(exchange: Exchange, wait: float) -> Transfer:
     return await exchange.relay.find(token=token, name=name, wait=wait, client=exchange.client)
 
 
-async def _answer_failed_condition(exchange: Exchange, transfer: Transfer) -> None:
+async def _answer_failed_condition(exchange: Exchange, transfer: Transfer) -> bool:
     """Answer a GET or a HEAD whose condition does not hold for the upload that it would get. This takes nothing.
 
-    Conditions count only if the status would be 2xx without them (RFC 9110 section 13.2.1).
+    Return False if the condition holds. Conditions count only if the status would be 2xx without them (RFC 9110 section
+    13.2.1).
     """
-    if exchange.scope["method"] == "GET" and transfer.state is not State.WAITING:
+    header = exchange.failed_condition(etag(transfer))
+    if header is None:
+        return False
+    if exchange.scope["method"] == "GET" and transfer.state in (State.STREAMING, State.FINISHING):
         raise Problem(Error.TAKEN)
-    if (header := exchange.failed_condition()) == "If-None-Match":
-        await exchange.answer(Response(status_code=304))
-        return
+    if header == "If-None-Match":
+        await exchange.answer(Response(status_code=304, headers={"etag": etag(transfer)}))
+        return True
     raise Problem(Error.CONDITION_FAILED, header=header)
 
 

@@ -49,5 +49,5 @@ class Load:
             "uploading": len(self.uploads[State.STREAMING]),
             "rate_in": self._meter_in.read(self.received, now),
             "rate_out": self._meter_out.read(self.delivered, now),
-            **{outcome: self.counts[outcome] for outcome in Outcome},
+            **{outcome: self.counts[outcome] for outcome in Outcome.of_transfers()},
         }

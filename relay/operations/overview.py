@@ -50,7 +50,7 @@ class NodeReport:
             uploading=int(fields.get("uploading", 0)),
             rate_in=float(fields.get("rate_in", 0)),
             rate_out=float(fields.get("rate_out", 0)),
-            ended=sum(int(fields.get(outcome, 0)) for outcome in Outcome),
+            ended=sum(int(fields.get(outcome, 0)) for outcome in Outcome.of_transfers()),
             complete=int(fields.get(Outcome.COMPLETE, 0)),
         )
 

@@ -43,7 +43,7 @@ class NodeCollector(Collector):
         transfers = CounterMetricFamily(
             "relay_transfers", "Transfers that ended, by outcome; each is counted by one node", labels=["outcome"]
         )
-        for outcome in Outcome:
+        for outcome in Outcome.of_transfers():
             transfers.add_metric([outcome], node.load.counts[outcome])
         yield transfers
         yield CounterMetricFamily("relay_received_bytes", "Bytes from uploaders", value=node.load.received)

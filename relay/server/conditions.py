@@ -1,13 +1,19 @@
-"""Conditional and partial requests, for a resource that has neither an ETag nor a date (RFC 9110 sections 13 and 14).
+"""Conditional and partial requests, for a resource that has an ETag and no date (RFC 9110 sections 13 and 14).
 
-Pure: nothing is imported from relay.
+Pure.
 """
 
 import re
 from typing import NamedTuple
 
+from relay.errors import Error, Problem
+
 #: Longer numbers are ignored as malformed: Python refuses to convert very long ones.
 _SPEC = re.compile(r"([0-9]{0,100})-([0-9]{0,100})")
+
+
+#: The largest byte offset: Lua, in which Redis counts, and JavaScript know no larger integers for certain.
+LARGEST = 2**53 - 1
 
 
 class Range(NamedTuple):
@@ -18,23 +24,31 @@ class Range(NamedTuple):
     #: Offset of the last byte; None if it asks for all bytes from `first`.
     last: int | None
 
-    def is_part(self, length: int | None) -> bool:
-        """Return whether it may be less than all of `length` bytes (None: unknown)."""
-        if self.first == 0 and self.last is None:
-            return False
-        if self.first or self.last is None or length is None:
-            return True
-        return self.last < (length if self.first is None else length - 1)
+    def start(self, length: int | None) -> int:
+        """Return the byte offset from which on it asks for a file of `length` bytes (None: unknown).
+
+        Raise Problem(PART) if it does not reach the end, or Problem(OTHER_FILE) if it begins behind it.
+        """
+        if length is None:
+            reaches_end = self.last is None and self.first is not None
+        elif self.first is None:
+            reaches_end = (self.last or 0) >= length
+        else:
+            reaches_end = self.last is None or self.last >= length - 1
+        if not reaches_end:
+            raise Problem(Error.PART)
+        if (self.first or 0) > (LARGEST if length is None else length):
+            raise Problem(Error.OTHER_FILE)
+        return self.first or 0
 
 
-def asked_range(value: str, *, has_if_range: bool) -> Range | None:
+def asked_range(value: str) -> Range | None:
     """Return the range in a GET's `Range`, or None if that is to be ignored, so that everything is sent.
 
     Section 14.2 lets a server ignore any range: here these are other units, malformed ranges, and several at once.
-    A range with an `If-Range` is ignored as well: no validator can match if there is none (sections 13.1.5, 13.2.2).
     """
     unit, equals, ranges = value.partition("=")
-    if has_if_range or not equals or unit.strip().lower() != "bytes":
+    if not equals or unit.strip().lower() != "bytes":
         return None
     specs = [spec.strip() for spec in ranges.split(",") if spec.strip()]  # section 5.6.1.2: lists may have empty parts
     match = _SPEC.fullmatch(specs[0]) if len(specs) == 1 else None
@@ -46,14 +60,20 @@ def asked_range(value: str, *, has_if_range: bool) -> Range | None:
     return Range(first, last)
 
 
-def failed_condition(*, if_match: str | None, if_none_match: str | None) -> str | None:
-    """Return the header whose condition does not hold if there is an upload, or None if all hold.
+def failed_condition(*, etag: str | None, if_match: str | None, if_none_match: str | None) -> str | None:
+    """Return the header whose condition does not hold if there is an upload with this ETag, or None if all hold.
 
-    Without an ETag, `If-Match` holds only for `*` (section 13.1.1), and `If-None-Match` for all but `*` (13.1.2).
-    `If-Modified-Since` and `If-Unmodified-Since` must be ignored without a date (13.1.3, 13.1.4).
+    `If-Match` holds for `*` and for a list that has the ETag (section 13.1.1), `If-None-Match` for everything else
+    (13.1.2). Without an ETag only `*` matches. `If-Modified-Since` and `If-Unmodified-Since` must be ignored without a
+    date (13.1.3, 13.1.4).
     """
-    if if_match is not None and if_match.strip() != "*":
+    if if_match is not None and not _matches(if_match, etag):
         return "If-Match"
-    if if_none_match is not None and if_none_match.strip() == "*":
+    if if_none_match is not None and _matches(if_none_match.replace("W/", ""), etag):
         return "If-None-Match"
     return None
+
+
+def _matches(condition: str, etag: str | None) -> bool:
+    """Return whether a list of ETags has this one. A weak one in it never matches: section 8.8.3.2."""
+    return condition.strip() == "*" or etag in [each.strip() for each in condition.split(",")]

@@ -129,12 +129,14 @@ class Keys:
     def transfer(self, token: str, name: str) -> str:
         return f"{self.prefix}:transfer:{{{token}}}:{name}"
 
-    def of(self, token: str, name: str, transfer_id: str) -> TransferKeys:
+    def of(self, token: str, name: str, transfer_id: str, leg: int = 0) -> TransferKeys:
+        """Return the keys of a transfer, with the streams of one of its legs."""
+        stream = f"{{{token}}}:{name}:{transfer_id}" + (f":{leg}" if leg else "")
         return TransferKeys(
             token=self.token(token),
             transfer=self.transfer(token, name),
-            chunks=f"{self.prefix}:chunks:{{{token}}}:{name}:{transfer_id}",
-            acks=f"{self.prefix}:acks:{{{token}}}:{name}:{transfer_id}",
+            chunks=f"{self.prefix}:chunks:{stream}",
+            acks=f"{self.prefix}:acks:{stream}",
         )
 
     def node(self, node: str) -> str:

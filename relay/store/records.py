@@ -29,9 +29,20 @@ class Transfer:
     joined: int = 0
     #: Bytes of the token that are reserved for it.
     reserved: int = 0
+    #: The number of its leg, and the id of the download that has joined it; see `relay.states`.
+    leg: int = 0
+    joiner: str = ""
+    #: The byte offset at which the leg began; between two legs, the one up to which the downloader has everything.
+    position: int = 0
+    #: The digest of the address at which the uploader may return; empty if it cannot.
+    upload: str = ""
     #: When its node last vouched for its client, and when these fields were read: milliseconds of Redis's clock.
     vouched: int = 0
     read_at: int = 0
+    #: The same for its downloader, when its node last vouched for that.
+    taken: int = 0
+    #: Whether it goes on when its downloader has left and comes back.
+    rejoins: bool = False
 
     @property
     def inquiry(self) -> "Inquiry":
@@ -46,12 +57,12 @@ class Transfer:
     @classmethod
     def load(cls, keys: Keys, token: str, name: str, fields: Mapping[str, str], *, read_at: int = 0) -> Self:
         """Return the transfer that a hash describes."""
-        length = fields.get("length", "")
+        length, leg = fields.get("length", ""), int(fields.get("leg", 0))
         return cls(
             token=token,
             name=name,
             id=fields["id"],
-            keys=keys.of(token, name, fields["id"]),
+            keys=keys.of(token, name, fields["id"], leg),
             state=State(fields.get("state", State.WAITING)),
             uploader=fields.get("uploader", ""),
             downloader=fields.get("downloader", ""),
@@ -60,8 +71,14 @@ class Transfer:
             created=int(fields.get("created", 0)),
             joined=int(fields.get("joined", 0)),
             reserved=int(fields.get("reserved", 0)),
+            leg=leg,
+            joiner=fields.get("joiner", ""),
+            position=int(fields.get("position", 0)),
+            upload=fields.get("upload", ""),
             vouched=int(fields.get("vouched", 0)),
             read_at=read_at,
+            taken=int(fields.get("taken", 0)),
+            rejoins="rejoins" in fields,
         )
 
 
@@ -113,14 +130,35 @@ class Farewell(NamedTuple):
 class Touched:
     """How a transfer stands: its state, its downloader's node, and the bytes that it has acknowledged.
 
-    If `outcome` is set and the state is FREE, the transfer has ended. If `outcome` is set and the state is another, the
-    transfer lives, and the caller has to end it with that outcome.
+    If `outcome` is BROKEN, the caller's leg has ended, and `leg` has begun. If it is another and the state is FREE, the
+    transfer has ended. If it is another and the state is not FREE, the transfer lives, and the caller has to end it
+    with that outcome.
     """
 
     outcome: Outcome | None
     state: State = State.FREE
     downloader: str = ""
     position: int = 0
+    #: The byte offset at which the leg began.
+    start: int = 0
+    uploader: str = ""
+    joiner: str = ""
+    leg: int = 0
+
+
+class Broken(NamedTuple):
+    """What the caller that ended a leg learns: the transfer in its next leg, and the node of the side that remains."""
+
+    transfer: Transfer
+    other: str
+
+
+class Returned(NamedTuple):
+    """What an uploader that returns learns: the transfer in its next leg, and the nodes of its downloader and of the
+    uploader's request before."""
+
+    transfer: Transfer
+    former: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,12 +7,15 @@ from importlib.resources import files
 _SHARED = {
     "ages": ["_now", "_ages"],
     "claim": ["_now", "_late", "_use", "_facts", "_room", "_reserve"],
-    "end": ["_words", "_last", "_mark"],
+    "end": ["_words", "_last", "_delivered", "_mark"],
     "enrol": ["_now"],
+    "interrupt": ["_last", "_delivered", "_mark"],
     "join": ["_now", "_late"],
+    "leave": ["_last", "_delivered", "_mark"],
     "look": ["_now", "_late", "_words", "_use", "_facts", "_room"],
     "mint": ["_facts"],
     "reserve": ["_reserve"],
+    "return": ["_last", "_delivered", "_mark"],
     "roll": ["_now", "_ages"],
     "spend": ["_now"],
     "release": ["_now", "_late"],
@@ -23,7 +26,7 @@ _SHARED = {
 
 #: The verbs that give something back: another side waits to be told, or a name is free afterwards. They are repeated
 #: even if Redis says that repeating is useless, because nobody would do it later.
-_INSIST = {"end", "release", "unwant"}
+_INSIST = {"end", "interrupt", "leave", "release", "unwant"}
 
 
 class Script:

@@ -1,6 +1,7 @@
 """The verbs about transfers. Most are one script in `lua/`; `relay.states.MOVES` says what each does in each state."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from typing import Any
 
 from relay.buffers import BATCH
@@ -8,14 +9,14 @@ from relay.names import new_id
 from relay.states import Answer, Outcome, State
 from relay.store.commands import Commands, ms, pairs
 from relay.store.offsets import offset_of
-from relay.store.records import Claimed, Final, Touched, Transfer
+from relay.store.records import Broken, Claimed, Final, Returned, Touched, Transfer
 from relay.store.streams import RedisStream
 from relay.store.timing import CLAIM_MARGIN, JOINED_TTL, LINGER, lease
 from relay.store.tokens import need_bytes, need_room, need_token
 
 #: Bytes of a token that are reserved ahead for an upload whose length is unknown.
 RESERVE_AHEAD = 4 * 1024 * 1024
-#: Outcomes that come from outside. Even an upload that still waits must be told of them through its acks stream.
+#: Outcomes that come from outside. Even an upload that waits must be told of them through its acks stream.
 _FROM_OUTSIDE = {Outcome.CANCELLED, Outcome.REVOKED, Outcome.NODE_LOST}
 #: Outcomes that are observed, not requested: the download's node is dead, or Redis has lost a part of the transfer.
 _OBSERVED = {Outcome.NODE_LOST, Outcome.STORE_LOST}
@@ -42,13 +43,28 @@ class Transfers:
         """Return the transfer's stream through Redis, for either side."""
         return RedisStream(self._commands, transfer.keys)
 
+    def at_leg(self, transfer: Transfer, leg: int) -> Transfer:
+        """Return the transfer with the streams of another leg."""
+        keys = self._keys.of(transfer.token, transfer.name, transfer.id, leg)
+        return replace(transfer, leg=leg, keys=keys)
+
     async def claim(
-        self, transfer: Transfer, *, node: str, length: int | None, media_type: str, use: bool
+        self,
+        transfer: Transfer,
+        *,
+        node: str,
+        length: int | None,
+        media_type: str,
+        use: bool,
+        state: State = State.WAITING,
+        upload: str = "",
     ) -> "Transfer | Outcome | Claimed":
         """Claim the name for an upload on `node`.
 
         Return `Claimed` if the upload has the name now; the `Transfer` that holds the name if another one has it; or
         the `Outcome` if this claim has ended before its reply was read. `use` counts as a use of the token.
+        `upload` is the digest of the address at which the uploader may return. With `state` INTERRUPTED, the bytes
+        come when it does.
         Raise Problem(UNKNOWN_TOKEN), Problem(CROWDED) or Problem(SPENT).
         """
         reply = await self._commands.run(
@@ -61,9 +77,12 @@ class Transfers:
                 "" if length is None else length,
                 media_type,
                 *self._use(counts=use),
-                ms(self._settings.upload_wait + CLAIM_MARGIN),
+                ms(self._wait(state) + CLAIM_MARGIN),
                 self._settings.token_names,
                 self._settings.token_bytes,
+                state,
+                int(self._settings.rejoin_wait > 0 or bool(upload)),
+                upload,
             ],
         )
         need_token(reply)
@@ -71,7 +90,8 @@ class Transfers:
         if reply[0] == Answer.BUSY.encode():
             return self._load(transfer.token, transfer.name, reply)
         if reply[0] == Answer.ENDED.encode():
-            return Outcome(reply[1].decode())
+            ended = Outcome(reply[1].decode())
+            return Outcome.STORE_LOST if ended is Outcome.BROKEN else ended
         need_bytes(reply)
         return Claimed(reply[1].decode().split(), int(reply[2]))
 
@@ -107,9 +127,10 @@ class Transfers:
             if transfer.keys.token not in live or now != [transfer.id.encode(), State.WAITING.encode()]
         ]
 
-    async def vouch(self, transfer: Transfer) -> None:
-        """Record that the uploader of a waiting transfer was found alive just now."""
-        await self._commands.run("vouch", [transfer.keys.transfer], [transfer.id])
+    async def vouch(self, transfer: Transfer, *, downloader: bool = False) -> None:
+        """Record that the uploader of a waiting transfer, or its `downloader`, was found alive just now."""
+        field = "taken" if downloader else "vouched"
+        await self._commands.run("vouch", [transfer.keys.transfer], [transfer.id, field])
 
     async def look(self, *, token: str, name: str, use: bool, waits_on: str = "") -> Transfer | None:
         """Return the live transfer of a name, or None. `use` counts as a use of the token.
@@ -134,9 +155,14 @@ class Transfers:
         keys = [self._keys.token(token), self._keys.transfer(token, name)]
         await self._commands.run("release", keys, [transfer_id, name])
 
-    async def join(self, transfer: Transfer, *, joiner: str, node: str) -> Answer:
-        """Join a download on `node`, named by its id `joiner`, to an upload. Return JOINED, TAKEN or ABSENT."""
+    async def join(self, transfer: Transfer, *, joiner: str, node: str, start: int = 0) -> Answer:
+        """Join a download on `node`, named by its id `joiner`, to an upload, from byte offset `start` on.
+
+        Return JOINED; ATTACHED if the uploader is away, so that the download has to join once more when it is back;
+        TAKEN if the upload has another download; or ABSENT if it or this leg of it is over.
+        """
         arguments: list[str | int] = [transfer.id, transfer.name, joiner, node, ms(JOINED_TTL), self._lease]
+        arguments += [transfer.leg, start]
         return Answer((await self._commands.run("join", transfer.keys.all(), arguments)).decode())
 
     async def finish(self, transfer: Transfer, *, joiner: str) -> Answer:
@@ -150,23 +176,90 @@ class Transfers:
         reply = await self._commands.run("finish", [transfer.keys.transfer], arguments, patience=patience)
         return Answer(reply.decode())
 
-    async def touch(self, transfer: Transfer, *, written: str = "", joiner: str = "", position: int = 0) -> Touched:
+    async def leave(self, transfer: Transfer, *, joiner: str, position: int = 0) -> Broken | Answer:
+        """End the leg because the download `joiner` has left, with everything up to byte offset `position` handed over.
+
+        Return `Broken`; KEPT if the transfer cannot go on without it, so that it has to end; GONE if that download has
+        left already.
+        """
+        wait = self._settings.rejoin_wait + CLAIM_MARGIN
+        arguments: list[str | int] = [joiner, transfer.leg, position, ms(LINGER), ms(wait)]
+        return await self._break("leave", transfer, arguments, at=1)
+
+    async def interrupt(self, transfer: Transfer, *, sender: str = "", dead: str = "") -> Broken | Answer:
+        """End the leg because the uploader's request `sender` has left, or its node `dead` has died.
+
+        Return `Broken`; KEPT if the uploader cannot return or the last bytes are on their way; GONE if another request
+        of the uploader has taken its place.
+        """
+        wait = self._settings.resume_wait + CLAIM_MARGIN
+        return await self._break("interrupt", transfer, [sender, dead, transfer.leg, ms(LINGER), ms(wait)], at=2)
+
+    async def take_back(
+        self, transfer: Transfer, *, upload: str, sender: str, node: str, state: State
+    ) -> Returned | Answer:
+        """Let the uploader return by its request `sender` on `node`, which takes the place of the request before.
+
+        `upload` is the digest of the address to which it returns. `state` is WAITING if the request brings bytes, or
+        INTERRUPTED if it only asks. Return `Returned`; KEPT if the last bytes are on their way; or GONE.
+        """
+        wait = self._wait(state) + CLAIM_MARGIN
+        arguments: list[str | int] = [upload, sender, node, state, transfer.leg, ms(LINGER), ms(wait)]
+        broken = await self._break("return", transfer, arguments, at=4)
+        if isinstance(broken, Answer):
+            return broken
+        return Returned(replace(broken.transfer, state=state, uploader=node), broken.other)
+
+    async def _break(self, verb: str, transfer: Transfer, arguments: list[str | int], *, at: int) -> "Broken | Answer":
+        """Run a verb that ends a leg, with the streams of the leg that Redis says. `at`: which argument the leg is."""
+        while True:
+            arguments[at] = transfer.leg
+            patience = self._settings.transfer_patience
+            reply = await self._commands.run(verb, transfer.keys.all(), [transfer.id, *arguments], patience=patience)
+            match [part.decode() for part in reply]:
+                case ["moved", leg]:
+                    transfer = self.at_leg(transfer, int(leg))
+                case ["broken", leg, other]:
+                    return Broken(self.at_leg(transfer, int(leg)), other)
+                case ["returned", leg, position, downloader, former]:
+                    moved = self.at_leg(transfer, int(leg))
+                    return Broken(replace(moved, position=int(position), downloader=downloader), former)
+                case [answer]:
+                    return Answer(answer)
+
+    async def touch(
+        self, transfer: Transfer, *, written: str = "", joiner: str = "", position: int = 0, sender: str = ""
+    ) -> Touched:
         """Return how the transfer stands, and renew the keys that this side keeps alive.
 
         It stands as STORE_LOST if Redis has it in another form than this side.
 
         A streaming upload passes the ID of the last entry it has `written`. A download passes its id as `joiner`, and
-        the `position` up to which it has handed over bytes. An upload that still waits passes nothing.
+        the `position` up to which it has handed over bytes. An upload passes the id of its request as `sender`, if that
+        is not the one that claimed the name.
         """
         reply = await self._commands.run(
             "touch",
             transfer.keys.all(),
-            [transfer.id, written, joiner, position, ms(self._settings.token_floor), self._lease, _TAIL],
+            [
+                transfer.id,
+                written,
+                joiner,
+                position,
+                ms(self._settings.token_floor),
+                self._lease,
+                _TAIL,
+                transfer.leg,
+                sender or transfer.id,
+            ],
             patience=self._settings.transfer_patience,
         )
         match [part.decode() for part in reply]:
-            case ["live", state, downloader, acknowledged]:
-                return Touched(None, State(state), downloader, position=offset_of(acknowledged.encode()))
+            case ["live", state, downloader, acknowledged, start, uploader, joined]:
+                position = offset_of(acknowledged.encode())
+                return Touched(None, State(state), downloader, position, int(start), uploader, joined, transfer.leg)
+            case ["broken", leg]:
+                return Touched(Outcome.BROKEN, leg=int(leg))
             case ["ended", outcome, delivered]:
                 return Touched(Outcome(outcome), position=int(delivered))
             case ["revoked", state]:
@@ -181,34 +274,40 @@ class Transfers:
         *,
         joiner: str = "",
         position: int = 0,
-        only_waiting: bool = False,
+        sender: str = "",
+        within: Collection[State] = (State.WAITING, State.STREAMING, State.INTERRUPTED),
         unneeded: Sequence[str] = (),
     ) -> "Final | Answer":
-        """End the transfer, if the name still belongs to it (or, with `joiner`, to that download of it).
+        """End the transfer, if the name still belongs to it (or, with `joiner`, to that download of it; or, with
+        `sender`, to that request of its uploader).
 
         `position`: the bytes handed to the downloader, if the caller knows; otherwise the last acknowledgement counts.
         `unneeded`: which of `chunks` and `acks` only the caller reads, and reads no more; they are deleted.
-        Exactly one caller gets `Final`. The others get GONE; or KEPT if the transfer is finishing, or if it streams
-        and the caller asked for `only_waiting`.
+        Exactly one caller gets `Final`. The others get GONE; or KEPT if the transfer is in none of the states `within`.
         """
-        within = {State.WAITING} if only_waiting else {State.WAITING, State.STREAMING}
         if joiner or outcome in _OBSERVED:
             within = {*State}
-        reply = await self._commands.run(
-            "end",
-            transfer.keys.all(),
-            [
-                joiner or transfer.id,
-                transfer.name,
-                outcome,
-                ms(LINGER),
-                position,
-                " ".join(sorted(within)),
-                int(outcome in _FROM_OUTSIDE),
-                " ".join(unneeded),
-            ],
-            patience=self._settings.transfer_patience,
-        )
+        while True:
+            reply = await self._commands.run(
+                "end",
+                transfer.keys.all(),
+                [
+                    joiner or transfer.id,
+                    transfer.name,
+                    outcome,
+                    ms(LINGER),
+                    position,
+                    " ".join(sorted(within)),
+                    int(outcome in _FROM_OUTSIDE),
+                    " ".join(unneeded),
+                    transfer.leg,
+                    sender,
+                ],
+                patience=self._settings.transfer_patience,
+            )
+            if reply[0] != b"moved":
+                break
+            transfer = self.at_leg(transfer, int(reply[1]))
         if reply[0] != b"ended":
             return Answer(reply[0].decode())
         was = Transfer.load(self._keys, transfer.token, transfer.name, pairs(reply[3]))
@@ -221,6 +320,10 @@ class Transfers:
     def _load(self, token: str, name: str, reply: Sequence[Any]) -> Transfer:
         """Return the transfer in a reply: one word, the fields of its hash, and the time in milliseconds."""
         return Transfer.load(self._keys, token, name, pairs(reply[1]), read_at=int(reply[2]))
+
+    def _wait(self, state: State) -> float:
+        """Return the seconds that an upload waits: for its downloader, or for its own uploader if that is away."""
+        return self._settings.resume_wait if state is State.INTERRUPTED else self._settings.upload_wait
 
     def _use(self, *, counts: bool) -> list[int]:
         return [ms(self._settings.token_use) if counts else 0, ms(self._settings.token_max)]

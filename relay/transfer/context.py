@@ -12,6 +12,7 @@ from relay.tasks import Background
 from relay.transfer.drain import Gate
 from relay.transfer.ending import Endings
 from relay.transfer.local_stream import LocalStreams
+from relay.transfer.rewind import RewindBudget
 from relay.transfer.window import window_size
 
 
@@ -28,6 +29,7 @@ class Context:
         self.endings = Endings(store, node, self.background)
         #: The memory that uploads are received into.
         self.blocks = Blocks(settings.chunk)
+        self.rewind_budget = RewindBudget(settings.rewind)
         self._local = LocalStreams()
 
     def window(self) -> int:
@@ -37,4 +39,8 @@ class Context:
 
     def stream(self, transfer: Transfer, peer: str) -> Stream:
         """Return the stream of a transfer between a side on this node and one on the node `peer`."""
-        return self._local.get(transfer.id) if peer == self.node.id else self.store.transfers.stream(transfer)
+        return (
+            self._local.get(transfer.id, transfer.leg)
+            if peer == self.node.id
+            else self.store.transfers.stream(transfer)
+        )

@@ -11,7 +11,7 @@ from time import monotonic
 from typing import TypeVar
 
 from relay.errors import Error, Problem
-from relay.states import Outcome, State
+from relay.states import Answer, State
 from relay.store.records import Transfer, transfers_in, wanted_in
 from relay.transfer.context import Context
 
@@ -44,9 +44,12 @@ async def confirm(
     deadline, pause = monotonic() + patience, _FIRST_LOOK
     now: Transfer | None = transfer
     while now is not None and now.id == transfer.id:
+        if now.state is State.INTERRUPTED:
+            return now
         if not await context.node.is_alive(now.decider):
-            await context.endings.end(now, Outcome.NODE_LOST)
-            return None
+            await context.endings.lose(now)
+            now = await context.store.transfers.look(token=transfer.token, name=transfer.name, use=False)
+            continue
         seen = max(now.vouched, now.created * 1000) if trust else now.vouched
         if seen >= asked or monotonic() > deadline or (trust and now.state is not State.WAITING):
             return now
@@ -55,6 +58,29 @@ async def confirm(
         pause = min(2 * pause, _LONGEST)
         now = await context.store.transfers.look(token=transfer.token, name=transfer.name, use=False)
     return None
+
+
+async def is_taken(context: Context, transfer: Transfer) -> bool:
+    """Return whether the download that has joined a transfer is still there. If it is not, its place is free now.
+
+    Its client may have lost its connection without its node noticing, and this may be that client coming back. So its
+    node is asked: it vouches for a client that takes what it is sent, or breaks the download off. If it does neither,
+    the download is broken off from here.
+    """
+    asked = transfer.read_at
+    deadline, pause, joiner = monotonic() + PATIENCE, _FIRST_LOOK, ""
+    while True:
+        now = await context.store.transfers.look(token=transfer.token, name=transfer.name, use=False)
+        if now is None or now.id != transfer.id or not now.joiner or (joiner and now.joiner != joiner):
+            return False
+        if not now.rejoins or now.taken >= asked:
+            return True
+        if monotonic() > deadline or not await context.node.is_alive(now.downloader):
+            return await context.endings.leave(now, joiner=now.joiner) is Answer.KEPT
+        joiner = now.joiner
+        await context.node.inbox.send(now.downloader, transfer.id)
+        await asyncio.sleep(pause)
+        pause = min(2 * pause, _LONGEST)
 
 
 async def with_room(context: Context, token: str, verb: Callable[[], Awaitable[T]]) -> T:
@@ -92,8 +118,8 @@ async def _release(context: Context, *, token: str) -> bool:
         if transfer is None or transfer.id != transfer_id:
             await transfers.release(token=token, name=name, transfer_id=transfer_id)
             released = True
-        elif not await alive(transfer.decider):
-            await context.endings.end(transfer, Outcome.NODE_LOST)
+        elif transfer.state is not State.INTERRUPTED and not await alive(transfer.decider):
+            await context.endings.lose(transfer)
             released = True
         else:
             in_use += transfer.reserved

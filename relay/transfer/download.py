@@ -3,22 +3,40 @@
 import asyncio
 import contextlib
 from collections.abc import Iterator
+from dataclasses import replace
 from time import monotonic
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from relay.buffers import BATCH, Bytes
+from relay.cluster.inbox import Listener
 from relay.errors import ClientGone, StoreUnavailable, problem_for_downloader
 from relay.server.connection import Connection
-from relay.states import Answer, Outcome
+from relay.states import Answer, Outcome, State
 from relay.store.offsets import follows
-from relay.store.records import Touched, Transfer
-from relay.store.streams import Entry
+from relay.store.records import Final, Touched, Transfer
+from relay.store.streams import Entry, Stream
+from relay.store.timing import TOUCH
 from relay.tasks import first
 from relay.transfer.context import Context
+from relay.transfer.drain import Phase
 from relay.transfer.side import BLOCK, Side, time_limit
 
 #: Seconds that a joined download waits for the first entry before it sends its headers regardless.
 _FIRST_ENTRY = 1.0
+#: Seconds in which a client has to take something of what it is sent, if somebody else wants the upload; and seconds
+#: between two looks at that.
+_PROOF, _LOOK = 1.0, 0.05
+#: The outcomes after which a download that has sent nothing yet waits for the next upload of the name.
+STARTS_AGAIN = (Outcome.UPLOADER_GONE, Outcome.DOWNLOADER_GONE)
+
+
+class Joined(NamedTuple):
+    """How a download has joined an upload: by which id, and from which byte offset on."""
+
+    id: str
+    start: int = 0
+    #: Whether the uploader is away, so that the download joins when it returns.
+    is_attached: bool = False
 
 
 class Sink(Protocol):
@@ -27,8 +45,11 @@ class Sink(Protocol):
     #: Whether `begin` was called. From then on the client can get no error status.
     begun: bool
 
-    def check(self, transfer: Transfer) -> None:
-        """Raise Problem if this client cannot take such a transfer. It is called before the download joins."""
+    def start_of(self, transfer: Transfer) -> int:
+        """Return the byte offset from which on the client wants the file. It is called before the download joins.
+
+        Raise Problem if the client cannot take such a transfer.
+        """
 
     async def begin(self, transfer: Transfer) -> None:
         """Send the headers."""
@@ -36,11 +57,11 @@ class Sink(Protocol):
     async def write(self, data: Bytes) -> None:
         """Hand over some bytes. Return when there is room for more."""
 
-    async def send_all_but_last_byte(self, data: Bytes) -> Bytes:
-        """Send the last bytes but one, if sending all of them in `complete` could take long.
+    def split_last(self, data: Bytes) -> tuple[Bytes, Bytes]:
+        """Return the part of the last bytes to write before `complete`, and the part to give to `complete`."""
 
-        Return what is left for `complete`: the last byte, or all of `data`. Raise ClientGone.
-        """
+    async def catch_up(self) -> None:
+        """Wait until the client has everything that was written. Raise ClientGone."""
 
     async def complete(self, data: Bytes) -> None:
         """Send the last bytes and complete the response. Return when the client has all of it. Raise ClientGone."""
@@ -52,14 +73,17 @@ class Sink(Protocol):
 class Download(Side):
     """One GET that has joined an upload."""
 
-    def __init__(self, context: Context, transfer: Transfer, joiner: str, sink: Sink, client: Connection) -> None:
+    def __init__(self, context: Context, transfer: Transfer, joined: Joined, sink: Sink, client: Connection) -> None:
         super().__init__(context, transfer, client)
         self.peer = transfer.uploader
-        self._joiner = joiner
+        self._joiner = joined.id
         self._sink = sink
-        self._stream = context.stream(transfer, self.peer)
+        #: None while the uploader is away.
+        self._stream = None if joined.is_attached else context.stream(transfer, self.peer)
         #: The byte offset up to which bytes were handed over.
-        self._position = 0
+        self._position = joined.start
+        #: Whether the client has everything but the headers, which then go out with the end.
+        self._is_empty = transfer.length is not None and transfer.length == joined.start
         #: Since when the client has been sent something that it has not taken, in monotonic seconds.
         self._sending_since: float | None = None
         #: At most one of the next two is set, and it stays set: the outcome with which this side ends the transfer; or
@@ -68,6 +92,8 @@ class Download(Side):
         self._finishing = False
         #: Whether the client has everything.
         self._finished = False
+        #: If somebody else wants the upload: since when, in monotonic seconds, and what the client had taken then.
+        self._contested: tuple[float, int] | None = None
         #: Closed once a disconnect can no longer change the outcome.
         self._watching = contextlib.ExitStack()
 
@@ -83,9 +109,7 @@ class Download(Side):
             # A client that pipelined more data is not being read, so its disconnect would go unnoticed.
             self._watching.enter_context(self.client.watched())
             try:
-                # An inquiry, not only the id, so that a node without this upload disowns it.
-                await self.context.node.inbox.send(self.peer, str(self.transfer.inquiry))
-                outcome = await first(self._copy(), self._keep_alive(listener))
+                outcome = await self._serve(listener)
             except ClientGone:
                 outcome = Outcome.DOWNLOADER_GONE
                 raise
@@ -99,12 +123,84 @@ class Download(Side):
                 await self.context.endings.settle(
                     self.transfer, outcome, *unneeded, joiner=self._joiner, position=self._position
                 )
-        if not self._sink.begun and outcome is not Outcome.UPLOADER_GONE:
+        if not self._sink.begun and outcome not in STARTS_AGAIN:
             raise problem_for_downloader(outcome, seconds=time_limit(self.context.settings, outcome))
         return outcome
 
+    async def _serve(self, listener: Listener) -> Outcome:
+        """Stream one leg after the other. Return how the transfer ended."""
+        while True:
+            outcome: Outcome | None = None
+            if self._stream is None:
+                outcome = await self._wait(listener)
+            if self._stream is not None:
+                # An inquiry, not only the id, so that a node without this upload disowns it.
+                await self.context.node.inbox.send(self.peer, str(self.transfer.inquiry))
+                outcome = await first(self._copy(self._stream), self._keep_alive(listener))
+            if outcome is not Outcome.BROKEN:
+                return outcome or Outcome.UPLOADER_GONE
+            self._stream = None
+
+    async def _wait(self, listener: Listener) -> Outcome | None:
+        """Wait for the uploader to return, and join its next leg. Return None then, otherwise how the wait ended."""
+        begun = monotonic()
+        deadline = begun + self.context.settings.resume_wait
+        while True:
+            now = await self._stand()
+            if now.outcome is not None:
+                # If another download is in our place, Redis does not have the transfer in the form that we know.
+                return Outcome.DOWNLOADER_GONE if now.outcome is Outcome.STORE_LOST else now.outcome
+            if now.state is State.WAITING and await self._join(now):
+                return None
+            if self.client.is_lost:
+                raise ClientGone
+            if self.context.gate.phase >= Phase.CUT:
+                return Outcome.DRAINED
+            if monotonic() >= deadline:
+                answer = await self.context.endings.end(self.transfer, Outcome.UPLOADER_GONE, joiner=self._joiner)
+                if isinstance(answer, Final):
+                    return Outcome.UPLOADER_GONE
+            if monotonic() - begun >= _FIRST_ENTRY and not self._is_empty:
+                await self._begin()
+            woken = await listener.wait(self._pause(TOUCH if self._sink.begun else _FIRST_ENTRY))
+            await self._answer(woken=woken)
+
+    async def _join(self, now: Touched) -> bool:
+        """Join the next leg. Return whether that was possible."""
+        node = self.context.node.id
+        answer = await self.transfers.join(self.transfer, joiner=self._joiner, node=node, start=self._position)
+        if answer is not Answer.JOINED:
+            return False
+        self.peer = now.uploader
+        self._stream = self.context.stream(self.transfer, self.peer)
+        return True
+
     async def _touch(self) -> Touched:
         return await self.transfers.touch(self.transfer, joiner=self._joiner, position=self._position)
+
+    async def _on_node_lost(self) -> Outcome | None:
+        """End the leg, if the uploader may return through another node."""
+        if self._finishing or not self.transfer.upload:
+            return await super()._on_node_lost()
+        await self.context.endings.lose(replace(self.transfer, uploader=self.peer, state=State.STREAMING))
+        return None
+
+    async def _answer(self, *, woken: bool) -> None:
+        """Vouch for our client if it takes what it is sent, or give its place to the one who wants it."""
+        if woken:
+            self._contested = monotonic(), self._client_progress()
+        if self._contested is None:
+            return
+        since, progress = self._contested
+        if self._finishing or self._sending_since is None or self._client_progress() != progress:
+            self._contested = None
+            with contextlib.suppress(StoreUnavailable):  # then whoever asked assumes that our client is gone
+                await self.transfers.vouch(self.transfer, downloader=True)
+        elif monotonic() - since >= _PROOF:
+            raise ClientGone
+
+    def _pause(self, seconds: float) -> float:
+        return min(seconds, _LOOK) if self._contested else seconds
 
     async def _try_to_end(self, outcome: Outcome) -> Outcome | None:
         """Decide that it ends, unless the last bytes are on their way: they cannot be taken back."""
@@ -128,24 +224,24 @@ class Download(Side):
         yield
         self._sending_since = None
 
-    async def _copy(self) -> Outcome:
-        """Copy from the stream to the response, until the transfer ends. Return how it ended.
+    async def _copy(self, stream: Stream) -> Outcome:
+        """Copy from the stream to the response, until the transfer or its leg ends. Return how it ended.
 
         Each read acknowledges everything handed over so far, even if that was acknowledged before: Redis may have lost
         an acknowledgement.
         """
         while True:
-            entries = await self._stream.read(
+            entries = await stream.read(
                 position=self._position,
                 acknowledge=self._position > 0,
                 count=BATCH,
                 timeout=BLOCK if self._sink.begun else _FIRST_ENTRY,
             )
-            if not entries and self.transfer.length != 0:
+            if not entries and not self._is_empty:
                 await self._begin()
             for entry in entries:
                 if entry.outcome not in (None, Outcome.COMPLETE):
-                    return entry.outcome
+                    return entry.outcome  # of the transfer, or BROKEN
                 if not follows(position=self._position, offset=entry.offset, size=len(entry.data)) or not self._fits(
                     entry
                 ):
@@ -161,15 +257,20 @@ class Download(Side):
     async def _hand_over_last(self, entry: Entry) -> Outcome:
         """Hand over the last bytes, unless the transfer has ended: then they must not arrive."""
         data = entry.data
-        if self.transfer.length != 0:  # of an empty file, the headers are all there is to hand over
+        if not self._is_empty:  # otherwise the headers are all there is to hand over
             await self._begin()
-            with self._sending():
-                data = await self._sink.send_all_but_last_byte(data)
+            before, data = self._sink.split_last(data)
+            if before:
+                # The leg may end before the last byte may be handed over. Then the next one begins there.
+                await self._hand_over(before)
+                self._position += len(before)
+                with self._sending():
+                    await self._sink.catch_up()
         answer = await self.transfers.finish(self.transfer, joiner=self._joiner)
         if self._decided is not None:
             return self._decided
         if answer is not Answer.FINISHING:
-            return (await self._touch()).outcome or Outcome.STORE_LOST
+            return await self._ended()
         self._finishing = True
         self._watching.close()
         await self._begin()
@@ -178,6 +279,10 @@ class Download(Side):
         self.context.node.load.delivered += len(entry.data)
         self._finished = True
         return Outcome.COMPLETE
+
+    async def _ended(self) -> Outcome:
+        """Return how the transfer or its leg ended: it is not ours to hand over the last bytes of."""
+        return (await self._touch()).outcome or Outcome.STORE_LOST
 
     def _fits(self, entry: Entry) -> bool:
         """Return whether the stream keeps to the declared length: no byte beyond it, and no end before it."""

@@ -7,17 +7,20 @@ cancelled: it releases the name, leaves the outcome in the other side's stream, 
 import asyncio
 import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from relay.cluster.node import Node
 from relay.errors import StoreUnavailable
 from relay.logs import fields, note
-from relay.states import Answer, Outcome
-from relay.store.records import Final, Inquiry, Transfer
+from relay.states import Answer, Outcome, State
+from relay.store.records import Broken, Final, Inquiry, Transfer
 from relay.store.store import Store
 from relay.tasks import Background
 
 log = logging.getLogger("relay.transfer")
+
+#: The outcomes after which a downloader may come back.
+_COMES_BACK = {Outcome.DOWNLOADER_GONE, Outcome.DRAINED}
 
 
 class Endings:
@@ -35,20 +38,40 @@ class Endings:
         outcome: Outcome,
         *,
         joiner: str = "",
+        sender: str = "",
         position: int = 0,
-        only_waiting: bool = False,
+        within: Collection[State] = (State.WAITING, State.STREAMING, State.INTERRUPTED),
         unneeded: Sequence[str] = (),
     ) -> Final | Answer:
         """End a transfer (see `Transfers.end`). If this call ended it, log and count it, and wake the other side."""
         answer = await self._store.transfers.end(
-            transfer, outcome, joiner=joiner, position=position, only_waiting=only_waiting, unneeded=unneeded
+            transfer, outcome, joiner=joiner, sender=sender, position=position, within=within, unneeded=unneeded
         )
         if isinstance(answer, Final):
             self._account(answer, outcome)
-            for node in {answer.transfer.uploader, answer.transfer.downloader}:
+            for node in {answer.transfer.uploader, answer.transfer.downloader} - {""}:
                 # An upload that is complete already waits for its last acknowledgement, and finds the end there.
                 if node == self._node.id or outcome is not Outcome.COMPLETE:
                     await self._node.inbox.send(node, transfer.id)
+        return answer
+
+    async def leave(self, transfer: Transfer, *, joiner: str, position: int = 0) -> Broken | Answer:
+        """End a leg whose download is gone (see `Transfers.leave`). If this call ended it, wake the other side."""
+        return await self._wake_other(await self._store.transfers.leave(transfer, joiner=joiner, position=position))
+
+    async def lose(self, transfer: Transfer) -> None:
+        """End the leg of a transfer whose node is dead, or the transfer if it cannot go on."""
+        if transfer.state is State.FINISHING:
+            answer = await self.leave(transfer, joiner=transfer.joiner)
+        else:
+            broken = await self._store.transfers.interrupt(transfer, dead=transfer.uploader)
+            answer = await self._wake_other(broken)
+        if answer is Answer.KEPT:
+            await self.end(transfer, Outcome.NODE_LOST)
+
+    async def _wake_other(self, answer: Broken | Answer) -> Broken | Answer:
+        if isinstance(answer, Broken) and answer.other:
+            await self._node.inbox.send(answer.other, answer.transfer.id)
         return answer
 
     async def settle(
@@ -57,6 +80,7 @@ class Endings:
         outcome: Outcome,
         *unneeded: str,
         joiner: str = "",
+        sender: str = "",
         position: int = 0,
         seconds: float = 0,
     ) -> None:
@@ -71,14 +95,18 @@ class Endings:
         """
         note(outcome=outcome.value)
         known = Final(transfer, delivered=position, seconds=round(seconds))
-        work = self._background.spawn(self._settle(known, outcome, unneeded, joiner))
+        work = self._background.spawn(self._settle(known, outcome, unneeded, joiner, sender))
         if outcome is not Outcome.STORE_LOST:
             await asyncio.shield(work)
 
-    async def _settle(self, known: Final, outcome: Outcome, unneeded: Sequence[str], joiner: str) -> None:
-        transfer, answer = known.transfer, None
+    async def _settle(self, known: Final, outcome: Outcome, unneeded: Sequence[str], joiner: str, sender: str) -> None:
+        transfer, answer, at = known.transfer, None, known.delivered
         try:
-            answer = await self.end(transfer, outcome, joiner=joiner, position=known.delivered, unneeded=unneeded)
+            if joiner and outcome in _COMES_BACK:
+                broken = await self.leave(transfer, joiner=joiner, position=at)
+                if isinstance(broken, Broken):
+                    return
+            answer = await self.end(transfer, outcome, joiner=joiner, sender=sender, position=at, unneeded=unneeded)
         except StoreUnavailable:
             left = fields(transfer=transfer.id, outcome=outcome.value)
             log.warning("Redis is away, so a transfer's keys are left to expire", extra=left)

@@ -12,9 +12,10 @@ from relay.errors import ClientGone, Error, Problem, StoreUnavailable
 from relay.names import new_id
 from relay.server.connection import Connection
 from relay.states import Answer, Outcome
-from relay.store.records import Final, Transfer
+from relay.store.records import Transfer
 from relay.transfer.context import Context
-from relay.transfer.doubt import BRIEF, PATIENCE, confirm, with_room
+from relay.transfer.doubt import BRIEF, PATIENCE, confirm, is_taken, with_room
+from relay.transfer.download import Joined
 from relay.transfer.drain import Phase
 
 
@@ -78,11 +79,15 @@ class Finder:
         if self._context.gate.phase >= Phase.RELEASED:
             raise Problem(Error.DRAINING)
 
-    async def join(self, transfer: Transfer) -> str | None:
-        """Join an upload. Return the id of this download; None if the upload is over. Raise Problem(TAKEN)."""
+    async def join(self, transfer: Transfer, *, start: int) -> Joined | None:
+        """Join an upload, from byte offset `start` on.
+
+        Return None if the upload is over, or if the place of another download in it has become free. Raise
+        Problem(TAKEN) if another download has it.
+        """
         joiner = new_id()
         joining = self._context.background.spawn(
-            self._transfers.join(transfer, joiner=joiner, node=self._context.node.id)
+            self._transfers.join(transfer, joiner=joiner, node=self._context.node.id, start=start)
         )
         try:
             answer = await asyncio.shield(joining)
@@ -90,12 +95,12 @@ class Finder:
             # Redis may have joined us although we did not hear of it (cancelled, or the reply was lost).
             self._context.background.spawn(self._leave(joining, transfer, joiner))
             raise
-        if answer is Answer.TAKEN:
+        if answer is Answer.TAKEN and await is_taken(self._context, transfer):
             raise Problem(Error.TAKEN)
-        if answer is not Answer.JOINED:
+        if answer not in (Answer.JOINED, Answer.ATTACHED):
             return None
         self._is_recorded = False  # the script of `join` has deleted the record
-        return joiner
+        return Joined(joiner, start, is_attached=answer is Answer.ATTACHED)
 
     async def _look(self, *, may_wait: bool) -> Transfer | None:
         """Return the upload under the name, if its client is still there.
@@ -117,9 +122,9 @@ class Finder:
         with contextlib.suppress(StoreUnavailable):
             await joining
         with contextlib.suppress(StoreUnavailable):
-            ended = await self._context.endings.end(transfer, Outcome.DOWNLOADER_GONE, joiner=joiner)
-            if isinstance(ended, Final):
-                await self._transfers.delete_chunks(transfer)
+            endings = self._context.endings
+            if await endings.leave(transfer, joiner=joiner) is Answer.KEPT:
+                await endings.end(transfer, Outcome.DOWNLOADER_GONE, joiner=joiner, unneeded=["chunks"])
 
     async def _withdraw(self) -> None:
         with contextlib.suppress(StoreUnavailable):

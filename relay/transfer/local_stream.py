@@ -47,14 +47,14 @@ class LocalStream:
 
 
 class LocalStreams:
-    """The local streams of a node by transfer id. A stream is gone when neither side holds it any more."""
+    """The local streams of a node by transfer id and leg. A stream is gone when neither side holds it any more."""
 
     def __init__(self) -> None:
-        self._streams: WeakValueDictionary[str, LocalStream] = WeakValueDictionary()
+        self._streams: WeakValueDictionary[tuple[str, int], LocalStream] = WeakValueDictionary()
 
-    def get(self, transfer_id: str) -> LocalStream:
-        """Return the stream of a transfer. The side that comes second gets the stream of the first."""
-        return self._streams.setdefault(transfer_id, LocalStream())
+    def get(self, transfer_id: str, leg: int) -> LocalStream:
+        """Return the stream of a leg. The side that comes second gets the stream of the first."""
+        return self._streams.setdefault((transfer_id, leg), LocalStream())
 
 
 async def _next(event: asyncio.Event, timeout: float) -> bool:

@@ -15,7 +15,7 @@ from relay.store.records import Final, Transfer, transfers_in
 from relay.store.store import Store
 from relay.transfer.context import Context
 from relay.transfer.doubt import confirm
-from relay.transfer.download import Download, Sink
+from relay.transfer.download import STARTS_AGAIN, Download, Sink
 from relay.transfer.finding import Finder
 from relay.transfer.upload import Upload
 
@@ -81,11 +81,10 @@ class Relay:
             with finder.running():
                 while True:
                     transfer = await finder.find()
-                    sink.check(transfer)
-                    if joiner := await finder.join(transfer):
+                    if joined := await finder.join(transfer, start=sink.start_of(transfer)):
                         note(transfer=transfer.id)
-                        outcome = await Download(self.context, transfer, joiner, sink, client).run()
-                        if sink.begun or outcome is not Outcome.UPLOADER_GONE:
+                        outcome = await Download(self.context, transfer, joined, sink, client).run()
+                        if sink.begun or outcome not in STARTS_AGAIN:
                             return outcome
                     finder.check_client()
 

@@ -83,9 +83,19 @@ class Side:
         """Return how the transfer stands, and renew this side's keys."""
         raise NotImplementedError
 
+    async def _stand(self) -> Touched:
+        """Return how the transfer stands, in whatever leg it is by now."""
+        while (now := await self._touch()).outcome is Outcome.BROKEN:
+            self.transfer = self.transfers.at_leg(self.transfer, now.leg)
+        return now
+
     async def _try_to_end(self, outcome: Outcome) -> Outcome | None:
         """End the transfer if it can still be ended. Return how it has ended, or None if it goes on."""
         raise NotImplementedError
+
+    async def _on_node_lost(self) -> Outcome | None:
+        """End the transfer or its leg because the other side's node is dead. Return how it ended, or None."""
+        return await self._try_to_end(Outcome.NODE_LOST)
 
     async def _keep_alive(self, listener: Listener) -> Outcome:
         """Keep the transfer alive until something ends it from outside. Return how it ended."""
@@ -95,15 +105,15 @@ class Side:
             woken = await listener.wait(self._pause(min(TOUCH, stall, longest)))
             if self.client.is_lost and self._client_matters():
                 raise ClientGone
-            outcome = None
+            outcome: Outcome | None = None
             if (owed := self._stalled_since()) is None or self._client_progress() != progress:
                 progress, since = self._client_progress(), monotonic()
             elif monotonic() - max(since, owed) >= stall:
                 outcome = Outcome.STALLED
             if monotonic() - begun >= longest:
                 outcome = Outcome.TOO_LONG
-            if not await self.context.node.is_alive(self.peer):
-                outcome = Outcome.NODE_LOST
+            if not await self.context.node.is_alive(self.peer) and (ended := await self._on_node_lost()):
+                return ended
             if self.context.gate.phase >= Phase.CUT:
                 outcome = Outcome.DRAINED
             if outcome and (ended := await self._try_to_end(outcome)):

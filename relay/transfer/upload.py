@@ -22,7 +22,11 @@ from relay.transfer.context import Context
 from relay.transfer.doubt import PATIENCE, confirm, with_room
 from relay.transfer.drain import Phase
 from relay.transfer.side import BLOCK, Side, time_limit
+from relay.transfer.supply import Supply
 from relay.transfer.window import Window
+
+#: The ID of the acknowledgement that `join` makes, before the first one that the downloader makes.
+_JOINED = "0-1"
 
 
 class Upload(Side):
@@ -33,13 +37,17 @@ class Upload(Side):
         self.looked = self._since
         self._length: int | None = None
         self._intake = BodyIntake(body, client, Buffer(context.settings.chunk, context.blocks))
+        self._supply = Supply(self._intake, context.rewind_budget)
         self._window = Window(context.settings.window)
         #: None until a downloader has joined.
         self._stream: Stream | None = None
         self._most = 0
         #: Bytes of the token that are reserved for it, if the token may have a limited number.
         self._reserved = 0
-        self._ack_id = "0-1"
+        self._ack_id = _JOINED
+        #: The download that has joined, and the byte offset from which on it wants the file.
+        self._joiner = ""
+        self._start = 0
         self._meter = Meter(monotonic())
 
     async def run(self, *, length: int | None, media_type: str, most: int = 0) -> int:
@@ -58,7 +66,7 @@ class Upload(Side):
             try:
                 outcome = (
                     await self._claim(length=length, media_type=media_type)
-                    or await self._wait(listener)
+                    or await self._wait(listener, seconds=self.context.settings.upload_wait)
                     or await self._stream_body(listener)
                 )
             except ClientGone:
@@ -74,6 +82,7 @@ class Upload(Side):
                 outcome = None  # the claim was refused, so there is nothing to settle
                 raise
             finally:
+                self._supply.close()
                 if outcome is not None:
                     await self._settle(outcome)
         if outcome is Outcome.COMPLETE:
@@ -147,29 +156,33 @@ class Upload(Side):
             if monotonic() > deadline or await confirm(self.context, answer, trust=0) is not None:
                 raise Problem(Error.NAME_IN_USE)
 
-    async def _wait(self, listener: Listener) -> Outcome | None:
-        """Wait for a downloader. Meanwhile read none of the body, and hold no connection to Redis.
+    async def _wait(
+        self, listener: Listener, *, seconds: float, outcome: Outcome = Outcome.NO_DOWNLOADER
+    ) -> Outcome | None:
+        """Wait for a downloader, and hold no connection to Redis. Until the first one has come, read none of the body.
 
-        Return None when one has joined, otherwise how the wait ended. If a wake-up is lost, `Node.recheck` wakes us.
+        Return None when one has joined, otherwise how the wait ended: with `outcome` if nobody came in `seconds`. If a
+        wake-up is lost, `Node.recheck` wakes us.
         """
-        deadline = monotonic() + self.context.settings.upload_wait
+        deadline = monotonic() + seconds
         with self._listed(self.context.node.load.uploads[State.WAITING]):
             while True:
                 woken = await listener.wait(self._pause(deadline - monotonic()))
-                if self.client.is_lost:
+                if self.client.is_lost and self._client_matters():
                     raise ClientGone
                 if self.context.gate.phase >= Phase.RELEASED:
                     return Outcome.DRAINED
                 if monotonic() >= deadline:
-                    answer = await self.context.endings.end(self.transfer, Outcome.NO_DOWNLOADER, only_waiting=True)
+                    answer = await self.context.endings.end(self.transfer, outcome, within=[State.WAITING])
                     if isinstance(answer, Final):
-                        return Outcome.NO_DOWNLOADER
-                now = await self._touch()
-                if now.outcome is not None or now.state is State.STREAMING:
-                    self.peer = now.downloader
-                    if now.outcome is None:
-                        self.context.metrics.wait_seconds.observe(monotonic() - self._since)
+                        return outcome
+                now = await self._stand()
+                if now.outcome is not None:
                     return now.outcome
+                if now.state is State.STREAMING:
+                    self.peer, self._joiner, self._start = now.downloader, now.joiner, now.start
+                    self.context.metrics.wait_seconds.observe(monotonic() - self._since)
+                    return None
                 await self._answer(woken=woken)
 
     def _pause(self, seconds: float) -> float:
@@ -186,18 +199,41 @@ class Upload(Side):
                 await self.transfers.vouch(self.transfer)
 
     async def _stream_body(self, listener: Listener) -> Outcome:
-        """Run the loops of a streaming upload. Return how it ended."""
+        """Take in the body while it is streamed, in one leg or several. Return how the transfer ended."""
+        return await first(self._receive(), self._send(listener))
+
+    async def _send(self, listener: Listener) -> Outcome:
+        """Stream to the downloader, and again when one comes back. Return how the transfer ended."""
+        rejoin_wait = self.context.settings.rejoin_wait
+        while True:
+            outcome: Outcome | None = await self._stream_leg(listener)
+            if outcome is Outcome.BROKEN:
+                self.peer, self._stream = "", None
+                outcome = await self._wait(listener, seconds=rejoin_wait, outcome=Outcome.DOWNLOADER_GONE)
+            if outcome is not None:
+                return outcome
+
+    async def _stream_leg(self, listener: Listener) -> Outcome:
+        """Run the loops of a streaming upload. Return how it, or this leg of it, ended."""
+        if not self._supply.seek(self._start):
+            # The downloader begins with less than can be sent again. Both sides have to start again.
+            return Outcome.DOWNLOADER_GONE
+        self._window, self._ack_id = Window(self.context.settings.window, start=self._start), _JOINED
         self._stream = stream = self.context.stream(self.transfer, self.peer)
         with (
             self._listed(self.context.node.load.uploads[State.STREAMING]),
             self.context.metrics.transfer_seconds.time(),
         ):
-            return await first(self._receive(), self._write(stream), self._keep_alive(listener))
+            return await first(self._write(stream), self._keep_alive(listener))
 
     async def _touch(self) -> Touched:
         touched = await self.transfers.touch(self.transfer, written=self._stream.written if self._stream else "")
         self._window.acknowledge(touched.position)
         return touched
+
+    async def _on_node_lost(self) -> Outcome | None:
+        answer = await self.context.endings.leave(self.transfer, joiner=self._joiner)
+        return await super()._on_node_lost() if answer is Answer.KEPT else Outcome.BROKEN
 
     async def _try_to_end(self, outcome: Outcome) -> Outcome | None:
         """End it, unless the download hands over the last bytes: then that side decides how it ends."""
@@ -223,11 +259,13 @@ class Upload(Side):
     async def _write(self, stream: Stream) -> Outcome:
         """Copy from the intake to the stream, within the window; then write the end, and wait until it is confirmed."""
         while True:
-            await self._intake.wait()
+            await self._supply.wait()
+            if self._supply.is_short:  # than what the downloader has, so it has another file
+                return Outcome.DOWNLOADER_GONE
             chunks = self._take()
             if not await self._reserve_written():
                 return Outcome.TOO_LARGE
-            whole = self._intake.is_exhausted
+            whole = self._supply.is_exhausted
             if outcome := await self._record_ack(await stream.append(chunks, offset=self._window.written, whole=whole)):
                 return outcome
             while whole or not self._window.is_open:
@@ -239,7 +277,7 @@ class Upload(Side):
         chunks: list[Bytes] = []
         self._window.size = self.context.window()
         self._intake.set_capacity(min(BATCH * self.context.settings.chunk, self._window.size))
-        while len(chunks) < BATCH and self._window.is_open and (chunk := self._intake.take(full_only=bool(chunks))):
+        while len(chunks) < BATCH and self._window.is_open and (chunk := self._supply.take(full_only=bool(chunks))):
             chunks.append(chunk)
             self._window.write(len(chunk))
         self.context.node.load.received += sum(map(len, chunks))

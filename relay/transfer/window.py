@@ -26,9 +26,9 @@ class Window:
     It counts the memory that Redis allocates for the chunks, not the chunks' own bytes.
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, *, start: int = 0) -> None:
         #: The byte offsets up to which chunks were written, and acknowledged.
-        self.written = self.acknowledged = 0
+        self.written = self.acknowledged = start
         self.size = size
         #: For each entry in flight: the byte offset after it, and its memory in bytes.
         self._entries: deque[tuple[int, int]] = deque()

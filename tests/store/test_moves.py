@@ -8,14 +8,19 @@ from relay.errors import Problem
 from relay.names import new_id
 from relay.states import MOVES, Answer, Event, Move, Outcome, State
 from relay.store.commands import Caller
-from relay.store.records import Claimed, Final, Touched, Transfer
+from relay.store.records import Broken, Claimed, Final, Returned, Touched, Transfer
 from relay.store.store import Store
 from tests.store.conftest import client
+
+UPLOAD = "digest"
 
 
 async def bring_to(store: Store, transfer: Transfer, state: State) -> None:
     if state is not State.FREE:
-        await store.transfers.claim(transfer, node="up", length=None, media_type="", use=False)
+        begins = State.INTERRUPTED if state is State.INTERRUPTED else State.WAITING
+        await store.transfers.claim(
+            transfer, node="up", length=None, media_type="", use=False, state=begins, upload=UPLOAD
+        )
     if state in (State.STREAMING, State.FINISHING):
         assert await store.transfers.join(transfer, joiner="me", node="down") is Answer.JOINED
     if state is State.FINISHING:
@@ -32,8 +37,19 @@ async def ask(store: Store, transfer: Transfer, event: Event) -> Answer:
             return await store.transfers.join(transfer, joiner=new_id(), node="down2")
         case Event.FINISH:
             return await store.transfers.finish(transfer, joiner="me")
+        case Event.LEAVE:
+            left = await store.transfers.leave(transfer, joiner="me")
+            return Answer.BROKEN if isinstance(left, Broken) else left
+        case Event.INTERRUPT:
+            away = await store.transfers.interrupt(transfer, sender=transfer.id)
+            return Answer.BROKEN if isinstance(away, Broken) else away
+        case Event.RETURN:
+            back = await store.transfers.take_back(
+                transfer, upload=UPLOAD, sender=new_id(), node="up2", state=State.WAITING
+            )
+            return Answer.RETURNED if isinstance(back, Returned) else back
         case Event.GIVE_UP:
-            final = await store.transfers.end(transfer, Outcome.NO_DOWNLOADER, only_waiting=True)
+            final = await store.transfers.end(transfer, Outcome.NO_DOWNLOADER, within=[State.WAITING])
         case Event.END:
             final = await store.transfers.end(transfer, Outcome.CANCELLED)
         case Event.CLOSE:

@@ -117,8 +117,10 @@ class Uploader:
 class Downloader:
     """A client that downloads: a `Sink` that takes every byte it is given, unless it is paused (`takes`)."""
 
-    def __init__(self) -> None:
+    def __init__(self, start: int = 0) -> None:
         self.connection = Connection()
+        #: The byte offset from which on it wants the file.
+        self.start = start
         self.begun = False
         #: Whether the client has seen the end of the response.
         self.is_complete = False
@@ -130,8 +132,8 @@ class Downloader:
         self.connection.lost(None)
         self.takes.set()  # a write to a lost connection does not block
 
-    def check(self, transfer: Transfer) -> None:
-        pass
+    def start_of(self, transfer: Transfer) -> int:
+        return self.start
 
     async def begin(self, transfer: Transfer) -> None:
         self.begun = True
@@ -143,9 +145,11 @@ class Downloader:
             raise ClientGone
         self.got += data
 
-    async def send_all_but_last_byte(self, data: bytes | memoryview) -> bytes | memoryview:
+    def split_last(self, data: bytes | memoryview) -> tuple[bytes | memoryview, bytes | memoryview]:
+        return b"", data
+
+    async def catch_up(self) -> None:
         await self.takes.wait()
-        return data
 
     async def complete(self, data: bytes | memoryview) -> None:
         await self.write(data)

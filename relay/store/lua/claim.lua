@@ -4,12 +4,15 @@
 --   · spent, LEFT (the bytes that the token may still have) · no_token
 -- If the token may have `most_bytes` only, the declared length is reserved. If the length is unknown, bytes are
 -- reserved as they move: see reserve.lua.
+-- `state` is waiting, or interrupted for an upload whose bytes come in a later request. If it `rejoins`, it goes on when
+-- its downloader has left and comes back. `upload` is the digest of the address at which its uploader may return.
 -- A repeat with the same id (its reply was lost) returns claimed and does not use the token again. It returns ended if
 -- the claim has ended meanwhile: then the outcome is in its acks.
 local token, transfer, acks = KEYS[1], KEYS[2], KEYS[3]
 local id, name, node, length, type_ = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local use_ms, most_ms, claim_ms, most_names = tonumber(ARGV[6]), tonumber(ARGV[7]), ARGV[8], tonumber(ARGV[9])
 local most_bytes = tonumber(ARGV[10])
+local state, rejoins, upload = ARGV[11], ARGV[12], ARGV[13]
 
 if redis.call('EXISTS', token) == 0 then return {'no_token'} end
 local wanted = redis.call('HGET', token, 'wanted:' .. name) or ''
@@ -26,8 +29,10 @@ if most_bytes > 0 then
   reserved, left = reserve(token, most_bytes, tonumber(length) or 0, math.max(1, tonumber(length) or 1))
   if not reserved then return {'spent', left} end
 end
-redis.call('HSET', transfer, 'id', id, 'state', 'waiting', 'uploader', node, 'length', length, 'type', type_,
+redis.call('HSET', transfer, 'id', id, 'state', state, 'uploader', node, 'length', length, 'type', type_,
   'created', redis.call('TIME')[1])
+if rejoins == '1' then redis.call('HSET', transfer, 'rejoins', 1) end
+if upload ~= '' then redis.call('HSET', transfer, 'upload', upload) end
 if reserved > 0 then redis.call('HSET', transfer, 'reserved', string.format('%.0f', reserved)) end
 redis.call('PEXPIRE', transfer, claim_ms)
 redis.call('HSET', token, 'transfer:' .. name, id)

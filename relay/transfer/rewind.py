@@ -1,0 +1,56 @@
+"""What an upload can send once more: the bytes that it wrote last. Pure.
+
+A downloader that comes back has less than its node has handed over: megabytes may have been in the kernels, or in a
+proxy. The uploader cannot send them again, so its node keeps them.
+"""
+
+from collections import deque
+
+from relay.buffers import Bytes
+
+#: How many uploads of a node may keep as much as one upload may.
+_UPLOADS = 8
+
+
+class RewindBudget:
+    """The bytes that all uploads of a node keep together. `most` is the maximum of one upload, in bytes."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.left = most * _UPLOADS
+
+
+class Rewind:
+    """The bytes of one upload from byte offset `begin` of the file up to `end`."""
+
+    def __init__(self, budget: RewindBudget, begin: int = 0) -> None:
+        self.begin = self.end = begin
+        self._budget = budget
+        self._pieces: deque[Bytes] = deque()
+
+    def append(self, piece: Bytes) -> None:
+        """Keep a piece that is about to be written. If there is no room for it, forget the oldest ones."""
+        self._pieces.append(piece)
+        self.end += len(piece)
+        self._budget.left -= len(piece)
+        while self._pieces and (self.end - self.begin > self._budget.most or self._budget.left < 0):
+            self._forget_oldest()
+
+    def since(self, offset: int) -> deque[Bytes]:
+        """Return the pieces from byte offset `offset` on, which lies between `begin` and `end`."""
+        at, pieces = self.begin, deque[Bytes]()
+        for piece in self._pieces:
+            if at + len(piece) > offset:
+                pieces.append(memoryview(piece)[offset - at :] if at < offset else piece)
+            at += len(piece)
+        return pieces
+
+    def clear(self) -> None:
+        """Forget everything."""
+        while self._pieces:
+            self._forget_oldest()
+
+    def _forget_oldest(self) -> None:
+        size = len(self._pieces.popleft())
+        self.begin += size
+        self._budget.left += size
