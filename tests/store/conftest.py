@@ -7,7 +7,8 @@ import pytest
 
 from relay.names import new_id, new_token
 from relay.settings import Settings
-from relay.store.records import Transfer
+from relay.states import State
+from relay.store.records import Touched, Transfer
 from relay.store.store import Store
 from tests.support.redis import RedisServer
 
@@ -47,3 +48,8 @@ async def token(store: Store) -> str:
 def transfer(store: Store, token: str) -> Transfer:
     """Return a transfer that has not been claimed yet."""
     return store.transfers.identify(token=token, name="file.bin", transfer_id=new_id())
+
+
+def live(state: State, downloader: str = "", position: int = 0) -> Touched:
+    """What touching a transfer returns whose upload is on the node `up` and whose download is `me`."""
+    return Touched(None, state, downloader, position, uploader="up", joiner="me" if downloader else "")

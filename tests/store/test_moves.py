@@ -8,9 +8,9 @@ from relay.errors import Problem
 from relay.names import new_id
 from relay.states import MOVES, Answer, Event, Move, Outcome, State
 from relay.store.commands import Caller
-from relay.store.records import Broken, Claimed, Final, Returned, Touched, Transfer
+from relay.store.records import Broken, Claimed, Final, Returned, Transfer
 from relay.store.store import Store
-from tests.store.conftest import client
+from tests.store.conftest import client, live
 
 UPLOAD = "digest"
 
@@ -27,7 +27,7 @@ async def bring_to(store: Store, transfer: Transfer, state: State) -> None:
         assert await store.transfers.finish(transfer, joiner="me") is Answer.FINISHING
 
 
-async def ask(store: Store, transfer: Transfer, event: Event) -> Answer:
+async def ask(store: Store, transfer: Transfer, event: Event) -> Answer:  # noqa: PLR0911 (a table)
     match event:
         case Event.CLAIM:
             other = store.transfers.identify(token=transfer.token, name=transfer.name, transfer_id=new_id())
@@ -159,7 +159,7 @@ async def test_a_finishing_transfer_completes_without_its_token(store: Store, tr
     await bring_to(store, transfer, State.FINISHING)
     await store.tokens.revoke(token=transfer.token)
     for side in ({"written": "0-0"}, {"joiner": "me"}):
-        assert await store.transfers.touch(transfer, **side) == Touched(None, State.FINISHING, "down")  # type: ignore[arg-type]
+        assert await store.transfers.touch(transfer, **side) == live(State.FINISHING, "down")  # type: ignore[arg-type]
     assert isinstance(await store.transfers.end(transfer, Outcome.COMPLETE, joiner="me"), Final)
     await client(store).delete(transfer.keys.chunks, transfer.keys.acks)
 
@@ -167,7 +167,7 @@ async def test_a_finishing_transfer_completes_without_its_token(store: Store, tr
 async def test_no_outcome_is_left_for_an_upload_that_left_while_finishing(store: Store, transfer: Transfer) -> None:
     await bring_to(store, transfer, State.FINISHING)
     assert await store.transfers.end(transfer, Outcome.DRAINED, unneeded=["acks"]) is Answer.KEPT
-    assert await store.transfers.touch(transfer, joiner="me") == Touched(None, State.FINISHING, "down")
+    assert await store.transfers.touch(transfer, joiner="me") == live(State.FINISHING, "down")
     await store.transfers.end(transfer, Outcome.COMPLETE, joiner="me", unneeded=["chunks"])
     assert not await client(store).exists(*transfer.keys.all()[1:])
 

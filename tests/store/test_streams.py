@@ -12,7 +12,7 @@ from relay.states import Outcome, State
 from relay.store.records import Touched, Transfer
 from relay.store.store import Store
 from relay.store.streams import Ack, Entry
-from tests.store.conftest import client
+from tests.store.conftest import client, live
 from tests.support.redis import RedisServer, newest
 
 
@@ -80,7 +80,7 @@ async def test_of_several_chunks_all_are_written_or_none(prefix: str) -> None:
 async def test_touch_records_the_progress_of_bytes_that_bypass_redis(store: Store, streaming: Transfer) -> None:
     for position, known in ((0, 0), (70, 70), (70, 70), (50, 70)):
         touched = await store.transfers.touch(streaming, joiner="me", position=position)
-        assert touched == Touched(None, State.STREAMING, "down", position=known)
+        assert touched == live(State.STREAMING, "down", position=known)
     assert await store.transfers.stream(streaming).acks(after="0-1", timeout=0.05) == Ack("70-0", 70)
     assert await client(store).xlen(streaming.keys.acks) == 1
 
@@ -193,9 +193,9 @@ async def test_the_streams_of_an_ended_transfer_expire(store: Store, streaming: 
 
 async def test_touch_returns_the_state_of_the_transfer(store: Store, transfer: Transfer) -> None:
     await store.transfers.claim(transfer, node="up", length=None, media_type="", use=False)
-    assert await store.transfers.touch(transfer) == Touched(None, State.WAITING)
+    assert await store.transfers.touch(transfer) == live(State.WAITING)
     await store.transfers.join(transfer, joiner="me", node="down")
-    assert await store.transfers.touch(transfer) == Touched(None, State.STREAMING, "down")
+    assert await store.transfers.touch(transfer) == live(State.STREAMING, "down")
     await store.transfers.end(transfer, Outcome.STALLED)
     assert await store.transfers.touch(transfer) == Touched(Outcome.STALLED)
 
@@ -239,7 +239,7 @@ async def test_touch_finds_what_a_rollback_lost(store: Store, transfer: Transfer
         assert outcome is (None if is_there else Outcome.STORE_LOST), written
     await store.transfers.stream(transfer).append([], offset=12, whole=True)
     await read(store, transfer, 12, acknowledge=True)
-    assert await store.transfers.touch(transfer, written="12-1") == Touched(None, State.STREAMING, "down", position=12)
+    assert await store.transfers.touch(transfer, written="12-1") == live(State.STREAMING, "down", position=12)
 
 
 async def test_touch_tells_revoked_from_lost(store: Store, streaming: Transfer) -> None:
@@ -279,4 +279,4 @@ async def test_a_late_writer_harms_no_successor(store: Store, streaming: Transfe
     await store.transfers.stream(streaming).append([b"late"], offset=4)
     assert await store.transfers.end(streaming, Outcome.UPLOADER_GONE) is not None
     assert await read(store, successor, 0) == []
-    assert await store.transfers.touch(successor, written="0-0") == Touched(None, State.STREAMING, "down")
+    assert await store.transfers.touch(successor, written="0-0") == live(State.STREAMING, "down")

@@ -11,8 +11,8 @@ local state, holder = stored[2], stored[3]
 if stored[1] ~= id or (stored[4] or '0') ~= leg then return 'absent' end
 if holder and holder ~= joiner then return 'taken' end
 if state ~= 'waiting' and state ~= 'interrupted' then return holder and 'joined' or 'taken' end
-redis.call('HDEL', token, 'wanted:' .. name)  -- all downloads that waited for the name have been woken
 redis.call('HSET', transfer, 'downloader', node, 'joiner', joiner)
+redis.call('HDEL', token, 'wanted:' .. name)  -- all downloads that waited for the name have been woken
 if state == 'interrupted' then return 'attached' end
 redis.call('HSET', transfer, 'state', 'streaming', 'position', start)
 redis.call('HSETNX', transfer, 'joined', redis.call('TIME')[1])
