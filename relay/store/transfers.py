@@ -302,6 +302,7 @@ class Transfers:
                     " ".join(unneeded),
                     transfer.leg,
                     sender,
+                    transfer.id,
                 ],
                 patience=self._settings.transfer_patience,
             )
@@ -313,9 +314,9 @@ class Transfers:
         was = Transfer.load(self._keys, transfer.token, transfer.name, pairs(reply[3]))
         return Final(was, delivered=int(reply[2]), seconds=int(reply[1]) - (was.joined or was.created))
 
-    async def delete_chunks(self, transfer: Transfer) -> None:
-        """Delete the stream of chunks, if nobody will read it any more."""
-        await self._commands.ask(("UNLINK", transfer.keys.chunks), patience=self._settings.transfer_patience)
+    async def delete(self, stream: str) -> None:
+        """Delete one of the streams of a leg, which nobody will read any more."""
+        await self._commands.ask(("UNLINK", stream), patience=self._settings.transfer_patience)
 
     def _load(self, token: str, name: str, reply: Sequence[Any]) -> Transfer:
         """Return the transfer in a reply: one word, the fields of its hash, and the time in milliseconds."""

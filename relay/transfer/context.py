@@ -29,7 +29,7 @@ class Context:
         self.endings = Endings(store, node, self.background)
         #: The memory that uploads are received into.
         self.blocks = Blocks(settings.chunk)
-        self.rewind_budget = RewindBudget(settings.rewind)
+        self.rewind_budget = RewindBudget(settings.rewind, window=settings.window)
         self._local = LocalStreams()
 
     def window(self) -> int:

@@ -178,6 +178,9 @@ class Download(Side):
     async def _touch(self) -> Touched:
         return await self.transfers.touch(self.transfer, joiner=self._joiner, position=self._position)
 
+    def _read_stream(self) -> str:
+        return self.transfer.keys.chunks
+
     async def _on_node_lost(self) -> Outcome | None:
         """End the leg, if the uploader may return through another node."""
         if self._finishing or not self.transfer.upload:

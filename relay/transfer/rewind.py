@@ -13,10 +13,13 @@ _UPLOADS = 8
 
 
 class RewindBudget:
-    """The bytes that all uploads of a node keep together. `most` is the maximum of one upload, in bytes."""
+    """The bytes that all uploads of a node keep together.
 
-    def __init__(self, most: int) -> None:
-        self.most = most
+    One upload may keep `most` bytes beside those of its `window`, which its downloader has not acknowledged.
+    """
+
+    def __init__(self, most: int, *, window: int) -> None:
+        self.most = most + window if most else 0
         self.left = most * _UPLOADS
 
 

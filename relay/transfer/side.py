@@ -86,8 +86,13 @@ class Side:
     async def _stand(self) -> Touched:
         """Return how the transfer stands, in whatever leg it is by now."""
         while (now := await self._touch()).outcome is Outcome.BROKEN:
-            self.transfer = self.transfers.at_leg(self.transfer, now.leg)
+            read, self.transfer = self._read_stream(), self.transfers.at_leg(self.transfer, now.leg)
+            await self.transfers.delete(read)
         return now
+
+    def _read_stream(self) -> str:
+        """Return the key of the stream that this side reads, and the other one writes."""
+        raise NotImplementedError
 
     async def _try_to_end(self, outcome: Outcome) -> Outcome | None:
         """End the transfer if it can still be ended. Return how it has ended, or None if it goes on."""

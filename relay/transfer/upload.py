@@ -231,6 +231,9 @@ class Upload(Side):
         self._window.acknowledge(touched.position)
         return touched
 
+    def _read_stream(self) -> str:
+        return self.transfer.keys.acks
+
     async def _on_node_lost(self) -> Outcome | None:
         answer = await self.context.endings.leave(self.transfer, joiner=self._joiner)
         return await super()._on_node_lost() if answer is Answer.KEPT else Outcome.BROKEN

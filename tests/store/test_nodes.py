@@ -73,6 +73,6 @@ async def test_an_unreachable_redis_raises_within_the_patience(prefix: str) -> N
         await store.tokens.make(token="x" * 22)
     assert time.monotonic() - begun >= 0.1
     with pytest.raises(StoreUnavailable):
-        await store.transfers.delete_chunks(store.transfers.identify(token="x" * 22, name="x"))
+        await store.transfers.delete(store.transfers.identify(token="x" * 22, name="x").keys.chunks)
     assert time.monotonic() - begun >= 0.4
     await store.aclose()

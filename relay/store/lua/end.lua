@@ -8,7 +8,7 @@
 local token, transfer, chunks, acks = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local id, name, outcome, linger_ms, position = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local within, tell, unneeded = ARGV[6], ARGV[7] == '1', ARGV[8]
-local leg, sender = ARGV[9], ARGV[10]
+local leg, sender, transfer_id = ARGV[9], ARGV[10], ARGV[11]
 
 local function delete_unneeded()
   if has_word(unneeded, 'chunks') then redis.call('UNLINK', chunks) end
@@ -18,7 +18,8 @@ end
 local stored = redis.call('HMGET', transfer, 'id', 'joiner', 'state', 'unread', 'reserved', 'leg', 'sender', 'position')
 local is_own = stored[1] and (stored[1] == id or stored[2] == id)
 if not is_own or (sender ~= '' and (stored[7] or stored[1]) ~= sender) then
-  delete_unneeded()
+  -- Unless another connection, which has taken the caller's place, has these streams.
+  if stored[1] ~= transfer_id or (stored[6] or '0') ~= leg then delete_unneeded() end
   return {'gone'}
 end
 if (stored[6] or '0') ~= leg then return {'moved', stored[6] or '0'} end

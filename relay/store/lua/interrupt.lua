@@ -14,7 +14,7 @@ if (stored[4] or '0') ~= leg then return {'moved', stored[4] or '0'} end
 if not stored[5] or state == 'finishing' then return {'kept'} end
 redis.call('PEXPIRE', transfer, wait_ms)  -- first, because it needs no memory: see beat.lua
 local delivered = delivered_of(acks, stored[6] or '0')
-local following = leg + 1
+local following = string.format('%.0f', leg + 1)
 redis.call('HDEL', transfer, 'uploader')
 redis.call('HSET', transfer, 'state', 'interrupted', 'leg', following, 'position', delivered)
 if redis.call('PTTL', token) < wait_ms then redis.call('PEXPIRE', token, wait_ms) end

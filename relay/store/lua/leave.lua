@@ -18,7 +18,7 @@ end
 if not stored[5] or (unread and not stored[6]) then return {'kept'} end
 redis.call('PEXPIRE', transfer, wait_ms)  -- first, because it needs no memory: see beat.lua
 local delivered = delivered_of(acks, position, stored[8] or '0')
-local following = leg + 1
+local following = string.format('%.0f', leg + 1)
 redis.call('HDEL', transfer, 'joiner', 'downloader', 'unread')
 redis.call('HSET', transfer, 'state', unread and 'interrupted' or 'waiting', 'leg', following, 'position', delivered)
 if redis.call('PTTL', token) < wait_ms then redis.call('PEXPIRE', token, wait_ms) end

@@ -17,7 +17,7 @@ if present ~= leg then return {'moved', present} end
 if before == 'finishing' then return {'kept'} end
 if before == 'interrupted' and state == 'interrupted' then return {'returned', present, position, stored[8] or '', ''} end
 redis.call('PEXPIRE', transfer, wait_ms)  -- first, because it needs no memory: see beat.lua
-local following = leg + 1
+local following = string.format('%.0f', leg + 1)
 if before == 'streaming' then
   position = delivered_of(acks, position)
   mark(chunks, 'broken', position, '0', linger_ms, following)

@@ -1,0 +1,1 @@
+"""Transfers that outlive the connections of their clients."""
