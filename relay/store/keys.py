@@ -60,6 +60,13 @@ KEYS = (
         "one more follows, with `end` = the outcome and `to` = the bytes delivered",
     ),
     KeySpec(
+        "relay:result:{T}:NAME:ID",
+        "hash",
+        "5 min",
+        "how a resumable upload ended, for an uploader that did not hear of it: `outcome`, `bytes` delivered, and "
+        "`upload`, the digest of its address",
+    ),
+    KeySpec(
         "relay:node:NODE",
         "hash",
         "three heartbeats",
@@ -109,6 +116,7 @@ class TransferKeys:
     transfer: str
     chunks: str
     acks: str
+    result: str
 
     def all(self) -> list[str]:
         return [self.token, self.transfer, self.chunks, self.acks]
@@ -137,6 +145,7 @@ class Keys:
             transfer=self.transfer(token, name),
             chunks=f"{self.prefix}:chunks:{stream}",
             acks=f"{self.prefix}:acks:{stream}",
+            result=f"{self.prefix}:result:{{{token}}}:{name}:{transfer_id}",
         )
 
     def node(self, node: str) -> str:

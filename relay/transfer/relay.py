@@ -17,6 +17,7 @@ from relay.transfer.context import Context
 from relay.transfer.doubt import confirm
 from relay.transfer.download import STARTS_AGAIN, Download, Sink
 from relay.transfer.finding import Finder
+from relay.transfer.resumable import ResumableUploads
 from relay.transfer.upload import Upload
 
 #: Maximum uploads that a list of a token's transfers inquires about.
@@ -33,6 +34,7 @@ class Relay:
         self.node = node
         self.context = Context(settings, store, metrics, node)
         self.gate = self.context.gate
+        self.resumable = ResumableUploads(self.context)
 
     async def make_token(self) -> str:
         """Return a new token. Raise Problem."""
