@@ -47,6 +47,8 @@ class Progress:
     delivered: int
     rate: float
     seconds: float
+    #: The seconds that it waits at most for the side that is missing; None if both are there.
+    left: float | None = None
 
     def dump(self) -> str:
         """Return the value of the field in Redis, as JSON, which an operator can read."""
@@ -57,7 +59,8 @@ class Progress:
         """Return what `dump` wrote."""
         fields = json.loads(text)
         fields["state"] = State(fields["state"])
-        return cls(transfer_id, **fields)
+        known = {name: value for name, value in fields.items() if name in cls.__dataclass_fields__}
+        return cls(transfer_id, **known)  # a newer node may say more
 
     @property
     def share(self) -> float | None:

@@ -19,6 +19,7 @@ from relay.states import Answer, Outcome, State
 from relay.store.records import Final, Result, Returned, Transfer
 from relay.transfer.claiming import claim
 from relay.transfer.context import Context
+from relay.transfer.drain import Phase
 from relay.transfer.upload import Upload
 
 #: Seconds between two looks at a transfer whose downloader is handed the last bytes, and the maximum number of looks.
@@ -66,6 +67,9 @@ class Part(NamedTuple):
 class ResumableUpload(Upload):
     """One request that brings a part of an upload. If it `is_new`, it creates the upload."""
 
+    #: Its uploader comes back through another node.
+    _ends_in = Phase.RELEASED
+
     def __init__(
         self,
         context: Context,
@@ -97,7 +101,12 @@ class ResumableUpload(Upload):
         if not isinstance(returned, Returned):
             raise Problem(Error.SUPERSEDED)
         self.transfer = returned.transfer
+        self.context.node.load.resumptions["uploader"] += 1
         return None
+
+    @property
+    def _file_length(self) -> int | None:
+        return self._part.file_length
 
     async def _cannot_go_back(self) -> Outcome:
         """Leave, so that the uploader returns with what the downloader wants."""
@@ -135,7 +144,7 @@ class ResumableUploads:
             answer = await claim(self._context, transfer, length=length, media_type=media_type, state=State.INTERRUPTED)
             if isinstance(answer, Outcome):
                 raise problem_for_uploader(answer, sent=0, seconds=0, most=0)
-            self._context.endings.expect(transfer)
+            self._context.endings.absences.keep(transfer)
 
     async def upload(
         self, transfer: Transfer, part: Part, *, media_type: str, body: AsyncIterator[bytes], client: Connection
@@ -240,7 +249,7 @@ async def _take_back(
         transfer,
         upload=transfer.upload,
         sender=sender,
-        node=context.node.id if state is State.WAITING else "",
+        node=context.node.id,
         state=state,
         length=length,
     )
@@ -248,7 +257,7 @@ async def _take_back(
         for node in {answer.transfer.downloader, answer.former} - {""}:
             await context.node.inbox.send(node, transfer.id)
         if state is State.INTERRUPTED and answer.transfer.leg != transfer.leg:
-            context.endings.expect(answer.transfer)
+            context.endings.absences.keep(answer.transfer)
     return answer
 
 
