@@ -308,6 +308,8 @@ class Transfers:
             )
             if reply[0] != b"moved":
                 break
+            for stream in unneeded:
+                await self.delete(getattr(transfer.keys, stream))
             transfer = self.at_leg(transfer, int(reply[1]))
         if reply[0] != b"ended":
             return Answer(reply[0].decode())
