@@ -151,6 +151,7 @@ class Upload(Side):
             rate=self._meter.read(self._window.acknowledged, now),
             seconds=round(now - self._since, 1),
             left=None if self.peer else round(self._deadline - now, 1),
+            leg=self.transfer.leg,
         )
 
     @property
