@@ -209,11 +209,13 @@ class ResumableUploads:
         body: AsyncIterator[bytes],
         client: Connection,
     ) -> int:
-        part.check(transfer.length, most=self._context.settings.max_upload)
+        largest = self._context.settings.max_upload
+        part.check(transfer.length, most=largest)
+        most = max(1, largest - part.offset) if largest else 0
         note(transfer=transfer.id)
         upload = ResumableUpload(self._context, transfer, body, client, part=part, is_new=is_new)
         with self._context.gate.entered():
-            return await upload.run(length=part.size, media_type=media_type, most=self._context.settings.max_upload)
+            return await upload.run(length=part.size, media_type=media_type, most=most)
 
     async def _find(self, address: UploadAddress, *, token: str, name: str) -> Transfer | Result:
         """Return the upload at an address, or how it ended. Raise Problem(UNKNOWN_UPLOAD)."""
