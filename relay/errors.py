@@ -17,12 +17,16 @@ FAILED_DEPENDENCY = 424
 
 @dataclass(frozen=True)
 class Spec:
-    """One row of the table. `retry_after` is in seconds; None sends no Retry-After."""
+    """One row of the table. `retry_after` is in seconds; None sends no Retry-After.
+
+    `type` is the URI of the kind of problem, if there is a registered one (RFC 9457 section 3.1.1).
+    """
 
     status: int
     title: str
     line: str
     retry_after: int | None = None
+    type: str = "about:blank"
 
 
 class Error(Enum):
@@ -43,6 +47,18 @@ class Error(Enum):
     )
     OTHER_FILE = Spec(
         409, "Another file", "This upload has fewer bytes than you have already, so it is another file: start again."
+    )
+    INCONSISTENT_LENGTH = Spec(
+        400,
+        "Inconsistent length",
+        "This upload's length, offset and Upload-Complete contradict each other, or an earlier request.",
+        type="https://iana.org/assignments/http-problem-types#inconsistent-upload-length",
+    )
+    COMPLETED_UPLOAD = Spec(
+        400,
+        "Completed upload",
+        "This upload is complete, nothing can be added to it: the downloader has the whole file.",
+        type="https://iana.org/assignments/http-problem-types#completed-upload",
     )
     BAD_TYPE = Spec(400, "Bad Content-Type", "Content-Type takes at most 255 characters, without control characters.")
     NOT_HTTP = Spec(400, "Not HTTP", "This is not a valid HTTP/1.1 request: use curl, a browser or an HTTP library.")
@@ -73,6 +89,9 @@ class Error(Enum):
         "No such upload",
         "Nobody is uploading this name: start the upload, or wait longer with ?wait=SECONDS.",
     )
+    UNKNOWN_UPLOAD = Spec(
+        404, "Unknown upload", "This upload is unknown, or it has ended some minutes ago: upload the file again."
+    )
     NOT_FOUND = Spec(404, "Not found", "Nothing is here: POST /token, then PUT and GET /TOKEN/NAME.")
     WRONG_METHOD = Spec(405, "Wrong method", "This address takes {allow}.")
     HEADER_TIMEOUT = Spec(
@@ -82,6 +101,13 @@ class Error(Enum):
     NAME_IN_USE = Spec(
         409, "Name in use", "This name has an upload already: pick another name, or wait until it ends.", 1
     )
+    MISMATCHING_OFFSET = Spec(
+        409,
+        "Mismatching offset",
+        "The downloader has the file up to byte {offset}: go on from there.",
+        type="https://iana.org/assignments/http-problem-types#mismatching-upload-offset",
+    )
+    SUPERSEDED = Spec(409, "Superseded", "A later request of this upload has taken the place of this one.")
     TAKEN = Spec(
         409,
         "Already downloading",
@@ -144,6 +170,9 @@ class Error(Enum):
     STORE_DOWN = Spec(503, "Store unavailable", "The relay cannot reach its Redis: try again in a few seconds.", 5)
     STORE_FULL = Spec(503, "Store full", "The relay's Redis is out of memory: try again in a few seconds.", 5)
     STORE_LOST = Spec(503, "Store lost", "The relay's Redis lost this transfer after {sent} bytes: try again.", 2)
+    FINISHING = Spec(
+        503, "Finishing", "The downloader is being handed the last bytes: ask again in a moment.", retry_after=1
+    )
     DRAINING = Spec(503, "Draining", "This relay node is shutting down: try again, another node will answer.", 1)
     NO_DOWNLOADER = Spec(
         504,

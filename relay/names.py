@@ -1,9 +1,11 @@
 """Tokens and names: what is allowed, and how a name is written in URLs, Redis keys and headers. Pure."""
 
+import hashlib
 import re
 import secrets
 import string
 import unicodedata
+from typing import NamedTuple, Self
 from urllib.parse import quote, unquote_to_bytes
 
 from relay.errors import Error, Problem
@@ -13,6 +15,8 @@ from relay.errors import Error, Problem
 _ALPHABET = string.ascii_letters + string.digits
 _TOKEN_LENGTH = 22
 _TOKEN = re.compile(rb"[A-Za-z0-9]{%d}" % _TOKEN_LENGTH)
+_ID_LENGTH = 16
+_UPLOAD = re.compile(rb"[0-9a-f]{%d}[A-Za-z0-9]{%d}" % (_ID_LENGTH, _TOKEN_LENGTH))
 _BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 
 #: Maximum length of a decoded name, in bytes: the limit of ext4, APFS and NTFS, on which the download is saved.
@@ -30,7 +34,34 @@ def new_token() -> str:
 
 def new_id() -> str:
     """Return a new transfer id: 64 random bits, short enough to read aloud."""
-    return secrets.token_hex(8)
+    return secrets.token_hex(_ID_LENGTH // 2)
+
+
+class UploadAddress(NamedTuple):
+    """The last segment of a resumable upload's address: its transfer's id, and a secret of its uploader."""
+
+    id: str
+    secret: str
+
+    @classmethod
+    def new(cls, transfer_id: str) -> Self:
+        return cls(transfer_id, new_token())
+
+    @classmethod
+    def parse(cls, raw: bytes) -> Self:
+        """Return the address in a path segment. Raise Problem(UNKNOWN_UPLOAD) if it cannot be one."""
+        if not _UPLOAD.fullmatch(raw):
+            raise Problem(Error.UNKNOWN_UPLOAD)
+        text = raw.decode("ascii")
+        return cls(text[:_ID_LENGTH], text[_ID_LENGTH:])
+
+    def __str__(self) -> str:
+        return self.id + self.secret
+
+    @property
+    def digest(self) -> str:
+        """What Redis has of the secret."""
+        return hashlib.sha256(self.secret.encode()).hexdigest()[:32]
 
 
 def parse_token(raw: bytes) -> str:

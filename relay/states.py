@@ -140,7 +140,7 @@ MOVES: dict[tuple[State, Event], Move] = {
     (State.INTERRUPTED, Event.END): Move(Answer.ENDED, State.FREE),
     (State.INTERRUPTED, Event.CLOSE): Move(Answer.ENDED, State.FREE),
     (State.INTERRUPTED, Event.LEAVE): Move(Answer.GONE, State.INTERRUPTED),
-    (State.INTERRUPTED, Event.INTERRUPT): Move(Answer.GONE, State.INTERRUPTED),
+    (State.INTERRUPTED, Event.INTERRUPT): Move(Answer.BROKEN, State.INTERRUPTED),
     (State.INTERRUPTED, Event.RETURN): Move(Answer.RETURNED, State.WAITING),
 }
 

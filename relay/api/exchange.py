@@ -176,7 +176,7 @@ async def _render(exchange: Exchange, problem: Problem, headers: dict[str, str])
     if problem.error is Error.BAD_CODING:
         headers["accept-encoding"] = "identity"  # RFC 9110 section 12.5.3: which codings would have been accepted
     if exchange.wants_json():
-        body = {"type": "about:blank", "code": problem.error.type, "title": spec.title, "status": problem.status}
+        body = {"type": spec.type, "code": problem.error.type, "title": spec.title, "status": problem.status}
         content = json.dumps(body | {"detail": problem.line}).encode() + b"\n"
         media = "application/problem+json"
     else:

@@ -36,6 +36,8 @@ class Transfer:
     position: int = 0
     #: The digest of the address at which the uploader may return; empty if it cannot.
     upload: str = ""
+    #: How many downloads have joined it.
+    legs: int = 0
     #: When its node last vouched for its client, and when these fields were read: milliseconds of Redis's clock.
     vouched: int = 0
     read_at: int = 0
@@ -75,6 +77,7 @@ class Transfer:
             joiner=fields.get("joiner", ""),
             position=int(fields.get("position", 0)),
             upload=fields.get("upload", ""),
+            legs=int(fields.get("legs", 0)),
             vouched=int(fields.get("vouched", 0)),
             read_at=read_at,
             taken=int(fields.get("taken", 0)),
@@ -151,6 +154,14 @@ class Broken(NamedTuple):
 
     transfer: Transfer
     other: str
+
+
+class Result(NamedTuple):
+    """How a resumable upload ended: the outcome, the bytes delivered, and the digest of its address."""
+
+    outcome: Outcome
+    delivered: int
+    upload: str
 
 
 class Returned(NamedTuple):

@@ -9,7 +9,7 @@ from relay.names import new_id
 from relay.states import Answer, Outcome, State
 from relay.store.commands import Commands, ms, pairs
 from relay.store.offsets import offset_of
-from relay.store.records import Broken, Claimed, Final, Returned, Touched, Transfer
+from relay.store.records import Broken, Claimed, Final, Result, Returned, Touched, Transfer
 from relay.store.streams import RedisStream
 from relay.store.timing import CLAIM_MARGIN, JOINED_TTL, LINGER, lease
 from relay.store.tokens import need_bytes, need_room, need_token
@@ -57,14 +57,12 @@ class Transfers:
         media_type: str,
         use: bool,
         state: State = State.WAITING,
-        upload: str = "",
     ) -> "Transfer | Outcome | Claimed":
         """Claim the name for an upload on `node`.
 
         Return `Claimed` if the upload has the name now; the `Transfer` that holds the name if another one has it; or
         the `Outcome` if this claim has ended before its reply was read. `use` counts as a use of the token.
-        `upload` is the digest of the address at which the uploader may return. With `state` INTERRUPTED, the bytes
-        come when it does.
+        With `state` INTERRUPTED, the bytes come when its uploader returns.
         Raise Problem(UNKNOWN_TOKEN), Problem(CROWDED) or Problem(SPENT).
         """
         reply = await self._commands.run(
@@ -81,8 +79,8 @@ class Transfers:
                 self._settings.token_names,
                 self._settings.token_bytes,
                 state,
-                int(self._settings.rejoin_wait > 0 or bool(upload)),
-                upload,
+                int(self._settings.rejoin_wait > 0 or bool(transfer.upload)),
+                transfer.upload,
             ],
         )
         need_token(reply)
@@ -186,29 +184,37 @@ class Transfers:
         arguments: list[str | int] = [joiner, transfer.leg, position, ms(LINGER), ms(wait)]
         return await self._break("leave", transfer, arguments, at=1)
 
-    async def interrupt(self, transfer: Transfer, *, sender: str = "", dead: str = "") -> Broken | Answer:
+    async def interrupt(
+        self, transfer: Transfer, *, sender: str = "", dead: str = "", keeper: str = ""
+    ) -> Broken | Answer:
         """End the leg because the uploader's request `sender` has left, or its node `dead` has died.
+
+        From then on the node `keeper` waits for the uploader.
 
         Return `Broken`; KEPT if the uploader cannot return or the last bytes are on their way; GONE if another request
         of the uploader has taken its place.
         """
         wait = self._settings.resume_wait + CLAIM_MARGIN
-        return await self._break("interrupt", transfer, [sender, dead, transfer.leg, ms(LINGER), ms(wait)], at=2)
+        return await self._break(
+            "interrupt", transfer, [sender, dead, transfer.leg, ms(LINGER), ms(wait), keeper], at=2
+        )
 
     async def take_back(
-        self, transfer: Transfer, *, upload: str, sender: str, node: str, state: State
+        self, transfer: Transfer, *, upload: str, sender: str, node: str, state: State, length: int | None = None
     ) -> Returned | Answer:
         """Let the uploader return by its request `sender` on `node`, which takes the place of the request before.
 
         `upload` is the digest of the address to which it returns. `state` is WAITING if the request brings bytes, or
-        INTERRUPTED if it only asks. Return `Returned`; KEPT if the last bytes are on their way; or GONE.
+        INTERRUPTED if it only asks. `length` is the length of the whole file, if the request knows it.
+        Return `Returned`; KEPT if the last bytes are on their way; or GONE.
         """
         wait = self._wait(state) + CLAIM_MARGIN
         arguments: list[str | int] = [upload, sender, node, state, transfer.leg, ms(LINGER), ms(wait)]
+        arguments.append("" if length is None else length)
         broken = await self._break("return", transfer, arguments, at=4)
         if isinstance(broken, Answer):
             return broken
-        return Returned(replace(broken.transfer, state=state, uploader=node), broken.other)
+        return Returned(replace(broken.transfer, state=state), broken.other)
 
     async def _break(self, verb: str, transfer: Transfer, arguments: list[str | int], *, at: int) -> "Broken | Answer":
         """Run a verb that ends a leg, with the streams of the leg that Redis says. `at`: which argument the leg is."""
@@ -276,6 +282,7 @@ class Transfers:
         position: int = 0,
         sender: str = "",
         within: Collection[State] = (State.WAITING, State.STREAMING, State.INTERRUPTED),
+        any_leg: bool = True,
         unneeded: Sequence[str] = (),
     ) -> "Final | Answer":
         """End the transfer, if the name still belongs to it (or, with `joiner`, to that download of it; or, with
@@ -283,6 +290,7 @@ class Transfers:
 
         `position`: the bytes handed to the downloader, if the caller knows; otherwise the last acknowledgement counts.
         `unneeded`: which of `chunks` and `acks` only the caller reads, and reads no more; they are deleted.
+        Unless `any_leg`: only if the transfer is still in its present leg.
         Exactly one caller gets `Final`. The others get GONE; or KEPT if the transfer is in none of the states `within`.
         """
         if joiner or outcome in _OBSERVED:
@@ -290,7 +298,7 @@ class Transfers:
         while True:
             reply = await self._commands.run(
                 "end",
-                transfer.keys.all(),
+                [*transfer.keys.all(), transfer.keys.result],
                 [
                     joiner or transfer.id,
                     transfer.name,
@@ -303,9 +311,12 @@ class Transfers:
                     transfer.leg,
                     sender,
                     transfer.id,
+                    ms(self._settings.resume_wait),
                 ],
                 patience=self._settings.transfer_patience,
             )
+            if reply[0] == b"moved" and not any_leg:
+                return Answer.GONE
             if reply[0] != b"moved":
                 break
             for stream in unneeded:
@@ -315,6 +326,13 @@ class Transfers:
             return Answer(reply[0].decode())
         was = Transfer.load(self._keys, transfer.token, transfer.name, pairs(reply[3]))
         return Final(was, delivered=int(reply[2]), seconds=int(reply[1]) - (was.joined or was.created))
+
+    async def result(self, transfer: Transfer) -> Result | None:
+        """Return how a resumable upload ended, if that was not long ago."""
+        reply = await self._commands.ask(("HMGET", transfer.keys.result, "outcome", "bytes", "upload"))
+        if reply[0] is None:
+            return None
+        return Result(Outcome(reply[0].decode()), int(reply[1]), reply[2].decode())
 
     async def delete(self, stream: str) -> None:
         """Delete one of the streams of a leg, which nobody will read any more."""

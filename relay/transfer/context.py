@@ -26,7 +26,7 @@ class Context:
         self.node = node
         self.gate = Gate(on_advance=node.inbox.wake_all)
         self.background = Background()
-        self.endings = Endings(store, node, self.background)
+        self.endings = Endings(store, node, self.background, resume_wait=settings.resume_wait)
         #: The memory that uploads are received into.
         self.blocks = Blocks(settings.chunk)
         self.rewind_budget = RewindBudget(settings.rewind, window=settings.window)

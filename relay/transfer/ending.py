@@ -16,18 +16,22 @@ from relay.states import Answer, Outcome, State
 from relay.store.records import Broken, Final, Inquiry, Transfer
 from relay.store.store import Store
 from relay.tasks import Background
+from relay.transfer.absence import Absences
 
 log = logging.getLogger("relay.transfer")
 
 #: The outcomes after which a downloader may come back.
 _COMES_BACK = {Outcome.DOWNLOADER_GONE, Outcome.DRAINED}
+#: The outcomes after which the uploader of a resumable upload may return.
+_RETURNS = {Outcome.UPLOADER_GONE, Outcome.DRAINED, Outcome.STALLED, Outcome.STORE_LOST}
 
 
 class Endings:
     """Ends the transfers of one node's clients, and those whose node is dead."""
 
-    def __init__(self, store: Store, node: Node, background: Background) -> None:
+    def __init__(self, store: Store, node: Node, background: Background, *, resume_wait: float) -> None:
         self._store = store
+        self.absences = Absences(node, store, background, seconds=resume_wait, give_up=self._give_up)
         self._node = node
         self._background = background
         node.inbox.disown = self._disown
@@ -41,11 +45,19 @@ class Endings:
         sender: str = "",
         position: int = 0,
         within: Collection[State] = (State.WAITING, State.STREAMING, State.INTERRUPTED),
+        any_leg: bool = True,
         unneeded: Sequence[str] = (),
     ) -> Final | Answer:
         """End a transfer (see `Transfers.end`). If this call ended it, log and count it, and wake the other side."""
         answer = await self._store.transfers.end(
-            transfer, outcome, joiner=joiner, sender=sender, position=position, within=within, unneeded=unneeded
+            transfer,
+            outcome,
+            joiner=joiner,
+            sender=sender,
+            position=position,
+            within=within,
+            any_leg=any_leg,
+            unneeded=unneeded,
         )
         if isinstance(answer, Final):
             self._account(answer, outcome)
@@ -57,20 +69,32 @@ class Endings:
 
     async def leave(self, transfer: Transfer, *, joiner: str, position: int = 0) -> Broken | Answer:
         """End a leg whose download is gone (see `Transfers.leave`). If this call ended it, wake the other side."""
-        return await self._wake_other(await self._store.transfers.leave(transfer, joiner=joiner, position=position))
+        answer = await self._store.transfers.leave(transfer, joiner=joiner, position=position)
+        return await self._note_broken(answer, "downloader")
+
+    async def interrupt(self, transfer: Transfer, *, sender: str = "", dead: str = "") -> Broken | Answer:
+        """End a leg whose uploader is gone (see `Transfers.interrupt`). If this call ended it, wake the other side, and
+        wait for the uploader.
+        """
+        broken = await self._store.transfers.interrupt(transfer, sender=sender, dead=dead, keeper=self._node.id)
+        answer = await self._note_broken(broken, "uploader")
+        if isinstance(answer, Broken):
+            self.absences.keep(answer.transfer)
+        return answer
 
     async def lose(self, transfer: Transfer) -> None:
         """End the leg of a transfer whose node is dead, or the transfer if it cannot go on."""
         if transfer.state is State.FINISHING:
             answer = await self.leave(transfer, joiner=transfer.joiner)
         else:
-            broken = await self._store.transfers.interrupt(transfer, dead=transfer.uploader)
-            answer = await self._wake_other(broken)
+            answer = await self.interrupt(transfer, dead=transfer.uploader)
         if answer is Answer.KEPT:
             await self.end(transfer, Outcome.NODE_LOST)
 
-    async def _wake_other(self, answer: Broken | Answer) -> Broken | Answer:
-        if isinstance(answer, Broken) and answer.other:
+    async def _note_broken(self, answer: Broken | Answer, side: str) -> Broken | Answer:
+        """Count a leg that was ended because a side has left, and wake the other one."""
+        if isinstance(answer, Broken):
+            self._node.load.interruptions[side] += 1
             await self._node.inbox.send(answer.other, answer.transfer.id)
         return answer
 
@@ -84,9 +108,9 @@ class Endings:
         position: int = 0,
         seconds: float = 0,
     ) -> None:
-        """Make sure that this side's transfer has ended, and delete the streams that nobody will read any more.
+        """Make sure that this side's transfer, or its leg, has ended.
 
-        These are `unneeded`: any of `chunks` and `acks`.
+        Delete the streams that nobody will read any more; these are `unneeded`: any of `chunks` and `acks`.
 
         `position` is the bytes handed over and `seconds` the time since it began, as this side knows them.
 
@@ -100,12 +124,17 @@ class Endings:
             await asyncio.shield(work)
 
     async def _settle(self, known: Final, outcome: Outcome, unneeded: Sequence[str], joiner: str, sender: str) -> None:
-        transfer, answer, at = known.transfer, None, known.delivered
+        transfer, at = known.transfer, known.delivered
+        answer: Broken | Final | Answer | None = None
         try:
             if joiner and outcome in _COMES_BACK:
-                broken = await self.leave(transfer, joiner=joiner, position=at)
-                if isinstance(broken, Broken):
-                    return
+                answer = await self.leave(transfer, joiner=joiner, position=at)
+            elif transfer.upload and not joiner and outcome in _RETURNS:
+                answer = await self.interrupt(transfer, sender=sender or transfer.id)
+                if answer is Answer.GONE:  # another request has taken this one's place
+                    await self._store.transfers.delete(transfer.keys.acks)
+            if isinstance(answer, Broken) or (transfer.upload and answer is Answer.GONE and not joiner):
+                return
             answer = await self.end(transfer, outcome, joiner=joiner, sender=sender, position=at, unneeded=unneeded)
         except StoreUnavailable:
             left = fields(transfer=transfer.id, outcome=outcome.value)
@@ -115,6 +144,9 @@ class Endings:
         if outcome is Outcome.STORE_LOST and transfer.uploader and not joiner and not isinstance(answer, Final):
             self._account(known, outcome)
 
+    async def _give_up(self, interrupted: Transfer) -> None:
+        await self.end(interrupted, Outcome.UPLOADER_GONE, within=[State.INTERRUPTED], any_leg=False)
+
     def _account(self, final: Final, outcome: Outcome) -> None:
         """Log one line and count one for a transfer that ended."""
         was = final.transfer
@@ -123,6 +155,7 @@ class Endings:
             transfer=was.id,
             outcome=outcome.value,
             bytes=final.delivered,
+            **({"legs": was.legs} if was.legs > 1 else {}),
             seconds=final.seconds,
             token=f"{was.token[:4]}…",
             name=was.name,

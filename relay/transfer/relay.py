@@ -17,6 +17,7 @@ from relay.transfer.context import Context
 from relay.transfer.doubt import confirm
 from relay.transfer.download import STARTS_AGAIN, Download, Sink
 from relay.transfer.finding import Finder
+from relay.transfer.resumable import ResumableUploads
 from relay.transfer.upload import Upload
 
 #: Maximum uploads that a list of a token's transfers inquires about.
@@ -33,6 +34,7 @@ class Relay:
         self.node = node
         self.context = Context(settings, store, metrics, node)
         self.gate = self.context.gate
+        self.resumable = ResumableUploads(self.context)
 
     async def make_token(self) -> str:
         """Return a new token. Raise Problem."""
@@ -83,6 +85,7 @@ class Relay:
                     transfer = await finder.find()
                     if joined := await finder.join(transfer, start=sink.start_of(transfer)):
                         note(transfer=transfer.id)
+                        self.node.load.resumptions["downloader"] += transfer.legs > 0
                         outcome = await Download(self.context, transfer, joined, sink, client).run()
                         if sink.begun or outcome not in STARTS_AGAIN:
                             return outcome

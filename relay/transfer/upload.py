@@ -14,12 +14,13 @@ from relay.errors import ClientGone, Error, Problem, StoreUnavailable, problem_f
 from relay.server.connection import Connection
 from relay.server.intake import BodyIntake
 from relay.states import Answer, Outcome, State
-from relay.store.records import Claimed, Final, Touched, Transfer
+from relay.store.records import Final, Touched, Transfer
 from relay.store.streams import Ack, Stream
 from relay.store.transfers import RESERVE_AHEAD
 from relay.tasks import first
+from relay.transfer.claiming import claim
 from relay.transfer.context import Context
-from relay.transfer.doubt import PATIENCE, confirm, with_room
+from relay.transfer.doubt import with_room
 from relay.transfer.drain import Phase
 from relay.transfer.side import BLOCK, Side, time_limit
 from relay.transfer.supply import Supply
@@ -30,18 +31,35 @@ _JOINED = "0-1"
 
 
 class Upload(Side):
-    """One PUT."""
+    """One PUT. `ResumableUpload` is one request of an upload whose uploader may return.
 
-    def __init__(self, context: Context, transfer: Transfer, body: AsyncIterator[bytes], client: Connection) -> None:
+    `begin` is the byte offset in the file at which the request's body begins.
+    """
+
+    #: Whether the file ends where the body ends.
+    _is_last = True
+    #: The id of this request, if it is not the one that claimed the name.
+    _sender = ""
+
+    def __init__(
+        self,
+        context: Context,
+        transfer: Transfer,
+        body: AsyncIterator[bytes],
+        client: Connection,
+        *,
+        begin: int = 0,
+    ) -> None:
         super().__init__(context, transfer, client)
         self.looked = self._since
         self._length: int | None = None
         self._intake = BodyIntake(body, client, Buffer(context.settings.chunk, context.blocks))
-        self._supply = Supply(self._intake, context.rewind_budget)
-        self._window = Window(context.settings.window)
+        self._supply = Supply(self._intake, context.rewind_budget, begin=begin)
+        self._window = Window(context.settings.window, start=begin)
         #: None until a downloader has joined.
         self._stream: Stream | None = None
         self._most = 0
+        self._rejoin_wait = context.settings.rejoin_wait
         #: Bytes of the token that are reserved for it, if the token may have a limited number.
         self._reserved = 0
         self._ack_id = _JOINED
@@ -49,11 +67,13 @@ class Upload(Side):
         self._joiner = ""
         self._start = 0
         self._meter = Meter(monotonic())
+        #: Until when it waits for a downloader, in monotonic seconds.
+        self._deadline = 0.0
 
     async def run(self, *, length: int | None, media_type: str, most: int = 0) -> int:
-        """Claim the name, wait, stream, and settle. Return the bytes sent.
+        """Claim the name, wait, stream, and settle. Return the byte offset in the file after the last byte sent.
 
-        `most` is the maximum size of the body in bytes; 0 means unlimited.
+        `length` is the length of the body in bytes, None if it is unknown, and `most` the maximum; 0 means unlimited.
         """
         self._most = most
         outcome: Outcome | None = Outcome.UPLOADER_GONE
@@ -65,7 +85,7 @@ class Upload(Side):
         ):
             try:
                 outcome = (
-                    await self._claim(length=length, media_type=media_type)
+                    await self._enter(media_type)
                     or await self._wait(listener, seconds=self.context.settings.upload_wait)
                     or await self._stream_body(listener)
                 )
@@ -82,15 +102,17 @@ class Upload(Side):
                 outcome = None  # the claim was refused, so there is nothing to settle
                 raise
             finally:
-                self._supply.close()
+                self._close_supply()
                 if outcome is not None:
                     await self._settle(outcome)
-        if outcome is Outcome.COMPLETE:
+        if outcome is Outcome.COMPLETE or self._is_part_done:
             return self._window.written
-        settings = self.context.settings
-        raise problem_for_uploader(
-            outcome, sent=self._window.acknowledged, seconds=time_limit(settings, outcome), most=self._most
-        )
+        raise self._problem(outcome)
+
+    def _problem(self, outcome: Outcome) -> Problem:
+        """Return what the uploader is told about an outcome that is not complete."""
+        seconds = time_limit(self.context.settings, outcome)
+        return problem_for_uploader(outcome, sent=self._window.acknowledged, seconds=seconds, most=self._most)
 
     async def _settle(self, outcome: Outcome) -> None:
         # The other side reads the chunks to their end, unless it has done so, or is dead.
@@ -100,9 +122,15 @@ class Upload(Side):
             replace(self.transfer, downloader=self.peer),
             outcome,
             *unneeded,
+            sender=self._sender,
             position=self._window.acknowledged,
             seconds=monotonic() - self._since,
         )
+
+    def _close_supply(self) -> None:
+        self._supply.close()
+        self.context.node.load.rewound += self._supply.rewound
+        self.context.node.load.skipped += self._supply.skipped
 
     @property
     def has_begun(self) -> bool:
@@ -118,43 +146,36 @@ class Upload(Side):
             state=State.STREAMING if self.peer else State.WAITING,
             uploader=self.context.node.id,
             downloader=self.peer,
-            length=self._length,
+            length=self._file_length,
             delivered=self._window.acknowledged,
             rate=self._meter.read(self._window.acknowledged, now),
             seconds=round(now - self._since, 1),
+            left=None if self.peer else round(self._deadline - now, 1),
+            leg=self.transfer.leg,
         )
 
-    async def _claim(self, *, length: int | None, media_type: str) -> Outcome | None:
-        """Claim the name, and wake the downloads that wait for it. Return how it ended, if it has ended already.
+    @property
+    def _file_length(self) -> int | None:
+        """The length of the file, None if it is unknown."""
+        return self._length
 
-        If another upload holds the name, make sure that its client is still there before refusing this one.
-        """
-        deadline, use = monotonic() + PATIENCE, True
-        while True:
-            answer = await with_room(
-                self.context,
-                self.transfer.token,
-                partial(
-                    self.transfers.claim,
-                    self.transfer,
-                    node=self.context.node.id,
-                    length=length,
-                    media_type=media_type,
-                    use=use,
-                ),
-            )
-            if isinstance(answer, Outcome):
-                return answer
-            if isinstance(answer, Claimed):
-                self._reserved = answer.reserved
-                self.transfer = replace(self.transfer, uploader=self.context.node.id)
-                self.context.node.load.used_tokens.add(self.transfer.token)
-                for node in answer.wanted:
-                    await self.context.node.inbox.send(node, self.transfer.keys.transfer)
-                return None
-            use = False
-            if monotonic() > deadline or await confirm(self.context, answer, trust=0) is not None:
-                raise Problem(Error.NAME_IN_USE)
+    async def _enter(self, media_type: str) -> Outcome | None:
+        """Get the name for this request. Return how the transfer ended, if it has ended already. Raise Problem."""
+        return await self._claim(media_type, length=self._length)
+
+    async def _claim(self, media_type: str, *, length: int | None) -> Outcome | None:
+        """Claim the name. Return how the transfer ended, if it has ended already. Raise Problem."""
+        answer = await claim(self.context, self.transfer, length=length, media_type=media_type)
+        if isinstance(answer, Outcome):
+            return answer
+        self._reserved = answer.reserved
+        self.transfer = replace(self.transfer, uploader=self.context.node.id)
+        return None
+
+    @property
+    def _is_part_done(self) -> bool:
+        """Whether the downloader has all of the body, and the file goes on in another request."""
+        return not self._is_last and self._supply.is_exhausted and self._window.acknowledged == self._supply.position
 
     async def _wait(
         self, listener: Listener, *, seconds: float, outcome: Outcome = Outcome.NO_DOWNLOADER
@@ -164,7 +185,7 @@ class Upload(Side):
         Return None when one has joined, otherwise how the wait ended: with `outcome` if nobody came in `seconds`. If a
         wake-up is lost, `Node.recheck` wakes us.
         """
-        deadline = monotonic() + seconds
+        self._deadline = deadline = monotonic() + seconds
         with self._listed(self.context.node.load.uploads[State.WAITING]):
             while True:
                 woken = await listener.wait(self._pause(deadline - monotonic()))
@@ -204,20 +225,18 @@ class Upload(Side):
 
     async def _send(self, listener: Listener) -> Outcome:
         """Stream to the downloader, and again when one comes back. Return how the transfer ended."""
-        rejoin_wait = self.context.settings.rejoin_wait
         while True:
             outcome: Outcome | None = await self._stream_leg(listener)
             if outcome is Outcome.BROKEN:
                 self.peer, self._stream = "", None
-                outcome = await self._wait(listener, seconds=rejoin_wait, outcome=Outcome.DOWNLOADER_GONE)
+                outcome = await self._wait(listener, seconds=self._rejoin_wait, outcome=Outcome.DOWNLOADER_GONE)
             if outcome is not None:
                 return outcome
 
     async def _stream_leg(self, listener: Listener) -> Outcome:
         """Run the loops of a streaming upload. Return how it, or this leg of it, ended."""
         if not self._supply.seek(self._start):
-            # The downloader begins with less than can be sent again. Both sides have to start again.
-            return Outcome.DOWNLOADER_GONE
+            return await self._cannot_go_back()
         self._window, self._ack_id = Window(self.context.settings.window, start=self._start), _JOINED
         self._stream = stream = self.context.stream(self.transfer, self.peer)
         with (
@@ -226,8 +245,13 @@ class Upload(Side):
         ):
             return await first(self._write(stream), self._keep_alive(listener))
 
+    async def _cannot_go_back(self) -> Outcome:
+        """Return how it ends, now that the downloader wants bytes that are gone: both have to start again."""
+        return Outcome.DOWNLOADER_GONE
+
     async def _touch(self) -> Touched:
-        touched = await self.transfers.touch(self.transfer, written=self._stream.written if self._stream else "")
+        written = self._stream.written if self._stream else ""
+        touched = await self.transfers.touch(self.transfer, written=written, sender=self._sender)
         self._window.acknowledge(touched.position)
         return touched
 
@@ -240,7 +264,7 @@ class Upload(Side):
 
     async def _try_to_end(self, outcome: Outcome) -> Outcome | None:
         """End it, unless the download hands over the last bytes: then that side decides how it ends."""
-        answer = await self.context.endings.end(self.transfer, outcome)
+        answer = await self.context.endings.end(self.transfer, outcome, sender=self._sender)
         if answer is Answer.KEPT:
             return None
         return outcome if isinstance(answer, Final) else (await self._touch()).outcome
@@ -268,12 +292,14 @@ class Upload(Side):
             chunks = self._take()
             if not await self._reserve_written():
                 return Outcome.TOO_LARGE
-            whole = self._supply.is_exhausted
+            whole = self._supply.is_exhausted and self._is_last
             if outcome := await self._record_ack(await stream.append(chunks, offset=self._window.written, whole=whole)):
                 return outcome
-            while whole or not self._window.is_open:
+            while whole or self._supply.is_exhausted or not self._window.is_open:
                 if outcome := await self._wait_for_ack(stream):
                     return outcome
+                if self._is_part_done:
+                    return Outcome.UPLOADER_GONE  # until its next request
 
     def _take(self) -> list[Bytes]:
         """Take the chunks to write next: as many of those in the intake as the window has room for."""

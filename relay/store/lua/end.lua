@@ -5,17 +5,19 @@
 -- If `sender` is given and another request has taken the uploader's place, the answer is gone.
 -- `tell` is 1 if a waiting upload must learn of the outcome too, for which its acks stream is made.
 -- `unneeded` names the streams (chunks, acks) that only the caller reads. They are deleted, whoever ends the transfer.
-local token, transfer, chunks, acks = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+-- Of an upload whose uploader may return, the `result` is kept for `keep` ms, for an uploader that did not hear of it.
+local token, transfer, chunks, acks, result = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local id, name, outcome, linger_ms, position = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local within, tell, unneeded = ARGV[6], ARGV[7] == '1', ARGV[8]
-local leg, sender, transfer_id = ARGV[9], ARGV[10], ARGV[11]
+local leg, sender, transfer_id, keep_ms = ARGV[9], ARGV[10], ARGV[11], ARGV[12]
 
 local function delete_unneeded()
   if has_word(unneeded, 'chunks') then redis.call('UNLINK', chunks) end
   if has_word(unneeded, 'acks') then redis.call('UNLINK', acks) end
 end
 
-local stored = redis.call('HMGET', transfer, 'id', 'joiner', 'state', 'unread', 'reserved', 'leg', 'sender', 'position')
+local stored = redis.call('HMGET', transfer, 'id', 'joiner', 'state', 'unread', 'reserved', 'leg', 'sender', 'position',
+  'upload')
 local is_own = stored[1] and (stored[1] == id or stored[2] == id)
 if not is_own or (sender ~= '' and (stored[7] or stored[1]) ~= sender) then
   -- Unless another connection, which has taken the caller's place, has these streams.
@@ -50,5 +52,9 @@ delete_unneeded()
 if redis.call('EXISTS', token) == 1 then
   redis.pcall('HINCRBY', token, 'bytes', delivered)
   if reserved then redis.pcall('HINCRBY', token, 'reserved', '-' .. reserved) end
+end
+if stored[9] then
+  local kept = redis.pcall('HSET', result, 'upload', stored[9], 'outcome', outcome, 'bytes', delivered)
+  if type(kept) == 'number' then redis.call('PEXPIRE', result, keep_ms) end
 end
 return {'ended', redis.call('TIME')[1], delivered, fields}

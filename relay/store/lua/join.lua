@@ -16,6 +16,7 @@ redis.call('HDEL', token, 'wanted:' .. name)  -- all downloads that waited for t
 if state == 'interrupted' then return 'attached' end
 redis.call('HSET', transfer, 'state', 'streaming', 'position', start)
 redis.call('HSETNX', transfer, 'joined', redis.call('TIME')[1])
+redis.call('HINCRBY', transfer, 'legs', 1)
 redis.call('PEXPIRE', transfer, joined_ms)
 redis.call('XADD', acks, '0-1', 'joined', node)
 redis.call('PEXPIRE', acks, lease_ms)

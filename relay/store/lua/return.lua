@@ -3,10 +3,11 @@
 --   · moved, LEG (its streams are those of that leg) · kept (the last bytes are on their way)
 --   · gone (there is no such upload)
 -- `state` is waiting if the request brings bytes, or interrupted if it only asks how far the upload is.
+-- `length` is the length of the whole file, if this request knows it.
 -- A repeat (its reply was lost) returns returned.
 local token, transfer, chunks, acks = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local id, upload, sender, node, state, leg = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
-local linger_ms, wait_ms = ARGV[7], tonumber(ARGV[8])
+local linger_ms, wait_ms, length = ARGV[7], tonumber(ARGV[8]), ARGV[9]
 
 local stored = redis.call('HMGET', transfer, 'id', 'upload', 'sender', 'state', 'leg', 'position', 'uploader',
   'downloader')
@@ -23,6 +24,7 @@ if before == 'streaming' then
   mark(chunks, 'broken', position, '0', linger_ms, following)
   mark(acks, 'uploader_gone', position, string.match(last_id(chunks), '^%d+'), linger_ms)
 end
+if length ~= '' then redis.call('HSET', transfer, 'length', length) end
 redis.call('HSET', transfer, 'state', state, 'leg', following, 'position', position, 'sender', sender, 'uploader', node)
 if redis.call('PTTL', token) < wait_ms then redis.call('PEXPIRE', token, wait_ms) end
 return {'returned', following, position, stored[8] or '', uploader}

@@ -1,0 +1,272 @@
+"""Resumable uploads: an uploader that loses its connection returns by another request, through any node.
+
+Begin with `ResumableUploads`, which has one method for each request of the protocol; see `api.resumable` for that. The
+downloader's position is the truth: of a request that begins before it, the bytes up to there are received and thrown
+away, and one that begins behind it is refused.
+"""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import NamedTuple
+
+from relay.errors import Error, Problem, problem_for_uploader
+from relay.logs import note
+from relay.names import UploadAddress, new_id
+from relay.server.connection import Connection
+from relay.states import Answer, Outcome, State
+from relay.store.records import Final, Result, Returned, Transfer
+from relay.transfer.claiming import claim
+from relay.transfer.context import Context
+from relay.transfer.drain import Phase
+from relay.transfer.upload import Upload
+
+#: Seconds between two looks at a transfer whose downloader is handed the last bytes, and the maximum number of looks.
+_LOOK, _LOOKS = 0.1, 50
+
+
+class UploadStatus(NamedTuple):
+    """How far an upload is: the byte offset to go on from, and the length of the file, None if it is unknown."""
+
+    offset: int
+    length: int | None
+    is_complete: bool = False
+
+
+class Part(NamedTuple):
+    """What one request brings: the file's bytes from `offset` on, and whether these are its last.
+
+    `length` is the length of the whole file, and `size` that of the body; each is None if the request does not know it.
+    """
+
+    offset: int
+    size: int | None
+    is_last: bool
+    length: int | None
+
+    @property
+    def file_length(self) -> int | None:
+        """The length of the whole file, as far as the request says."""
+        if self.length is None and self.is_last and self.size is not None:
+            return self.offset + self.size
+        return self.length
+
+    def check(self, stored: int | None, *, most: int) -> None:
+        """Raise Problem if it contradicts itself or the `stored` length of the file, or exceeds `most` bytes."""
+        said, end = self.file_length, None if self.size is None else self.offset + self.size
+        known = stored if said is None else said
+        if stored is not None and said not in (None, stored):
+            raise Problem(Error.INCONSISTENT_LENGTH)
+        if known is not None and end is not None and (end > known or (self.is_last and end != known)):
+            raise Problem(Error.INCONSISTENT_LENGTH)
+        if 0 < most < max(known or 0, end or 0):
+            raise Problem(Error.TOO_LARGE, most=most)
+
+
+class ResumableUpload(Upload):
+    """One request that brings a part of an upload. If it `is_new`, it creates the upload."""
+
+    #: Its uploader comes back through another node.
+    _ends_in = Phase.RELEASED
+
+    def __init__(
+        self,
+        context: Context,
+        transfer: Transfer,
+        body: AsyncIterator[bytes],
+        client: Connection,
+        *,
+        part: Part,
+        is_new: bool,
+    ) -> None:
+        super().__init__(context, transfer, body, client, begin=part.offset)
+        self._part = part
+        self._is_new = is_new
+        self._is_last = part.is_last
+        self._sender = transfer.id if is_new else new_id()
+        self._rejoin_wait = context.settings.resume_wait
+        #: The byte offset that the downloader wants, if this request begins behind it.
+        self._wanted: int | None = None
+
+    async def _enter(self, media_type: str) -> Outcome | None:
+        if self._is_new:
+            return await self._claim(media_type, length=self._part.file_length)
+        position = await stop_request_before(self.context, self.transfer)
+        if self._part.offset > position:
+            raise Problem(Error.MISMATCHING_OFFSET, offset=position)
+        returned = await _take_back(
+            self.context, self.transfer, sender=self._sender, state=State.WAITING, length=self._part.file_length
+        )
+        if not isinstance(returned, Returned):
+            raise Problem(Error.SUPERSEDED)
+        self.transfer = returned.transfer
+        self.context.node.load.resumptions["uploader"] += 1
+        return None
+
+    @property
+    def _file_length(self) -> int | None:
+        return self._part.file_length
+
+    async def _cannot_go_back(self) -> Outcome:
+        """Leave, so that the uploader returns with what the downloader wants."""
+        self._wanted = self._start
+        return Outcome.UPLOADER_GONE
+
+    def _problem(self, outcome: Outcome) -> Problem:
+        if self._wanted is not None:
+            return Problem(Error.MISMATCHING_OFFSET, offset=self._wanted)
+        return Problem(Error.SUPERSEDED) if outcome is Outcome.UPLOADER_GONE else super()._problem(outcome)
+
+    async def _try_to_end(self, outcome: Outcome) -> Outcome | None:
+        """End it, or leave it for the uploader to return to."""
+        if outcome in (Outcome.STALLED, Outcome.DRAINED):
+            return outcome
+        return await super()._try_to_end(outcome)
+
+
+class ResumableUploads:
+    """The resumable uploads of a node's clients. A `Relay` has one."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._transfers = context.store.transfers
+
+    def new(self, *, token: str, name: str) -> tuple[UploadAddress, Transfer]:
+        """Return the address of a new upload, and the transfer that it is to become. Nothing is claimed yet."""
+        transfer = self._transfers.identify(token=token, name=name)
+        address = UploadAddress.new(transfer.id)
+        return address, replace(transfer, upload=address.digest)
+
+    async def create(self, transfer: Transfer, *, length: int | None, media_type: str) -> None:
+        """Claim the name for an upload whose bytes come in later requests. Raise Problem."""
+        with self._context.gate.entered():
+            answer = await claim(self._context, transfer, length=length, media_type=media_type, state=State.INTERRUPTED)
+            if isinstance(answer, Outcome):
+                raise problem_for_uploader(answer, sent=0, seconds=0, most=0)
+            self._context.endings.absences.keep(transfer)
+
+    async def upload(
+        self, transfer: Transfer, part: Part, *, media_type: str, body: AsyncIterator[bytes], client: Connection
+    ) -> int:
+        """Create an upload with a body. Return the byte offset in the file that the downloader has reached.
+
+        Raise Problem; or ClientGone if there is nobody left to answer.
+        """
+        return await self._run(transfer, part, is_new=True, media_type=media_type, body=body, client=client)
+
+    async def append(
+        self,
+        address: UploadAddress,
+        part: Part,
+        *,
+        token: str,
+        name: str,
+        body: AsyncIterator[bytes],
+        client: Connection,
+    ) -> int:
+        """Go on with an upload. Return the byte offset in the file that the downloader has reached.
+
+        Raise Problem; or ClientGone if there is nobody left to answer.
+        """
+        found = await self._find(address, token=token, name=name)
+        if isinstance(found, Result):
+            raise _ended(found)
+        return await self._run(found, part, is_new=False, media_type="", body=body, client=client)
+
+    async def status(self, address: UploadAddress, *, token: str, name: str) -> UploadStatus:
+        """Return how far an upload is, once its request before this has ended. Raise Problem."""
+        found = await self._find(address, token=token, name=name)
+        if isinstance(found, Transfer):
+            try:
+                return UploadStatus(await stop_request_before(self._context, found), found.length)
+            except Problem as problem:
+                if problem.error is not Error.UNKNOWN_UPLOAD:
+                    raise
+            found = await self._find(address, token=token, name=name)  # it has ended meanwhile
+        if isinstance(found, Result) and found.outcome is Outcome.COMPLETE:
+            return UploadStatus(found.delivered, found.delivered, is_complete=True)
+        raise _ended(found) if isinstance(found, Result) else Problem(Error.SUPERSEDED)
+
+    async def cancel(self, address: UploadAddress, *, token: str, name: str) -> None:
+        """End an upload, for both sides. Raise Problem."""
+        found = await self._find(address, token=token, name=name)
+        if isinstance(found, Transfer):
+            answer = await self._context.endings.end(found, Outcome.CANCELLED)
+            if isinstance(answer, Final):
+                return
+            if answer is Answer.KEPT:
+                raise Problem(Error.TOO_LATE)
+        raise Problem(Error.UNKNOWN_UPLOAD)
+
+    async def _run(
+        self,
+        transfer: Transfer,
+        part: Part,
+        *,
+        is_new: bool,
+        media_type: str,
+        body: AsyncIterator[bytes],
+        client: Connection,
+    ) -> int:
+        largest = self._context.settings.max_upload
+        part.check(transfer.length, most=largest)
+        most = max(1, largest - part.offset) if largest else 0
+        note(transfer=transfer.id)
+        upload = ResumableUpload(self._context, transfer, body, client, part=part, is_new=is_new)
+        with self._context.gate.entered():
+            return await upload.run(length=part.size, media_type=media_type, most=most)
+
+    async def _find(self, address: UploadAddress, *, token: str, name: str) -> Transfer | Result:
+        """Return the upload at an address, or how it ended. Raise Problem(UNKNOWN_UPLOAD)."""
+        found = await self._transfers.look(token=token, name=name, use=False)
+        if found is not None and found.id == address.id and secrets.compare_digest(found.upload, address.digest):
+            return found
+        result = await self._transfers.result(self._transfers.identify(token=token, name=name, transfer_id=address.id))
+        if result is None or not secrets.compare_digest(result.upload, address.digest):
+            raise Problem(Error.UNKNOWN_UPLOAD)
+        return result
+
+
+async def stop_request_before(context: Context, transfer: Transfer) -> int:
+    """End the request that brings bytes now, if there is one. Return the byte offset that the downloader has reached.
+
+    Raise Problem.
+    """
+    for _ in range(_LOOKS):
+        answer = await _take_back(context, transfer, sender=new_id(), state=State.INTERRUPTED)
+        if isinstance(answer, Returned):
+            return answer.transfer.position
+        if answer is Answer.GONE:
+            raise Problem(Error.UNKNOWN_UPLOAD)
+        await asyncio.sleep(_LOOK)  # its last bytes are on their way
+    raise Problem(Error.FINISHING)
+
+
+async def _take_back(
+    context: Context, transfer: Transfer, *, sender: str, state: State, length: int | None = None
+) -> Returned | Answer:
+    """Give an upload to its next request (see `Transfers.take_back`), and wake whoever has to know."""
+    answer = await context.store.transfers.take_back(
+        transfer,
+        upload=transfer.upload,
+        sender=sender,
+        node=context.node.id,
+        state=state,
+        length=length,
+    )
+    if isinstance(answer, Returned):
+        for node in {answer.transfer.downloader, answer.former} - {""}:
+            await context.node.inbox.send(node, transfer.id)
+        if state is State.INTERRUPTED and answer.transfer.leg != transfer.leg:
+            context.endings.absences.keep(answer.transfer)
+    return answer
+
+
+def _ended(result: Result) -> Problem:
+    """Return what an uploader is told that returns to an upload that has ended."""
+    if result.outcome is Outcome.COMPLETE:
+        return Problem(Error.COMPLETED_UPLOAD)
+    if result.outcome is Outcome.UPLOADER_GONE:
+        return Problem(Error.UNKNOWN_UPLOAD)
+    return problem_for_uploader(result.outcome, sent=result.delivered, seconds=0, most=result.delivered)
