@@ -440,7 +440,7 @@ class Model(RuleBasedStateMachine):
             window=WINDOW,
             upload_wait=FOR_EVER,
             rejoin_wait=LONG,
-            rewind=0 if self._keeps_nothing(self.started) else WINDOW * 1024,
+            rewind=0 if self._keeps_nothing(self.started) else 1024 * 1024,
             stall=LONG,
         )
 
