@@ -238,6 +238,7 @@ class Upload(Side):
         if not self._supply.seek(self._start):
             return await self._cannot_go_back()
         self._window, self._ack_id = Window(self.context.settings.window, start=self._start), _JOINED
+        self._meter = Meter(monotonic(), total=self._start)  # what the downloader has already is not transferred now
         self._stream = stream = self.context.stream(self.transfer, self.peer)
         with (
             self._listed(self.context.node.load.uploads[State.STREAMING]),

@@ -551,8 +551,8 @@ class Model(RuleBasedStateMachine):
         up.down.up = up
         others = [down for down in downs if down is not up.down]
         if not up.is_ended:
-            return dict.fromkeys(others, Error.TAKEN)
-        ends = dict(zip(others, self._run(_ends([down.task for down in others])), strict=True))
+            return {down: Error.TAKEN for down in others}
+        ends: Ends = dict(zip(others, self._run(_ends([down.task for down in others])), strict=True))
         assert {*ends.values()} <= {Error.TAKEN, Error.NO_UPLOAD}, "the upload was taken, or over by then"
         return {**ends, **self._flow(up)}
 
