@@ -549,9 +549,9 @@ class Model(RuleBasedStateMachine):
         begun = self._wait(lambda: [down for down in downs if down.client.begun], "one download to join")
         (up.down,) = begun
         up.down.up = up
-        others = [down for down in downs if down is not up.down]
+        others: list[Side] = [down for down in downs if down is not up.down]
         if not up.is_ended:
-            return {down: Error.TAKEN for down in others}
+            return dict.fromkeys(others, Error.TAKEN)
         ends: Ends = dict(zip(others, self._run(_ends([down.task for down in others])), strict=True))
         assert {*ends.values()} <= {Error.TAKEN, Error.NO_UPLOAD}, "the upload was taken, or over by then"
         return {**ends, **self._flow(up)}
