@@ -26,9 +26,10 @@ from relay.transfer.relay import Relay
 
 
 class TokenPaths:
-    """Serve the paths of a token, of a name and of a resumable upload, chosen by the undecoded path (see `exchange.segments_of`).
+    """Serve the paths of a token, of a name and of a resumable upload.
 
-    It is not made of Starlette's routes: their patterns miss paths that contain a newline.
+    They are chosen by the undecoded path (see `exchange.segments_of`). It is not made of Starlette's routes: their
+    patterns miss paths that contain a newline.
     """
 
     def __init__(self, services: Services) -> None:

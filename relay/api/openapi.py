@@ -85,9 +85,9 @@ def _describe(operation: Operation, settings: Settings) -> Schema:
     for status, errors in sorted(by_status.items()):
         responses[str(status)] = _failure(errors, has_content=operation.method != "HEAD")
     described: Schema = {"summary": operation.summary, "responses": responses}
-    parameters = [*path_parameters(operation.path), *operation.fields] + (
-        [operation.query(settings)] if operation.query else []
-    )
+    parameters = [*path_parameters(operation.path), *operation.fields]
+    if operation.query:
+        parameters.append(operation.query(settings))
     if parameters:
         described["parameters"] = parameters
     if operation.takes is not None:

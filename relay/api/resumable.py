@@ -1,6 +1,6 @@
 """Handlers for resumable uploads, after draft-ietf-httpbis-resumable-upload (interop versions 8 and 9).
 
-An upload with `Upload-Complete` creates an upload resource, whose address only its uploader knows: `/TOKEN/NAME/UPLOAD`.
+An upload with `Upload-Complete` creates an upload resource, whose address `/TOKEN/NAME/UPLOAD` only its uploader knows.
 There HEAD asks how far the upload is, PATCH brings more, and DELETE cancels. `transfer.resumable` does the work.
 """
 

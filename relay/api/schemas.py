@@ -38,6 +38,7 @@ STATUS: Schema = (
     | json(
         streaming=INTEGER,
         waiting=INTEGER,
+        interrupted=INTEGER,
         tokens=INTEGER,
         rate={"type": "number", "minimum": 0},
         nodes=_OBJECTS,

@@ -55,6 +55,7 @@ class Inbox:
         self._node = node
         self._store = store
         self._listeners: dict[str, set[Listener]] = defaultdict(set)
+        self._callbacks: dict[str, Callable[[], None]] = {}
         #: Called with an inquiry about an upload that this node does not hold.
         self.disown: Callable[[Inquiry], None] = lambda inquiry: None
         #: Called when another node has taken its leave.
@@ -74,6 +75,15 @@ class Inbox:
                 if not self._listeners[topic]:
                     del self._listeners[topic]
 
+    @contextlib.contextmanager
+    def calling(self, topic: str, callback: Callable[[], None]) -> Iterator[None]:
+        """Call `callback` at each wake-up about `topic`, but not when all are woken: it must not need every one."""
+        self._callbacks[topic] = callback
+        try:
+            yield
+        finally:
+            del self._callbacks[topic]
+
     def has_listener(self, topic: str) -> bool:
         """Return whether a client of this node listens to `topic`."""
         return topic in self._listeners
@@ -82,6 +92,8 @@ class Inbox:
         """Wake the listeners of this node to `topic`. Disown an upload that is inquired about and is not here."""
         for listener in self._listeners.get(topic, ()):
             listener.set()
+        if (callback := self._callbacks.get(topic)) is not None:
+            callback()
         if farewell := Farewell.parse(topic):
             self.on_farewell(farewell.node)
         elif not self.has_listener(topic) and (inquiry := Inquiry.parse(topic)) is not None:

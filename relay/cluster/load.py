@@ -27,11 +27,21 @@ class Load:
 
     def __init__(self) -> None:
         self.counts: Counter[Outcome] = Counter()
-        #: The uploads on this node by state, and the downloads that stream; the oldest first.
-        self.uploads: dict[State, dict[Uploading, None]] = {State.WAITING: {}, State.STREAMING: {}}
+        #: The uploads on this node by state (INTERRUPTED: those whose uploader it waits for), and the downloads; the
+        #: oldest first.
+        self.uploads: dict[State, dict[Uploading, None]] = {
+            State.WAITING: {},
+            State.STREAMING: {},
+            State.INTERRUPTED: {},
+        }
         self.downloads: dict[object, None] = {}
         #: Tokens that were made or used since the last report.
         self.used_tokens: set[str] = set()
+        #: How often a side has left a transfer that goes on when it is back, by side; and how often one has come back.
+        self.interruptions: Counter[str] = Counter()
+        self.resumptions: Counter[str] = Counter()
+        #: Bytes that were sent once more, and that were received and thrown away because the downloader has them.
+        self.rewound = self.skipped = 0
         #: Bytes received from uploaders, and delivered to downloaders.
         self.received = self.delivered = 0
         self._started = int(time.time())
@@ -46,6 +56,7 @@ class Load:
             "started": self._started,
             "waiting": len(self.uploads[State.WAITING]),
             "streaming": len(self.uploads[State.STREAMING]) + len(self.downloads),
+            "interrupted": len(self.uploads[State.INTERRUPTED]),
             "uploading": len(self.uploads[State.STREAMING]),
             "rate_in": self._meter_in.read(self.received, now),
             "rate_out": self._meter_out.read(self.delivered, now),

@@ -34,6 +34,10 @@ class Membership:
         before, self.alive = self.alive, {*self._seen, self._me}
         return before - self.alive
 
+    def last_seen(self, node: str) -> float:
+        """Return when a node sent the last heartbeat that is known; 0 if none is."""
+        return self._seen.get(node, 0.0)
+
     def remove(self, node: str) -> None:
         """Forget a node that has taken its leave: it is not alive any more, and it has not died."""
         self._left.add(node)

@@ -55,6 +55,10 @@ class Node:
         except StoreUnavailable:
             return True
 
+    def has_beaten_since(self, node: str, then: float) -> bool:
+        """Return whether `node` has sent a heartbeat since `then`, in monotonic seconds. This node is always there."""
+        return node == self.id or self._membership.last_seen(node) > then
+
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Send heartbeats, read the inbox, and look for waiting uploads. Sign off at the end."""

@@ -47,6 +47,10 @@ class Progress:
     delivered: int
     rate: float
     seconds: float
+    #: The seconds that it waits at most for the side that is missing; None if both are there.
+    left: float | None = None
+    #: The number of its leg, with which the keys of its streams end unless it is 0.
+    leg: int = 0
 
     def dump(self) -> str:
         """Return the value of the field in Redis, as JSON, which an operator can read."""
@@ -57,7 +61,8 @@ class Progress:
         """Return what `dump` wrote."""
         fields = json.loads(text)
         fields["state"] = State(fields["state"])
-        return cls(transfer_id, **fields)
+        known = {name: value for name, value in fields.items() if name in cls.__dataclass_fields__}
+        return cls(transfer_id, **known)  # a newer node may say more
 
     @property
     def share(self) -> float | None:
@@ -68,5 +73,6 @@ class Progress:
 
 
 def by_urgency(transfers: Iterable[Progress]) -> list[Progress]:
-    """Return the transfers that stream first, then those that wait; the oldest first."""
-    return sorted(transfers, key=lambda t: (t.state is not State.STREAMING, -t.seconds))
+    """Return the transfers that stream first, then those that were interrupted, then the others; the oldest first."""
+    rank = {State.STREAMING: 0, State.FINISHING: 0, State.INTERRUPTED: 1}
+    return sorted(transfers, key=lambda t: (rank.get(t.state, 2), -t.seconds))

@@ -54,6 +54,23 @@ class NodeCollector(Collector):
         yield GaugeMetricFamily(
             "relay_uploads_streaming", "Uploads that stream", value=len(node.load.uploads[State.STREAMING])
         )
+        yield GaugeMetricFamily(
+            "relay_uploads_interrupted",
+            "Uploads whose uploader is away, and may return",
+            value=len(node.load.uploads[State.INTERRUPTED]),
+        )
+        for name, meaning, counts in (
+            ("relay_interruptions", "How often a side has left a transfer that waits for it", node.load.interruptions),
+            ("relay_resumptions", "How often a side has come back to a transfer", node.load.resumptions),
+        ):
+            family = CounterMetricFamily(name, meaning, labels=["side"])
+            for side in ("uploader", "downloader"):
+                family.add_metric([side], counts[side])
+            yield family
+        yield CounterMetricFamily("relay_rewound_bytes", "Bytes that were sent once more", value=node.load.rewound)
+        yield CounterMetricFamily(
+            "relay_skipped_bytes", "Bytes received that the downloader had already", value=node.load.skipped
+        )
         yield GaugeMetricFamily("relay_downloads_streaming", "Downloads that stream", value=len(node.load.downloads))
         yield GaugeMetricFamily("relay_nodes_alive", "Nodes alive, as this node sees it", value=len(node.alive))
 
@@ -89,7 +106,8 @@ class Reports:
 
     def _transfers(self, now: float) -> list[Progress]:
         """Return the transfers whose uploads are here, at `now` in monotonic seconds, but not more than fit a page."""
-        uploads = chain(self._node.load.uploads[State.STREAMING], self._node.load.uploads[State.WAITING])
+        held = self._node.load.uploads
+        uploads = chain(held[State.STREAMING], held[State.INTERRUPTED], held[State.WAITING])
         return [upload.progress(now) for upload in islice(uploads, _MAX_TRANSFERS)]
 
     async def report(self) -> None:

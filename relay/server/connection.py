@@ -104,8 +104,9 @@ class Connection:
         self.tls_closed = True
         if self.is_held:
             # The close_notify acknowledges what the client has; aborting throws away what it does not have.
-            self.had_everything = not unacknowledged(self._transport.get_extra_info("socket"))
-            self._transport.abort()
+            self.had_everything = (sock := self.socket) is not None and not unacknowledged(sock)
+            if not self._transport.is_closing():  # or this is called by `close`, and uvloop fails if it is aborted then
+                self._transport.abort()
 
     @contextlib.contextmanager
     def on_lost(self, callback: Callable[[], None]) -> Iterator[None]:
@@ -125,11 +126,10 @@ class Connection:
         That works once the end of its connection has reached our kernel. If unread bytes are in front of it, use
         `probe`.
         """
-        if self._transport is None or self._hangups is None or self.is_lost:
+        if (sock := self.socket) is None or self._hangups is None:
             yield
             return
-        descriptor = self._transport.get_extra_info("socket").fileno()
-        with self._hangups.watching(descriptor, self._transport.abort):
+        with self._hangups.watching(sock.fileno(), self._transport.abort):
             try:
                 yield
             finally:
@@ -158,7 +158,7 @@ class Connection:
 
     def pause_reading(self) -> None:
         """Do not read the client, unless it is being probed and has to be read for that."""
-        if self._protocol is not None:
+        if self._protocol is not None and not self.is_lost:
             self._protocol.pause_reading()
             self.probe.read_further()
 
@@ -180,9 +180,9 @@ class Connection:
             await self._protocol.wait_until_writable()
         if self.is_lost or self._transport is None:
             return not self.is_lost
-        if self.is_tls and (self.tls_closed or peer_has_closed(self._transport.get_extra_info("socket"))):
+        if (sock := self.socket) is None or self._transport.is_closing():
             return False
-        return not self._transport.is_closing()
+        return not (self.is_tls and (self.tls_closed or peer_has_closed(sock)))
 
     def write(self, data: Bytes) -> bool:
         """Write some of the body of a response that has begun. Return False if the server's `send` has to do that."""
@@ -203,14 +203,13 @@ class Connection:
 
     def has_acknowledged(self) -> bool:
         """Return whether the client's kernel has acknowledged everything that was written."""
-        sock = self._transport.get_extra_info("socket")
+        if (sock := self.socket) is None:
+            return False
         return not self._transport.get_write_buffer_size() and not unacknowledged(sock)
 
     def progress(self) -> int:
         """Return the bytes that the client's kernel has acknowledged since it connected; 0 if that is not known."""
-        if self._transport is None or self.is_lost:
-            return 0
-        return acknowledged(self._transport.get_extra_info("socket"))
+        return acknowledged(sock) if (sock := self.socket) is not None else 0
 
     # -- the response --------------------------------------------------------------------------------------
 
@@ -224,6 +223,15 @@ class Connection:
         """The IP address at the other end of the connection, which may be a proxy's; empty if that is not known."""
         name = self.transport.get_extra_info("peername") if self.transport is not None else None
         return name[0] if isinstance(name, tuple) else ""
+
+    @property
+    def socket(self) -> Any:
+        """The server's socket, or None if it is closed.
+
+        Over TLS, it is closed one round of the event loop before the connection `is_lost`, and everybody else who is
+        due in that round runs in between. So ask here each time, and await nothing before the socket is used.
+        """
+        return None if self.transport is None else self.transport.get_extra_info("socket")
 
     @property
     def is_answering(self) -> bool:
@@ -273,12 +281,12 @@ class Connection:
         if self._protocol is not None and self._protocol.is_chunked:
             self._transport.write(_BAD_CHUNK)
         await self._wait_acknowledged(1.0)
-        if self.is_tls:
+        if self.is_tls and (sock := self.socket) is not None:
             with contextlib.suppress(OSError):
-                os.write(self._transport.get_extra_info("socket").fileno(), _BAD_RECORD)
+                os.write(sock.fileno(), _BAD_RECORD)
             await self._wait_acknowledged(1.0)
-        if not self.is_lost:
-            reset_when_closed(self._transport.get_extra_info("socket"))
+        if (sock := self.socket) is not None:
+            reset_when_closed(sock)
             self._transport.abort()
 
     async def _wait_acknowledged(self, timeout: float) -> None:

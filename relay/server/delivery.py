@@ -33,9 +33,8 @@ class Delivery:
         self._changed = asyncio.Event()
 
     def __enter__(self) -> Self:
-        if (transport := self._connection.transport) is not None:
+        if (owned := self._connection.socket) is not None:
             # uvloop hands out a pseudo socket, which has no dup(); its descriptor can be duplicated.
-            owned = transport.get_extra_info("socket")
             self._socket = socket.fromfd(owned.fileno(), owned.family, owned.type)
             self._socket.setblocking(False)
         return self

@@ -249,6 +249,7 @@ class HttpProtocol(HttpToolsProtocol):
         self.pipeline.clear()
         for cycle in self._cycles:
             cycle.disconnected = True
+            cycle.waiting_for_100_continue = False  # our side may be closed, and uvicorn would write to it nevertheless
             cycle.message_event.set()
 
     @property

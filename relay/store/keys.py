@@ -42,18 +42,21 @@ KEYS = (
         "the claim on the name, and the state of its one live transfer: `id`, `state`, `uploader` and `downloader` "
         "(nodes), `joiner` (the download's id), `length` and `type` as the uploader gave them (`type` may end in its "
         "`filename*`), bytes `reserved` of its token (only with `RELAY_TOKEN_BYTES`), `created`, `joined` (Unix "
-        "seconds), `vouched` (Unix milliseconds) when its waiting client was last found alive, `unread` if the "
-        "uploader's side has left while the transfer was finishing",
+        "seconds), `vouched` and `taken` (Unix milliseconds) when its uploader and its downloader were last found "
+        "alive, `unread` if the uploader's side has left while the transfer was finishing; of a transfer that goes on "
+        "after a break, `rejoins`, the number of its `leg`, `legs` joined, `position` (the byte offset of its start), "
+        "`sender` (the uploader's latest request) and `upload` (the digest of its address)",
     ),
     KeySpec(
-        "relay:chunks:{T}:NAME:ID",
+        "relay:chunks:{T}:NAME:ID[:LEG]",
         "stream",
         "20 s, renewed",
         "the bytes in flight. An entry's ID is `OFFSET-0`, OFFSET being the byte offset after the chunk; its field `d` "
-        "has the bytes. The last entry is `TOTAL-1` with `end` = `complete`, or has another outcome as its `end`",
+        "has the bytes. The last entry is `TOTAL-1` with `end` = `complete`, or has another outcome as its `end`, or "
+        "`broken`: then `leg` is the number of the leg that follows",
     ),
     KeySpec(
-        "relay:acks:{T}:NAME:ID",
+        "relay:acks:{T}:NAME:ID[:LEG]",
         "stream",
         "20 s, renewed",
         "the downloader's progress, in one entry: `0-1` once it has joined, then `OFFSET-0`. When the transfer ends, "

@@ -184,14 +184,20 @@ class Transfers:
         arguments: list[str | int] = [joiner, transfer.leg, position, ms(LINGER), ms(wait)]
         return await self._break("leave", transfer, arguments, at=1)
 
-    async def interrupt(self, transfer: Transfer, *, sender: str = "", dead: str = "") -> Broken | Answer:
+    async def interrupt(
+        self, transfer: Transfer, *, sender: str = "", dead: str = "", keeper: str = ""
+    ) -> Broken | Answer:
         """End the leg because the uploader's request `sender` has left, or its node `dead` has died.
+
+        From then on the node `keeper` waits for the uploader.
 
         Return `Broken`; KEPT if the uploader cannot return or the last bytes are on their way; GONE if another request
         of the uploader has taken its place.
         """
         wait = self._settings.resume_wait + CLAIM_MARGIN
-        return await self._break("interrupt", transfer, [sender, dead, transfer.leg, ms(LINGER), ms(wait)], at=2)
+        return await self._break(
+            "interrupt", transfer, [sender, dead, transfer.leg, ms(LINGER), ms(wait), keeper], at=2
+        )
 
     async def take_back(
         self, transfer: Transfer, *, upload: str, sender: str, node: str, state: State, length: int | None = None
@@ -208,7 +214,7 @@ class Transfers:
         broken = await self._break("return", transfer, arguments, at=4)
         if isinstance(broken, Answer):
             return broken
-        return Returned(replace(broken.transfer, state=state, uploader=node), broken.other)
+        return Returned(replace(broken.transfer, state=state), broken.other)
 
     async def _break(self, verb: str, transfer: Transfer, arguments: list[str | int], *, at: int) -> "Broken | Answer":
         """Run a verb that ends a leg, with the streams of the leg that Redis says. `at`: which argument the leg is."""

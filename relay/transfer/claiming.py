@@ -27,7 +27,7 @@ async def claim(
             partial(
                 context.store.transfers.claim,
                 transfer,
-                node=context.node.id if state is State.WAITING else "",
+                node=context.node.id,
                 length=length,
                 media_type=media_type,
                 use=use,

@@ -240,7 +240,7 @@ class Download(Side):
                 count=BATCH,
                 timeout=BLOCK if self._sink.begun else _FIRST_ENTRY,
             )
-            if not entries and not self._is_empty:
+            if not entries and not self._is_empty and self._is_peer_there():
                 await self._begin()
             for entry in entries:
                 if entry.outcome not in (None, Outcome.COMPLETE):
@@ -256,6 +256,10 @@ class Download(Side):
                 await self._hand_over(entry.data)
                 self._position = entry.offset
                 self.context.node.load.delivered += len(entry.data)
+
+    def _is_peer_there(self) -> bool:
+        """Return whether the upload's node has shown a sign of life since we joined. It may have died just before."""
+        return self.context.node.has_beaten_since(self.peer, self._since)
 
     async def _hand_over_last(self, entry: Entry) -> Outcome:
         """Hand over the last bytes, unless the transfer has ended: then they must not arrive."""
@@ -295,8 +299,8 @@ class Download(Side):
     async def _begin(self) -> None:
         """Send the headers, unless they were sent.
 
-        They go out with the first entry, or a second after joining. Until then, if the upload turns out to be gone,
-        the client can still get a status.
+        They go out with the first entry; or a second after joining, once the upload's node has sent a heartbeat. Until
+        then, if the upload turns out to be gone, the client can still get a status.
         """
         if not self._sink.begun:
             await self._sink.begin(self.transfer)

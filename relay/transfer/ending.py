@@ -16,6 +16,7 @@ from relay.states import Answer, Outcome, State
 from relay.store.records import Broken, Final, Inquiry, Transfer
 from relay.store.store import Store
 from relay.tasks import Background
+from relay.transfer.absence import Absences
 
 log = logging.getLogger("relay.transfer")
 
@@ -30,8 +31,7 @@ class Endings:
 
     def __init__(self, store: Store, node: Node, background: Background, *, resume_wait: float) -> None:
         self._store = store
-        #: Seconds that a transfer waits for its uploader.
-        self._resume_wait = resume_wait
+        self.absences = Absences(node, store, background, seconds=resume_wait, give_up=self._give_up)
         self._node = node
         self._background = background
         node.inbox.disown = self._disown
@@ -69,27 +69,18 @@ class Endings:
 
     async def leave(self, transfer: Transfer, *, joiner: str, position: int = 0) -> Broken | Answer:
         """End a leg whose download is gone (see `Transfers.leave`). If this call ended it, wake the other side."""
-        return await self._wake_other(await self._store.transfers.leave(transfer, joiner=joiner, position=position))
+        answer = await self._store.transfers.leave(transfer, joiner=joiner, position=position)
+        return await self._note_broken(answer, "downloader")
 
     async def interrupt(self, transfer: Transfer, *, sender: str = "", dead: str = "") -> Broken | Answer:
-        """End a leg whose uploader is gone (see `Transfers.interrupt`). If this call ended it, wake the other side.
-
-        If the uploader does not return in time, end the transfer.
+        """End a leg whose uploader is gone (see `Transfers.interrupt`). If this call ended it, wake the other side, and
+        wait for the uploader.
         """
-        answer = await self._wake_other(await self._store.transfers.interrupt(transfer, sender=sender, dead=dead))
+        broken = await self._store.transfers.interrupt(transfer, sender=sender, dead=dead, keeper=self._node.id)
+        answer = await self._note_broken(broken, "uploader")
         if isinstance(answer, Broken):
-            self.expect(answer.transfer)
+            self.absences.keep(answer.transfer)
         return answer
-
-    def expect(self, interrupted: Transfer) -> None:
-        """End a transfer unless its uploader returns in time."""
-
-        async def give_up() -> None:
-            with contextlib.suppress(StoreUnavailable):  # then its key expires
-                await self.end(interrupted, Outcome.UPLOADER_GONE, within=[State.INTERRUPTED], any_leg=False)
-
-        loop = asyncio.get_running_loop()
-        loop.call_later(self._resume_wait, lambda: self._background.spawn(give_up()))
 
     async def lose(self, transfer: Transfer) -> None:
         """End the leg of a transfer whose node is dead, or the transfer if it cannot go on."""
@@ -100,8 +91,10 @@ class Endings:
         if answer is Answer.KEPT:
             await self.end(transfer, Outcome.NODE_LOST)
 
-    async def _wake_other(self, answer: Broken | Answer) -> Broken | Answer:
-        if isinstance(answer, Broken) and answer.other:
+    async def _note_broken(self, answer: Broken | Answer, side: str) -> Broken | Answer:
+        """Count a leg that was ended because a side has left, and wake the other one."""
+        if isinstance(answer, Broken):
+            self._node.load.interruptions[side] += 1
             await self._node.inbox.send(answer.other, answer.transfer.id)
         return answer
 
@@ -150,6 +143,9 @@ class Endings:
         # claimed the name.
         if outcome is Outcome.STORE_LOST and transfer.uploader and not joiner and not isinstance(answer, Final):
             self._account(known, outcome)
+
+    async def _give_up(self, interrupted: Transfer) -> None:
+        await self.end(interrupted, Outcome.UPLOADER_GONE, within=[State.INTERRUPTED], any_leg=False)
 
     def _account(self, final: Final, outcome: Outcome) -> None:
         """Log one line and count one for a transfer that ended."""

@@ -85,6 +85,7 @@ class Relay:
                     transfer = await finder.find()
                     if joined := await finder.join(transfer, start=sink.start_of(transfer)):
                         note(transfer=transfer.id)
+                        self.node.load.resumptions["downloader"] += transfer.legs > 0
                         outcome = await Download(self.context, transfer, joined, sink, client).run()
                         if sink.begun or outcome not in STARTS_AGAIN:
                             return outcome

@@ -19,6 +19,7 @@ from relay.states import Answer, Outcome, State
 from relay.store.records import Final, Result, Returned, Transfer
 from relay.transfer.claiming import claim
 from relay.transfer.context import Context
+from relay.transfer.drain import Phase
 from relay.transfer.upload import Upload
 
 #: Seconds between two looks at a transfer whose downloader is handed the last bytes, and the maximum number of looks.
@@ -69,6 +70,9 @@ class ResumableUpload(Upload):
     `announce` tells its client the address of the upload. Without it, the client of a new upload learns that only from
     the answer, and cannot return before.
     """
+
+    #: Its uploader comes back through another node.
+    _ends_in = Phase.RELEASED
 
     def __init__(
         self,
@@ -130,6 +134,7 @@ class ResumableUpload(Upload):
         if not isinstance(returned, Returned):
             raise Problem(Error.SUPERSEDED)
         self.transfer = returned.transfer
+        self.context.node.load.resumptions["uploader"] += 1
         return None
 
     async def _cannot_go_back(self) -> Outcome:
@@ -173,7 +178,7 @@ class ResumableUploads:
             answer = await claim(self._context, transfer, length=length, media_type=media_type, state=State.INTERRUPTED)
             if isinstance(answer, Outcome):
                 raise problem_for_uploader(answer, sent=0, seconds=0, most=0)
-            self._context.endings.expect(transfer)
+            self._context.endings.absences.keep(transfer)
 
     async def upload(
         self,
@@ -305,7 +310,7 @@ async def _take_back(
         transfer,
         upload=transfer.upload,
         sender=sender,
-        node=context.node.id if state is State.WAITING else "",
+        node=context.node.id,
         state=state,
         length=length,
     )
@@ -313,7 +318,7 @@ async def _take_back(
         for node in {answer.transfer.downloader, answer.former} - {""}:
             await context.node.inbox.send(node, transfer.id)
         if state is State.INTERRUPTED and answer.transfer.leg != transfer.leg:
-            context.endings.expect(answer.transfer)
+            context.endings.absences.keep(answer.transfer)
     return answer
 
 

@@ -27,6 +27,9 @@ BLOCK = 2.0
 class Side:
     """One side of a transfer: its client, which may stall, and the node of the other side, which may die."""
 
+    #: The phase of the node's shutdown in which it ends.
+    _ends_in = Phase.CUT
+
     def __init__(self, context: Context, transfer: Transfer, client: Connection) -> None:
         self.context = context
         self.transfers = context.store.transfers
@@ -119,7 +122,7 @@ class Side:
                 outcome = Outcome.TOO_LONG
             if not await self.context.node.is_alive(self.peer) and (ended := await self._on_node_lost()):
                 return ended
-            if self.context.gate.phase >= Phase.CUT:
+            if self.context.gate.phase >= self._ends_in:
                 outcome = Outcome.DRAINED
             if outcome and (ended := await self._try_to_end(outcome)):
                 return ended

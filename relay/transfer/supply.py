@@ -17,6 +17,8 @@ class Supply:
     def __init__(self, intake: BodyIntake, budget: RewindBudget, *, begin: int = 0) -> None:
         #: The byte offset of the next byte to send.
         self.position = begin
+        #: Bytes that were sent once more, and bytes that were thrown away.
+        self.rewound = self.skipped = 0
         self._intake = intake
         self._sent = Rewind(budget, begin)
         #: What to send before the rest of the body.
@@ -36,6 +38,7 @@ class Supply:
         """Go on at a byte offset. Return False if the bytes after it cannot be sent any more."""
         if position < self._sent.begin:
             return False
+        self.rewound += max(0, self._sent.end - position)
         self.position, self._again = position, self._sent.since(position)
         return True
 
@@ -63,5 +66,7 @@ class Supply:
     def _skip(self, piece: Bytes) -> None:
         """Throw a piece of the body away, but for what is beyond the byte offset to go on at."""
         self._sent.append(piece)
+        self.skipped += len(piece)
         if (beyond := self._sent.end - self.position) > 0:
             self._again.append(memoryview(piece)[len(piece) - beyond :])
+            self.skipped -= beyond

@@ -65,6 +65,8 @@ class Upload(Side):
         self._joiner = ""
         self._start = 0
         self._meter = Meter(monotonic())
+        #: Until when it waits for a downloader, in monotonic seconds.
+        self._deadline = 0.0
 
     async def run(self, *, length: int | None, media_type: str, most: int = 0) -> int:
         """Claim the name, wait, stream, and settle. Return the byte offset in the file after the last byte sent.
@@ -98,7 +100,7 @@ class Upload(Side):
                 outcome = None  # the claim was refused, so there is nothing to settle
                 raise
             finally:
-                self._supply.close()
+                self._close_supply()
                 if outcome is not None:
                     await self._settle(outcome)
         if outcome is Outcome.COMPLETE or self._is_part_done:
@@ -123,6 +125,11 @@ class Upload(Side):
             seconds=monotonic() - self._since,
         )
 
+    def _close_supply(self) -> None:
+        self._supply.close()
+        self.context.node.load.rewound += self._supply.rewound
+        self.context.node.load.skipped += self._supply.skipped
+
     @property
     def has_begun(self) -> bool:
         """Whether any of the body has arrived, taken or not."""
@@ -137,11 +144,18 @@ class Upload(Side):
             state=State.STREAMING if self.peer else State.WAITING,
             uploader=self.context.node.id,
             downloader=self.peer,
-            length=self._length,
+            length=self._file_length,
             delivered=self._window.acknowledged,
             rate=self._meter.read(self._window.acknowledged, now),
             seconds=round(now - self._since, 1),
+            left=None if self.peer else round(self._deadline - now, 1),
+            leg=self.transfer.leg,
         )
+
+    @property
+    def _file_length(self) -> int | None:
+        """The length of the file, None if it is unknown."""
+        return self._length
 
     async def _enter(self, media_type: str) -> Outcome | None:
         """Get the name for this request. Return how the transfer ended, if it has ended already. Raise Problem."""
@@ -174,7 +188,7 @@ class Upload(Side):
         Return None when one has joined, otherwise how the wait ended: with `outcome` if nobody came in `seconds`. If a
         wake-up is lost, `Node.recheck` wakes us.
         """
-        deadline = monotonic() + seconds
+        self._deadline = deadline = monotonic() + seconds
         with self._listed(self.context.node.load.uploads[State.WAITING]):
             while True:
                 woken = await listener.wait(self._pause(deadline - monotonic()))

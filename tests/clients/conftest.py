@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from tests.support.certificate import make_certificate
-from tests.support.cluster import Cluster, NodeProcess
+from tests.support.cluster import Cluster, NodeProcess, assert_no_traceback
 from tests.support.haproxy import HAProxy
 from tests.support.nginx import Nginx
 from tests.support.wait import wait_until
@@ -85,7 +85,7 @@ def node() -> Iterator[Cluster]:
     cluster = Cluster([NodeProcess("plain")], None, "relay")
     yield cluster
     cluster.stop()
-    assert "Traceback" not in cluster.logs()
+    assert_no_traceback(cluster.logs())
 
 
 @pytest.fixture(scope="session")
@@ -94,7 +94,7 @@ def secure_node(certificate: tuple[str, str]) -> Iterator[Cluster]:
     cluster = Cluster([NodeProcess("secure", settings=settings)], None, "relay")
     yield cluster
     cluster.stop()
-    assert "Traceback" not in cluster.logs()
+    assert_no_traceback(cluster.logs())
 
 
 @pytest.fixture(scope="session")

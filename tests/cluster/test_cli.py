@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.cluster import CUT_OFF, Cluster, Curl, NodeProcess
+from tests.support.cluster import CUT_OFF, Cluster, Curl, NodeProcess, assert_no_traceback
 from tests.support.ports import free_port
 from tests.support.redis import RedisServer
 from tests.support.wait import wait_until
@@ -32,7 +32,7 @@ class Relay:
         """Run a command. Return its exit status and what it printed."""
         process = self.start(*arguments)
         output, error = process.communicate(timeout=60)
-        assert "Traceback" not in error
+        assert_no_traceback(error)
         return process.returncode, output + error
 
     def json(self, *arguments: str) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import httpx
 import pytest
 
-from tests.support.cluster import CUT_OFF, Cluster, Curl, NodeProcess, curl
+from tests.support.cluster import CUT_OFF, Cluster, Curl, NodeProcess, assert_no_traceback, curl
 from tests.support.redis import RedisServer
 from tests.support.wait import wait_until
 
@@ -31,7 +31,7 @@ def make(redis_server: RedisServer) -> Iterator[Make]:
     for cluster in made:
         for node in cluster.nodes:
             assert node.stop() == 0, node.log()
-        assert "Traceback" not in cluster.logs()
+        assert_no_traceback(cluster.logs())
         assert not list(cluster.keys("node"))  # each node has deleted its own key
         assert not list(cluster.keys("inbox"))
         wait_until(lambda cluster=cluster: not cluster.left_over(), "no key to be left over", timeout=40)  # type: ignore[misc]

@@ -64,6 +64,7 @@ USED: dict[str, dict[str, str]] = {
         "response_complete": "Nobody could tell whether a request was answered.",
         "scope": "Nobody could tell a download from an upload, whose client may be sending still.",
         "response_started": "An error would be written into the middle of a download.",
+        "waiting_for_100_continue": "It would be written after our side was closed, which is an error.",
     },
     "FlowControl": {
         "drain": "A download would not wait for a slow client, and fill the memory.",

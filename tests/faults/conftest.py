@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from tests.faults.transfers import Watched
-from tests.support.cluster import Cluster, Curl, NodeProcess, curl
+from tests.support.cluster import Cluster, Curl, NodeProcess, assert_no_traceback, curl
 from tests.support.proxy import Proxy
 from tests.support.redis import RedisServer, newest
 from tests.support.wait import wait_until
@@ -126,7 +126,7 @@ def two_nodes(faulty_redis: RedisServer) -> Iterator[Faulty]:
     cluster.stop()
     for node in nodes:
         node.link.close()
-    assert "Traceback" not in cluster.logs()
+    assert_no_traceback(cluster.logs())
 
 
 @pytest.fixture
@@ -151,7 +151,7 @@ def joined(cluster: Faulty, name: str, **settings: object) -> Iterator[LinkedNod
     yield node
     node.kill()
     node.link.close()
-    assert "Traceback" not in node.log()
+    assert_no_traceback(node.log())
 
 
 @pytest.fixture
@@ -208,7 +208,7 @@ def always(request: pytest.FixtureRequest) -> Iterator[None]:
         wait_until(lambda: not cluster.left_over(), "no key to be left over", timeout=10)
     for token in cluster.tokens:
         assert_free(cluster, token, "x")
-    assert "Traceback" not in cluster.logs(), cluster.logs()
+    assert_no_traceback(cluster.logs())
 
 
 def assert_free(cluster: Faulty, token: str, name: str) -> None:

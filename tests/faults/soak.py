@@ -26,7 +26,7 @@ from functools import partial
 import httpx
 import psutil
 
-from tests.support.cluster import Cluster, NodeProcess
+from tests.support.cluster import Cluster, NodeProcess, first_traceback
 from tests.support.loose import Manner, Told, get, put
 from tests.support.redis import RedisServer, servers
 from tests.support.wait import wait_until
@@ -268,7 +268,8 @@ class Soak:
         if memory > before[1] + MORE_MEMORY:
             self.found.append(f"{memory} bytes are in memory, {before[1]} were")
         logs = "\n".join([*self.dead_logs, self.cluster.logs()])
-        self.found += [line for line in logs.splitlines() if "Traceback" in line or "a bug" in line]
+        self.found += [line for line in logs.splitlines() if "a bug" in line]
+        self.found += [found] if (found := first_traceback(logs)) else []
 
     def _held(self) -> list[str]:
         """Return the keys of the transfers whose uploader's node lives."""

@@ -12,7 +12,7 @@ import pytest
 import redis
 
 from tests.faults.transfers import Watched
-from tests.support.cluster import Cluster, NodeProcess
+from tests.support.cluster import Cluster, NodeProcess, assert_no_traceback
 from tests.support.redis import RedisServer, cluster_with_replicas, newest
 
 MIB = 1024 * 1024
@@ -31,7 +31,7 @@ def cluster(servers: list[RedisServer]) -> Iterator[Cluster]:
     cluster = Cluster([NodeProcess(name, url, settings) for name in ("a", "b")], None, settings["prefix"])
     yield cluster
     cluster.stop()
-    assert "Traceback" not in cluster.logs()
+    assert_no_traceback(cluster.logs())
 
 
 @pytest.mark.parametrize("how", [signal.SIGSTOP, signal.SIGKILL], ids=["hangs", "is killed"])

@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.support.cluster import CUT_OFF, Cluster, Curl, NodeProcess
+from tests.support.cluster import CUT_OFF, Cluster, Curl, NodeProcess, assert_no_traceback
 from tests.support.raw import raw
 from tests.support.wait import wait_until
 
@@ -28,7 +28,7 @@ def cluster() -> Iterator[Cluster]:
     cluster = Cluster([NodeProcess("alone", settings={"header_timeout": HEADER_TIMEOUT})], None, "relay")
     yield cluster
     cluster.stop()
-    assert "Traceback" not in cluster.logs()
+    assert_no_traceback(cluster.logs())
 
 
 @pytest.fixture

@@ -367,6 +367,8 @@ class Model(RuleBasedStateMachine):
         for node in self.nodes:
             node.relay.node._membership._seen.pop(dead, None)
             await node.relay.node._beat()
+        # Nobody misses a node that lived too briefly to be on any list. The sides would notice within 5 s.
+        self._look_again()
 
     def _mint(self) -> str:
         return self._run(self.nodes[0].relay.make_token())

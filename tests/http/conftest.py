@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.cluster import Cluster, NodeProcess, over_redis
+from tests.support.cluster import Cluster, NodeProcess, assert_no_traceback, over_redis
 from tests.support.wait import wait_until
 
 #: Low limits keep the tests short.
@@ -21,7 +21,7 @@ def shared_cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
     alone = Cluster([NodeProcess("alone", settings=LIMITS)], None, "relay")
     yield alone
     alone.stop()
-    assert "Traceback" not in alone.logs()
+    assert_no_traceback(alone.logs())
 
 
 @pytest.fixture

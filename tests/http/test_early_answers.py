@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from tests.support.cluster import Cluster, NodeProcess, curl
+from tests.support.cluster import Cluster, NodeProcess, assert_no_traceback, curl
 from tests.support.haproxy import HAProxy
 from tests.support.raw import raw
 
@@ -93,7 +93,7 @@ def cluster() -> Iterator[Cluster]:
     cluster = Cluster([NodeProcess("alone", settings={"failure_rate": ""})], None, "relay")
     yield cluster
     cluster.stop()
-    assert "Traceback" not in cluster.logs()
+    assert_no_traceback(cluster.logs())
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from relay.api.openapi import document
 from relay.api.routes import OPERATIONS
 from relay.errors import Error
 from relay.settings import Settings
-from tests.support.cluster import Cluster, NodeProcess
+from tests.support.cluster import Cluster, NodeProcess, assert_no_traceback
 
 #: The waits are short, so that schemathesis sees them end.
 SETTINGS: dict[str, object] = {
@@ -38,7 +38,7 @@ def node() -> Iterator[Cluster]:
     cluster = Cluster([NodeProcess("alone", settings=SETTINGS)], None, "relay")
     yield cluster
     cluster.stop()
-    assert "Traceback" not in cluster.logs()
+    assert_no_traceback(cluster.logs())
 
 
 @pytest.fixture(scope="module")

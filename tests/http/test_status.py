@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.support.cluster import Cluster, Curl, NodeProcess
+from tests.support.cluster import Cluster, Curl, NodeProcess, assert_no_traceback
 from tests.support.redis import RedisServer
 from tests.support.wait import wait_until
 
@@ -34,7 +34,7 @@ def nodes(redis_server: RedisServer) -> Iterator[Cluster]:
     yield cluster
     cluster.stop()
     assert not list(cluster.keys("uploads"))
-    assert "Traceback" not in cluster.logs()
+    assert_no_traceback(cluster.logs())
 
 
 def status(nodes: Cluster, node: int = 0) -> dict[str, Any]:

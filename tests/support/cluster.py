@@ -23,6 +23,23 @@ from tests.support.wait import wait_until
 CUT_OFF = 56
 
 
+#: How many lines of a log are shown before its first traceback, and from there on.
+_BEFORE, _FROM = 5, 50
+
+
+def first_traceback(log: str) -> str:
+    """Return the lines of a log around its first traceback; empty if it has none."""
+    lines = log.splitlines()
+    at = next((number for number, line in enumerate(lines) if "Traceback" in line), None)
+    return "" if at is None else "\n".join(lines[max(0, at - _BEFORE) : at + _FROM])
+
+
+def assert_no_traceback(log: str) -> None:
+    """Fail if there is a traceback in the log of a node, and show the first one: it may be anywhere in a long log."""
+    if found := first_traceback(log):
+        raise AssertionError(f"{log.count('Traceback')} tracebacks, and this is the first:\n{found}")
+
+
 class NodeProcess:
     """One `relay serve` process."""
 
@@ -148,7 +165,7 @@ def over_redis(server: RedisServer, names: Iterable[str], **settings: object) ->
         yield cluster
     finally:
         cluster.stop()
-    assert "Traceback" not in cluster.logs()
+    assert_no_traceback(cluster.logs())
     assert not cluster.left_over()
 
 

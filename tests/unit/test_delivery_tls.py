@@ -5,7 +5,7 @@ import contextlib
 import socket
 import ssl
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,6 +20,7 @@ from relay.buffers import Bytes
 from relay.server import connection
 from relay.server.connection import EXTENSION, Connection
 from relay.server.delivery import Delivery
+from relay.server.tcp import Hangups
 from tests.support.certificate import make_certificate
 
 
@@ -33,10 +34,14 @@ class Server(asyncio.Protocol):
 
     def connection_made(self, transport: Any) -> None:
         self.transport, self.flow = transport, FlowControl(transport)
-        self.connection = Connection(cast(Any, self))
+        self.hangups = Hangups()
+        self.connection = Connection(cast(Any, self), self.hangups)
         self.made.set()
 
+    is_answering, is_chunked = True, True
+
     def connection_lost(self, exc: Exception | None) -> None:
+        self.hangups.close()
         self.flow.resume_writing()
         self.connection.lost(exc)
 
@@ -197,5 +202,66 @@ def test_the_client_has_all_but_the_last_byte_before_that_is_sent(context: ssl.S
                 await sending
             server.transport.abort()
             assert await reading > 59_999
+
+    run(test())
+
+
+async def watch(connection: Connection) -> None:
+    with connection.watched():
+        pass
+
+
+async def deliver(connection: Connection) -> None:
+    with Delivery(connection) as delivery:
+        assert not delivery.behind
+
+
+async def probe(connection: Connection) -> None:
+    assert not connection.has_acknowledged(), "nobody vouches for a client that has left"
+
+
+async def measure(connection: Connection) -> None:
+    assert connection.progress() == 0
+
+
+async def write(connection: Connection) -> None:
+    assert not await connection.has_room()
+
+
+@pytest.mark.parametrize("use", [watch, deliver, probe, measure, write, Connection.cut])
+def test_a_closed_socket_harms_nobody_before_its_connection_is_lost(
+    context: ssl.SSLContext, use: Callable[[Connection], Coroutine[Any, Any, None]]
+) -> None:
+    """uvloop closes the socket, and tells so a round later."""
+
+    async def test() -> None:
+        async with connected(context) as (server, _):
+            server.transport.abort()
+            await asyncio.sleep(0)
+            assert not server.connection.is_lost, "or nothing is tested"
+            assert server.transport.get_extra_info("socket") is None, "or nothing is tested"
+            await use(server.connection)
+            await asyncio.sleep(0)
+            assert server.connection.is_lost
+
+    run(test())
+
+
+def test_a_client_that_closes_tls_while_its_connection_closes(context: ssl.SSLContext) -> None:
+    """A client that is not read closes TLS; the server finds that when it closes, because its patience is over."""
+
+    async def test() -> None:
+        async with connected(context) as (server, client):
+            server.connection.hold()
+            server.transport.pause_reading()
+            client.close_tls()
+            await asyncio.sleep(0.1)
+            assert not server.connection.tls_closed
+            server.transport.close()
+            assert server.connection.tls_closed
+            assert await asyncio.to_thread(client.read_all) > 0
+            async with asyncio.timeout(20):
+                while not server.connection.is_lost:
+                    await asyncio.sleep(0.001)
 
     run(test())

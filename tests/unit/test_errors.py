@@ -5,7 +5,16 @@ import pytest
 from relay.errors import Error, Problem, problem_for_downloader, problem_for_uploader
 from relay.states import Outcome
 
-DETAILS = {"why": "w", "most": 1, "header": "h", "allow": "GET", "seconds": 1.0, "sent": 1, "what": "tokens"}
+DETAILS = {
+    "why": "w",
+    "most": 1,
+    "header": "h",
+    "allow": "GET",
+    "seconds": 1.0,
+    "sent": 1,
+    "what": "tokens",
+    "offset": 1,
+}
 
 
 @pytest.mark.parametrize("error", list(Error))

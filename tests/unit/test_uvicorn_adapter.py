@@ -17,9 +17,13 @@ GET = b"GET /b HTTP/1.1\r\nHost: x\r\n%s\r\n"
 
 
 class Transport:
-    """Nothing is written to it; it may be aborted."""
+    """Keeps what is written to it; it may be aborted."""
 
     is_aborted = False
+    written = b""
+
+    def write(self, data: bytes) -> None:
+        self.written += data
 
     def get_extra_info(self, name: str) -> Any:
         return None
@@ -84,3 +88,11 @@ async def test_requests_are_not_repeated_on_a_connection_that_was_aborted() -> N
     aborting.connection_made(Transport())
     assert aborting.parse(GET % OFFER * 100) is None
     assert len(aborting.bodies) == 3
+
+
+async def test_an_abandoned_request_is_not_told_to_continue() -> None:
+    """Our side of the connection may be closed, which makes another write an error."""
+    seen = parse([PUT + b"Content-Length: 5\r\nExpect: 100-continue\r\n\r\n"])
+    seen.abandon_requests()
+    assert await seen.cycle.receive() == {"type": "http.disconnect"}
+    assert not cast(Any, seen.transport).written
