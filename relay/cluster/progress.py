@@ -17,8 +17,8 @@ class Meter:
 
     __slots__ = ("_rate", "_then", "_total")
 
-    def __init__(self, now: float) -> None:
-        self._then, self._total, self._rate = now, 0, 0.0
+    def __init__(self, now: float, *, total: int = 0) -> None:
+        self._then, self._total, self._rate = now, total, 0.0
 
     def read(self, total: int, now: float) -> int:
         """Return the rate after `total` bytes. `now` is in seconds of the clock that the meter began with."""
@@ -49,6 +49,8 @@ class Progress:
     seconds: float
     #: The seconds that it waits at most for the side that is missing; None if both are there.
     left: float | None = None
+    #: The number of its leg, with which the keys of its streams end unless it is 0.
+    leg: int = 0
 
     def dump(self) -> str:
         """Return the value of the field in Redis, as JSON, which an operator can read."""
@@ -71,5 +73,6 @@ class Progress:
 
 
 def by_urgency(transfers: Iterable[Progress]) -> list[Progress]:
-    """Return the transfers that stream first, then those that wait; the oldest first."""
-    return sorted(transfers, key=lambda t: (t.state is not State.STREAMING, -t.seconds))
+    """Return the transfers that stream first, then those that were interrupted, then the others; the oldest first."""
+    rank = {State.STREAMING: 0, State.FINISHING: 0, State.INTERRUPTED: 1}
+    return sorted(transfers, key=lambda t: (rank.get(t.state, 2), -t.seconds))

@@ -92,7 +92,7 @@ class Census:
         return {node.decode(): int(age) / 1000 for node, age in zip(flat[::2], flat[1::2], strict=True)}
 
     async def transfers(self) -> list[Progress]:
-        """Return every transfer, with the rate that its node last reported.
+        """Return every transfer, with the rate that its node last reported, and how long it waits still.
 
         This scans the keyspace, so it is for an operator's terminal only.
         """
@@ -106,7 +106,7 @@ class Census:
         acks = await self._each(
             [transfer.keys.acks for transfer in live], lambda pipe, key: pipe.xrevrange(key, count=1)
         )
-        reported = {progress.id: progress.rate for progress in (await self.overview()).transfers}
+        reported = {progress.id: progress for progress in (await self.overview()).transfers}
         now = time.time()
         return by_urgency(
             Progress(
@@ -117,9 +117,11 @@ class Census:
                 uploader=transfer.uploader,
                 downloader=transfer.downloader,
                 length=transfer.length,
-                delivered=offset_of(ack[0][0]) if ack else 0,
-                rate=reported.get(transfer.id, 0.0),
+                delivered=max(transfer.position, offset_of(ack[0][0]) if ack else 0),
+                rate=reported[transfer.id].rate if transfer.id in reported else 0.0,
                 seconds=max(0, round(now - (transfer.joined or transfer.created))),
+                left=reported[transfer.id].left if transfer.id in reported else None,
+                leg=transfer.leg,
             )
             for transfer, ack in zip(live, acks, strict=True)
         )

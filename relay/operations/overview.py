@@ -26,6 +26,7 @@ class NodeReport:
     version: str = ""
     started: int = 0
     waiting: int = 0
+    interrupted: int = 0
     streaming: int = 0
     uploading: int = 0
     rate_in: float = 0.0
@@ -46,6 +47,7 @@ class NodeReport:
             version=fields.get("version", ""),
             started=int(fields.get("started", 0)),
             waiting=int(fields.get("waiting", 0)),
+            interrupted=int(fields.get("interrupted", 0)),
             streaming=int(fields.get("streaming", 0)),
             uploading=int(fields.get("uploading", 0)),
             rate_in=float(fields.get("rate_in", 0)),
@@ -72,6 +74,7 @@ class Overview:
     lives: Sequence[TokenLife]
     streaming: int
     waiting: int
+    interrupted: int
     tokens: int
 
     @classmethod
@@ -86,6 +89,7 @@ class Overview:
             lives=sorted(lives, key=lambda life: life.seconds),
             streaming=sum(node.uploading for node in nodes),
             waiting=sum(node.waiting for node in nodes),
+            interrupted=sum(node.interrupted for node in nodes),
             tokens=tokens,
         )
 
@@ -103,6 +107,11 @@ class Overview:
     def shown(self) -> Sequence[Progress]:
         """Return the transfers that the status page has room for."""
         return self.transfers[:MAX_ROWS]
+
+    @property
+    def active(self) -> int:
+        """Return how many transfers there are."""
+        return self.streaming + self.waiting + self.interrupted
 
     @property
     def alive(self) -> int:

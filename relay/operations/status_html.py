@@ -74,9 +74,12 @@ def as_html(overview: Overview, viewer: Viewer, *, node: str, clock: str) -> str
 def _row(transfer: Progress, viewer: Viewer) -> _Row:
     name = unquote(transfer.name) if viewer.names else ""
     token, ends = viewer.token(transfer.token), (transfer.uploader, transfer.downloader)
-    if transfer.state is State.WAITING:
+    lasted = duration(transfer.seconds)
+    if transfer.left is not None:
+        lasted += f", {duration(max(0, transfer.left))} left"
+    if transfer.state is State.WAITING and not transfer.delivered:
         length = "" if transfer.length is None else size(transfer.length)
-        return _Row(transfer.state.value, "", "", length, "", duration(transfer.seconds), *ends, token, name)
+        return _Row(transfer.state.value, "", "", length, "", lasted, *ends, token, name)
     share = transfer.share
     return _Row(
         transfer.state.value,
@@ -84,7 +87,7 @@ def _row(transfer: Progress, viewer: Viewer) -> _Row:
         percent(share),
         moved(transfer),
         f"{size(transfer.rate)}/s" if transfer.state is State.STREAMING else "",
-        duration(transfer.seconds),
+        lasted,
         *ends,
         token,
         name,

@@ -13,6 +13,7 @@ def as_json(overview: Overview, viewer: Viewer) -> dict[str, Any]:
     return {
         "streaming": overview.streaming,
         "waiting": overview.waiting,
+        "interrupted": overview.interrupted,
         "tokens": overview.tokens,
         "rate": overview.rate,
         "nodes": [node_json(node, viewer) for node in overview.nodes],
@@ -30,6 +31,7 @@ def node_json(node: NodeReport, viewer: Viewer) -> dict[str, Any]:
         "version": node.version,
         "started": node.started,
         "waiting": node.waiting,
+        "interrupted": node.interrupted,
         "streaming": node.streaming,
         "rate_in": node.rate_in,
         "rate_out": node.rate_out,
@@ -51,6 +53,8 @@ def transfer_json(transfer: Progress, viewer: Viewer) -> dict[str, Any]:
         "delivered": transfer.delivered,
         "rate": transfer.rate,
         "seconds": transfer.seconds,
+        "left": transfer.left,
+        "leg": transfer.leg,
     }
     return shown | ({"name": unquote(transfer.name)} if viewer.names else {})
 

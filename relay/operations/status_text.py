@@ -16,7 +16,7 @@ def as_text(overview: Overview, viewer: Viewer) -> str:
     """Return the whole page: a summary, then a table each of transfers, nodes and tokens."""
     blocks = [[_summary(overview)]]
     if overview.shown:
-        more = overview.streaming + overview.waiting - len(overview.shown)
+        more = overview.active - len(overview.shown)
         blocks.append(transfer_lines(overview.shown, viewer) + _and_more(more))
     blocks.append(node_lines(overview.nodes))
     if overview.lives:
@@ -27,8 +27,8 @@ def as_text(overview: Overview, viewer: Viewer) -> str:
 
 def _summary(overview: Overview) -> str:
     return (
-        f"streaming {overview.streaming}  waiting {overview.waiting}  tokens {overview.tokens}  "
-        f"nodes {overview.alive}  delivering {size(overview.rate)}/s"
+        f"streaming {overview.streaming}  waiting {overview.waiting}  interrupted {overview.interrupted}  "
+        f"tokens {overview.tokens}  nodes {overview.alive}  delivering {size(overview.rate)}/s"
     )
 
 
@@ -38,7 +38,7 @@ def _and_more(count: int) -> list[str]:
 
 def transfer_lines(transfers: Iterable[Progress], viewer: Viewer) -> list[str]:
     """Return a table of transfers, with their names if the viewer may see them."""
-    rows = [("ID", "STATE", "MOVED", "", "RATE", "FOR", "UPLOADER", "DOWNLOADER", "TOKEN", "NAME")]
+    rows = [("ID", "STATE", "MOVED", "", "RATE", "FOR", "LEFT", "UPLOADER", "DOWNLOADER", "TOKEN", "NAME")]
     rows += [
         (
             transfer.id,
@@ -47,6 +47,7 @@ def transfer_lines(transfers: Iterable[Progress], viewer: Viewer) -> list[str]:
             percent(transfer.share),
             f"{size(transfer.rate)}/s" if transfer.state is State.STREAMING else "-",
             duration(transfer.seconds),
+            "-" if transfer.left is None else duration(max(0, transfer.left)),
             transfer.uploader,
             transfer.downloader or "-",
             viewer.token(transfer.token),

@@ -42,9 +42,9 @@ KEYS = (
         "the claim on the name, and the state of its one live transfer: `id`, `state`, `uploader` and `downloader` "
         "(nodes), `joiner` (the download's id), `length` and `type` as the uploader gave them (`type` may end in its "
         "`filename*`), bytes `reserved` of its token (only with `RELAY_TOKEN_BYTES`), `created`, `joined` (Unix "
-        "seconds), `vouched` and `taken` (Unix milliseconds) when its uploader and its downloader were last found alive, "
-        "`unread` if the uploader's side has left while the transfer was finishing; of a transfer that goes on after a "
-        "break, `rejoins`, the number of its `leg`, `legs` joined, `position` (the byte offset at which the leg began), "
+        "seconds), `vouched` and `taken` (Unix milliseconds) when its uploader and its downloader were last found "
+        "alive, `unread` if the uploader's side has left while the transfer was finishing; of a transfer that goes on "
+        "after a break, `rejoins`, the number of its `leg`, `legs` joined, `position` (the byte offset of its start), "
         "`sender` (the uploader's latest request) and `upload` (the digest of its address)",
     ),
     KeySpec(

@@ -41,6 +41,7 @@ class Absence:
             rate=0.0,
             seconds=round(now - self._since, 1),
             left=round(self._since + self._seconds - now, 1),
+            leg=self.transfer.leg,
         )
 
 

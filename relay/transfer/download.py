@@ -190,7 +190,7 @@ class Download(Side):
 
     async def _answer(self, *, woken: bool) -> None:
         """Vouch for our client if it takes what it is sent, or give its place to the one who wants it."""
-        if woken:
+        if woken and self._contested is None:  # whoever asks keeps asking
             self._contested = monotonic(), self._client_progress()
         if self._contested is None:
             return

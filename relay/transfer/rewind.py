@@ -10,6 +10,9 @@ from relay.buffers import Bytes
 
 #: How many uploads of a node may keep as much as one upload may.
 _UPLOADS = 8
+#: Bytes of memory that a piece takes beside its own: a view of the block that it was received into, and a place in the
+#: queue. Otherwise an upload in pieces of one byte would take two hundred times its budget.
+_OVERHEAD = 192
 
 
 class RewindBudget:
@@ -30,13 +33,15 @@ class Rewind:
         self.begin = self.end = begin
         self._budget = budget
         self._pieces: deque[Bytes] = deque()
+        #: The memory that the pieces take, in bytes.
+        self._taken = 0
 
     def append(self, piece: Bytes) -> None:
         """Keep a piece that is about to be written. If there is no room for it, forget the oldest ones."""
         self._pieces.append(piece)
         self.end += len(piece)
-        self._budget.left -= len(piece)
-        while self._pieces and (self.end - self.begin > self._budget.most or self._budget.left < 0):
+        self._account(len(piece) + _OVERHEAD)
+        while self._pieces and (self._taken > self._budget.most or self._budget.left < 0):
             self._forget_oldest()
 
     def since(self, offset: int) -> deque[Bytes]:
@@ -56,4 +61,8 @@ class Rewind:
     def _forget_oldest(self) -> None:
         size = len(self._pieces.popleft())
         self.begin += size
-        self._budget.left += size
+        self._account(-size - _OVERHEAD)
+
+    def _account(self, memory: int) -> None:
+        self._taken += memory
+        self._budget.left -= memory

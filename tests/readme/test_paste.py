@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from tests.support.checkout import copy_checkout
-from tests.support.pages import FRONT, OPERATORS, all_shell_blocks, shell_blocks
+from tests.support.pages import API, FRONT, OPERATORS, all_shell_blocks, shell_blocks
 from tests.support.wait import wait_until
 
 URL = "http://localhost:4000"
@@ -141,3 +141,14 @@ def test_every_block_of_the_front_page_is_pasted() -> None:
     """Into these tests; `Run a cluster` into tests/compose, and the command that runs all tests into .ci/run."""
     blocks = {heading: len(found) for heading, found in all_shell_blocks(FRONT).items()}
     assert blocks == {"Run it": 2, "Use it": 3, "Run a cluster": 1}
+
+
+def test_the_two_loops_of_the_api_page_carry_a_file(checkout: Path) -> None:
+    (checkout / "received.bin").unlink(missing_ok=True)
+    (checkout / "sample.bin").write_bytes(os.urandom(3_000_000))
+    (loops,) = shell_blocks(API, "If a connection breaks")
+    token = httpx.post(f"{URL}/token").text.strip()
+    with Terminal(f"TOKEN={token}\n{loops}wait\n", checkout) as terminal:
+        shown = terminal.finish()
+    assert "delivered 3000000 bytes\n" in shown
+    assert (checkout / "received.bin").read_bytes() == (checkout / "sample.bin").read_bytes()

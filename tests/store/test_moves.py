@@ -100,6 +100,7 @@ async def test_a_claim_makes_a_readable_hash_with_a_ttl(store: Store, transfer: 
         b"uploader": b"up",
         b"length": b"5",
         b"type": b"text/plain",
+        b"rejoins": b"1",
     }
     assert 350 < await raw.ttl(transfer.keys.transfer) <= 360
     assert await raw.hget(transfer.keys.token, "transfer:file.bin") == transfer.id.encode()

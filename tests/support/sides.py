@@ -124,6 +124,8 @@ class Downloader:
         self.begun = False
         #: Whether the client has seen the end of the response.
         self.is_complete = False
+        #: Whether it is being sent something and does not take it.
+        self.is_blocked = False
         self.got = b""
         self.takes = asyncio.Event()
         self.takes.set()
@@ -140,7 +142,9 @@ class Downloader:
 
     async def write(self, data: bytes | memoryview) -> None:
         await asyncio.sleep(0)
+        self.is_blocked = not self.takes.is_set()
         await self.takes.wait()
+        self.is_blocked = False
         if self.connection.is_lost:
             raise ClientGone
         self.got += data

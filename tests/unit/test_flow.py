@@ -225,3 +225,9 @@ def test_a_meter_read_twice_at_the_same_time_returns_the_same() -> None:
     meter = Meter(0.0)
     first = meter.read(1000, 2.0)
     assert meter.read(1000, 2.0) == pytest.approx(first, rel=0.01)
+
+
+def test_a_meter_does_not_count_what_was_there_before() -> None:
+    """A downloader comes back with half of the file, and then from the beginning."""
+    assert Meter(0.0, total=5000).read(5000, 2.0) == 0
+    assert Meter(0.0, total=0).read(100, 2.0) > 0

@@ -28,7 +28,7 @@ STREAM = Progress(
     rate=512.0,
     seconds=2.0,
 )
-WAITING = replace(STREAM, id="waits", state=State.WAITING, downloader="", delivered=0, rate=0, seconds=90.0)
+WAITING = replace(STREAM, id="waits", state=State.WAITING, downloader="", delivered=0, rate=0, seconds=90.0, left=210.0)
 NODE = NodeReport("a", alive=True, host="inner-host", version="1", waiting=1, streaming=1, uploading=1, rate_out=512.0)
 OVERVIEW = Overview.of([NODE, NodeReport("z", alive=False, age=7.2)], [WAITING, STREAM], [TokenLife(TOKEN, 61.0, 2)], 1)
 
@@ -65,11 +65,14 @@ def test_what_streams_comes_first_and_counts_are_of_all() -> None:
 
 def test_text() -> None:
     assert as_text(OVERVIEW, STRANGER).splitlines() == [
-        "streaming 1  waiting 1  tokens 1  nodes 1  delivering 512 B/s",
+        "streaming 1  waiting 1  interrupted 0  tokens 1  nodes 1  delivering 512 B/s",
         "",
-        "ID                STATE      MOVED                    RATE     FOR         UPLOADER  DOWNLOADER  TOKEN",
-        "0123456789abcdef  streaming  1.0 KiB of 4.0 KiB  25%  512 B/s  2 s         a         b           Secr…",
-        "waits             waiting    0 B of 4.0 KiB      0%   -        1 min 30 s  a         -           Secr…",
+        "ID                STATE      MOVED                    RATE     FOR         LEFT        UPLOADER  DOWNLOADER  "
+        "TOKEN",
+        "0123456789abcdef  streaming  1.0 KiB of 4.0 KiB  25%  512 B/s  2 s         -           a         b           "
+        "Secr…",
+        "waits             waiting    0 B of 4.0 KiB      0%   -        1 min 30 s  3 min 30 s  a         -           "
+        "Secr…",
         "",
         "NODE  STATE  STREAMING  WAITING  IN     OUT      COMPLETE  ENDED  AS OF    VERSION",
         "a     alive  1          1        0 B/s  512 B/s  0         0      now      1",
@@ -78,6 +81,18 @@ def test_text() -> None:
         "TOKEN  EXPIRES IN  USES",
         "Secr…  1 min 01 s  2",
     ]
+
+
+def test_an_interrupted_transfer_says_how_far_it_is_and_how_long_it_waits() -> None:
+    interrupted = replace(STREAM, state=State.INTERRUPTED, downloader="", rate=0.0, seconds=30.0, left=270.0, leg=3)
+    overview = Overview.of([replace(NODE, interrupted=1)], [WAITING, interrupted, STREAM], [], 1)
+    assert [t.state for t in overview.transfers] == [State.STREAMING, State.INTERRUPTED, State.WAITING]
+    text, data, page = every_form(overview, STRANGER)
+    assert "interrupted  1.0 KiB of 4.0 KiB  25%  -        30 s        4 min 30 s" in text
+    row = json.loads(data)["transfers"][1]
+    assert (row["state"], row["left"], row["leg"]) == ("interrupted", 270.0, 3)
+    assert '<span class="state interrupted">interrupted</span>' in page
+    assert "30 s, 4 min 30 s left" in page
 
 
 def test_every_form_says_how_old_a_nodes_row_is() -> None:
@@ -115,7 +130,7 @@ def test_a_page_is_bounded_and_says_how_many_there_are() -> None:
 
 def test_an_empty_cluster_says_so() -> None:
     text, data, page = every_form(Overview.of([], [], [], 0), STRANGER)
-    assert text.startswith("streaming 0  waiting 0  tokens 0")
+    assert text.startswith("streaming 0  waiting 0  interrupted 0  tokens 0")
     assert json.loads(data)["transfers"] == []
     assert "Nobody is transferring anything." in page
 
