@@ -11,8 +11,8 @@ import pytest
 
 from tests.support.cutting import Cut
 
-#: Seconds without a byte after which each client gives a connection up.
-SILENCE = 3
+#: Seconds without a byte after which each client gives a connection up; but curl looks at the last 5 s on average.
+SILENCE = 2
 #: The first curl whose --retry goes on where it was, instead of throwing away what it has.
 _RESUMES = (8, 17)
 
@@ -43,9 +43,9 @@ class Resumer:
         return f"exit {done.returncode}: {done.stdout[-500:]}{done.stderr[-500:]}" if done.returncode else ""
 
 
-def curl_loop(url: str, file: str) -> list[str]:
-    """Return the arguments of sh for the loop of the documentation."""
-    options = f"-fsS -C - --speed-time {SILENCE} --speed-limit 1"
+def curl_loop(url: str, file: str, more: str = "") -> list[str]:
+    """Return the arguments of sh for the loop of the documentation, with `more` options of curl."""
+    options = f"{more} -fsS -C - --speed-time {SILENCE} --speed-limit 1"
     return ["-c", f'until curl {options} -o "$1" "$0"; do sleep 0.1; done', url, file]
 
 

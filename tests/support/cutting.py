@@ -49,7 +49,7 @@ class CuttingProxy(Proxy):
 
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, replies: bool) -> None:
         if replies and self._after:
-            return await self._forward_until_cut(reader, writer)
+            await self._forward_until_cut(reader, writer)
         with contextlib.suppress(*(() if replies or self._how is not Cut.SILENT else (Ended, OSError))):
             await super()._forward(reader, writer, replies=replies)
         await asyncio.Event().wait()  # so that the node does not hear that the client has left

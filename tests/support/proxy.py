@@ -99,9 +99,10 @@ class Proxy:
             target_reader, target_writer = await self.connect()
             writers.append(target_writer)
             self._writers.update(writers)
-            async with asyncio.TaskGroup() as both:
-                both.create_task(self._forward(reader, target_writer, replies=False))
-                both.create_task(self._forward(target_reader, writer, replies=True))
+            with contextlib.suppress(asyncio.CancelledError):  # by close()
+                async with asyncio.TaskGroup() as both:
+                    both.create_task(self._forward(reader, target_writer, replies=False))
+                    both.create_task(self._forward(target_reader, writer, replies=True))
         except* (OSError, Ended):
             pass
         finally:
