@@ -9,9 +9,10 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from relay.api.admission import Admission
-from relay.api.exchange import Services, endpoint, segments_of
+from relay.api.exchange import Services, endpoint, is_upload, segments_of
 from relay.api.request_log import RequestLog
-from relay.api.routes import NAME, OPERATIONS, TOKEN, handlers_of
+from relay.api.routes import NAME, OPERATIONS, TOKEN, UPLOAD, handlers_of
+from relay.api.upload_fields import offers
 from relay.cluster.node import Node
 from relay.metrics import Metrics
 from relay.operations.eviction import Eviction
@@ -25,17 +26,21 @@ from relay.transfer.relay import Relay
 
 
 class TokenPaths:
-    """Serve the paths of a token and of a name, chosen by the undecoded path (see `exchange.segments_of`).
+    """Serve the paths of a token, of a name and of a resumable upload.
 
-    It is not made of Starlette's routes: their patterns miss paths that contain a newline.
+    They are chosen by the undecoded path (see `exchange.segments_of`). It is not made of Starlette's routes: their
+    patterns miss paths that contain a newline.
     """
 
     def __init__(self, services: Services) -> None:
         self._token = endpoint(services, handlers_of(TOKEN))
-        self._name = endpoint(services, handlers_of(NAME))
+        resumable = offers(services.relay.settings)
+        self._name = endpoint(services, handlers_of(NAME), resumable)
+        self._upload = endpoint(services, handlers_of(UPLOAD), resumable)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        app = self._name if len(segments_of(scope)) > 1 else self._token
+        name = self._upload if is_upload(scope) else self._name
+        app = name if len(segments_of(scope)) > 1 else self._token
         await app(scope, receive, send)
 
 

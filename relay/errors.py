@@ -6,6 +6,7 @@ so nobody can smuggle anything into a terminal or a page.
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 from relay.states import Outcome
 
@@ -59,6 +60,12 @@ class Error(Enum):
         "Completed upload",
         "This upload is complete, nothing can be added to it: the downloader has the whole file.",
         type="https://iana.org/assignments/http-problem-types#completed-upload",
+    )
+    BAD_UPLOAD_FIELD = Spec(400, "Bad upload header", "{field} is needed here, once, and takes {values}.")
+    OTHER_DRAFT = Spec(
+        400,
+        "Other draft",
+        "Of the draft of resumable uploads, interop versions 8 and 9 are spoken here: send the whole file at once.",
     )
     BAD_TYPE = Spec(400, "Bad Content-Type", "Content-Type takes at most 255 characters, without control characters.")
     NOT_HTTP = Spec(400, "Not HTTP", "This is not a valid HTTP/1.1 request: use curl, a browser or an HTTP library.")
@@ -145,6 +152,9 @@ class Error(Enum):
         "The bytes are passed on as they are, without a Content-Encoding: retry without it, and decode after the "
         "download.",
     )
+    NOT_PARTIAL = Spec(
+        415, "Not a part", "Send the rest of an upload with PATCH and Content-Type: application/partial-upload."
+    )
     CROWDED = Spec(
         429,
         "Token crowded",
@@ -195,7 +205,7 @@ class Error(Enum):
 class Problem(Exception):
     """An error on its way to a client."""
 
-    def __init__(self, error: Error, **details: object) -> None:
+    def __init__(self, error: Error, **details: Any) -> None:
         super().__init__(error.name)
         self.error = error
         self.status = error.value.status

@@ -1,6 +1,6 @@
 """What a log line looks like: text on a terminal, one JSON object elsewhere, each with the id of its request.
 
-No line contains a whole token, whichever logger wrote it: see `_Formatter.format`.
+No line contains a whole token, or the secret of a resumable upload, whichever logger wrote it: see `_Formatter.format`.
 """
 
 import contextlib
@@ -17,8 +17,8 @@ from typing import Any
 #: The facts about the request that this task serves. The tasks that it starts share them.
 _request: ContextVar[dict[str, Any] | None] = ContextVar("request", default=None)
 
-#: Anything that looks like a token.
-_TOKEN = re.compile(r"\b([A-Za-z0-9]{4})[A-Za-z0-9]{18}\b")
+#: Anything that looks like a token, or like the address of a resumable upload: a transfer's id and a secret.
+_SECRET = re.compile(r"\b(?:([A-Za-z0-9]{4})[A-Za-z0-9]{18}|([0-9a-f]{16})[A-Za-z0-9]{22})\b")
 
 
 @contextlib.contextmanager
@@ -49,7 +49,7 @@ class _Formatter(logging.Formatter):
         facts = dict(getattr(record, "fields", {}))
         for name, fact in (_request.get() or {}).items():
             facts.setdefault(name, fact)
-        return _TOKEN.sub(r"\1…", self.line(record, facts))
+        return _SECRET.sub(r"\1\2…", self.line(record, facts))
 
     def line(self, record: logging.LogRecord, facts: dict[str, Any]) -> str:
         """Return one line, without its tokens masked yet."""

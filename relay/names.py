@@ -47,10 +47,15 @@ class UploadAddress(NamedTuple):
     def new(cls, transfer_id: str) -> Self:
         return cls(transfer_id, new_token())
 
+    @staticmethod
+    def fits(raw: bytes) -> bool:
+        """Return whether a path segment can be one."""
+        return _UPLOAD.fullmatch(raw) is not None
+
     @classmethod
     def parse(cls, raw: bytes) -> Self:
         """Return the address in a path segment. Raise Problem(UNKNOWN_UPLOAD) if it cannot be one."""
-        if not _UPLOAD.fullmatch(raw):
+        if not cls.fits(raw):
             raise Problem(Error.UNKNOWN_UPLOAD)
         text = raw.decode("ascii")
         return cls(text[:_ID_LENGTH], text[_ID_LENGTH:])

@@ -153,6 +153,11 @@ class Settings(BaseSettings):
         "",
         description="addresses or networks of proxies, comma-separated, whose X-Forwarded-For and -Proto are trusted",
     )
+    interim_proxies: str = Field(
+        "",
+        description="addresses or networks of proxies, comma-separated, that pass interim responses on, such as 104 to "
+        "resumable uploads, as does every proxy in front of them; HAProxy does, nginx does not",
+    )
     admin_secret: str = Field(
         "",
         description="secret with which GET / shows everything, as Bearer token or as Basic password; empty: none",
@@ -214,7 +219,7 @@ class Settings(BaseSettings):
                 raise ValueError("each must be an origin, such as https://example.org:8080, or *")
         return value
 
-    @field_validator("trusted_proxies")
+    @field_validator("trusted_proxies", "interim_proxies")
     @classmethod
     def _proxies(cls, value: str) -> str:
         """Refuse what uvicorn would take for a name that never matches; and `*`, which would let every client claim any

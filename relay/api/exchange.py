@@ -2,18 +2,19 @@
 
 import json
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 from starlette.datastructures import Headers
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from relay.api import upload_fields
 from relay.api.admission import Admission
 from relay.errors import ClientGone, Error, Problem
 from relay.logs import note
 from relay.metrics import Metrics
-from relay.names import encode_name, parse_name, parse_token
+from relay.names import UploadAddress, encode_name, parse_name, parse_token
 from relay.operations.reports import Reports
 from relay.server.conditions import failed_condition
 from relay.server.connection import Connection
@@ -67,7 +68,7 @@ class Exchange:
 
     def token_and_name(self) -> tuple[str, str]:
         """Return the token, and the name as it is written in keys. Raise Problem if either cannot be one."""
-        if len(self.segments) > 2:  # noqa: PLR2004 (token and name)
+        if len(self.segments) > 2 and not is_upload(self.scope):  # noqa: PLR2004 (token and name)
             raise Problem(Error.BAD_NAME, why="The name contains a slash.")
         name = encode_name(parse_name(self.segments[1]))
         return self.token(), name
@@ -131,18 +132,27 @@ def segments_of(scope: Scope) -> list[bytes]:
     return raw.partition(b"?")[0].split(b"/")[1:] or [b""]  # `OPTIONS *` has none
 
 
+def is_upload(scope: Scope) -> bool:
+    """Return whether the path may be the address of a resumable upload, and not a name with slashes in it."""
+    segments = segments_of(scope)
+    return len(segments) == 3 and UploadAddress.fits(segments[2])  # noqa: PLR2004 (token, name, upload)
+
+
 Handler = Callable[[Exchange], Awaitable[None]]
 
 
-def endpoint(services: Services, methods: dict[str, Handler]) -> ASGIApp:
-    """Return an ASGI app that picks the handler by method, and turns what it raises into an answer."""
+def endpoint(services: Services, methods: dict[str, Handler], offers: Mapping[str, str] | None = None) -> ASGIApp:
+    """Return an ASGI app that picks the handler by method, and turns what it raises into an answer.
+
+    `offers` are the headers that answer OPTIONS, beside `Allow`.
+    """
     allow = ", ".join(sorted({*methods, "OPTIONS"}))
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         exchange = Exchange(services, scope, receive, send, allow)
         try:
             if scope["method"] == "OPTIONS":
-                await exchange.answer(Response(status_code=204, headers={"allow": allow}))
+                await exchange.answer(Response(status_code=204, headers={**(offers or {}), "allow": allow}))
             elif (handler := methods.get(scope["method"])) is None:
                 raise Problem(Error.WRONG_METHOD, allow=allow)
             else:
@@ -162,6 +172,27 @@ def endpoint(services: Services, methods: dict[str, Handler]) -> ASGIApp:
     return app
 
 
+def _advice(exchange: Exchange, problem: Problem) -> dict[str, str]:
+    """Return the headers that say how the request would have been accepted."""
+    match problem.error:
+        case Error.BAD_CODING:
+            return {"accept-encoding": "identity"}  # RFC 9110 section 12.5.3
+        case Error.NOT_PARTIAL:
+            return {"accept-patch": upload_fields.PARTIAL}  # RFC 5789 section 2.2
+        case Error.TOO_LARGE:
+            return upload_fields.limits(exchange.relay.settings)
+        case Error.MISMATCHING_OFFSET:
+            return upload_fields.written(offset=problem.details["offset"], is_complete=False)
+    return {}
+
+
+def _members(problem: Problem) -> dict[str, int]:
+    """Return what the definition of a type of problem adds to problem JSON."""
+    if problem.error is not Error.MISMATCHING_OFFSET:
+        return {}
+    return {"expected-offset": problem.details["offset"], "provided-offset": problem.details["provided"]}
+
+
 async def _render(exchange: Exchange, problem: Problem, headers: dict[str, str]) -> None:
     """Answer with an error: one line of text, or RFC 9457 problem JSON."""
     spec = problem.error.value
@@ -173,11 +204,10 @@ async def _render(exchange: Exchange, problem: Problem, headers: dict[str, str])
         # Browsers know only Basic. They must not ask their users for a token, which is part of the address anyway.
         scheme = "Basic" if problem.error is Error.OPERATORS_ONLY else "Bearer"
         headers["www-authenticate"] = f'{scheme} realm="relay"'
-    if problem.error is Error.BAD_CODING:
-        headers["accept-encoding"] = "identity"  # RFC 9110 section 12.5.3: which codings would have been accepted
-    if exchange.wants_json():
+    headers |= _advice(exchange, problem)
+    if exchange.wants_json() or spec.type != "about:blank":  # programs know the registered types
         body = {"type": spec.type, "code": problem.error.type, "title": spec.title, "status": problem.status}
-        content = json.dumps(body | {"detail": problem.line}).encode() + b"\n"
+        content = json.dumps(body | {"detail": problem.line} | _members(problem)).encode() + b"\n"
         media = "application/problem+json"
     else:
         content, media = problem.line.encode() + b"\n", "text/plain; charset=utf-8"

@@ -42,6 +42,10 @@ class Operation(NamedTuple):
     takes: Schema | None = None
     #: A parameter in the query, which may depend on the settings.
     query: Callable[[Settings], Schema] | None = None
+    #: Other statuses of a success, and what each means.
+    also: tuple[tuple[int, str], ...] = ()
+    #: Header fields of the request that mean something.
+    fields: tuple[Schema, ...] = ()
     #: Whether it takes a secret if `RELAY_TOKEN_SECRET` is set.
     is_guarded: bool = False
 
@@ -72,6 +76,7 @@ def _describe(operation: Operation, settings: Settings) -> Schema:
     responses: Schema = {str(operation.status): {"description": operation.says}}
     if operation.content is not None:
         responses[str(operation.status)]["content"] = operation.content
+    responses |= {str(status): {"description": says} for status, says in operation.also}
     by_status: dict[int, list[Error]] = defaultdict(list)
     for error in (*operation.errors, *_ANY):
         by_status[error.value.status].append(error)
@@ -80,7 +85,9 @@ def _describe(operation: Operation, settings: Settings) -> Schema:
     for status, errors in sorted(by_status.items()):
         responses[str(status)] = _failure(errors, has_content=operation.method != "HEAD")
     described: Schema = {"summary": operation.summary, "responses": responses}
-    parameters = path_parameters(operation.path) + ([operation.query(settings)] if operation.query else [])
+    parameters = [*path_parameters(operation.path), *operation.fields]
+    if operation.query:
+        parameters.append(operation.query(settings))
     if parameters:
         described["parameters"] = parameters
     if operation.takes is not None:

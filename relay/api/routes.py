@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from starlette.responses import JSONResponse
 
-from relay.api import health, status, tokens, transfers
+from relay.api import health, resumable, status, tokens, transfers, upload_fields
 from relay.api.exchange import Exchange, Handler
 from relay.api.openapi import Operation, document
 from relay.api.schemas import (
@@ -21,12 +21,13 @@ from relay.api.schemas import (
     Schema,
     head_wait_parameter,
     json,
+    upload_field,
     wait_parameter,
 )
 from relay.errors import Error
 
-#: The two paths whose segments clients choose.
-TOKEN, NAME = "/{token}", "/{token}/{name}"
+#: The paths whose segments clients choose.
+TOKEN, NAME, UPLOAD = "/{token}", "/{token}/{name}", "/{token}/{name}/{upload}"
 #: Paths that browsers and robots ask for unasked. As tokens, they would count as wrong guesses.
 NOTHING = ("/apple-touch-icon.png", "/apple-touch-icon-precomposed.png", "/sitemap.xml")
 
@@ -57,6 +58,35 @@ _UPLOAD = (
     Error.DRAINING,
     Error.NO_DOWNLOADER,
 )
+_CREATION = (*_UPLOAD, Error.BAD_UPLOAD_FIELD, Error.INCONSISTENT_LENGTH, Error.OTHER_DRAFT, Error.SUPERSEDED)
+_RETURN = (*_NAME, Error.UNKNOWN_UPLOAD, Error.FINISHING)
+_STATUS = (
+    *_RETURN,
+    Error.REVOKED,
+    Error.STALLED,
+    Error.CANCELLED,
+    Error.TOO_LARGE,
+    Error.TOO_LONG,
+    Error.DOWNLOADER_GONE,
+    Error.NODE_LOST,
+    Error.STORE_LOST,
+    Error.DRAINING,
+    Error.NO_DOWNLOADER,
+    Error.SUPERSEDED,
+)
+_APPEND = (
+    *_STATUS,
+    Error.BAD_UPLOAD_FIELD,
+    Error.INCONSISTENT_LENGTH,
+    Error.COMPLETED_UPLOAD,
+    Error.MISMATCHING_OFFSET,
+    Error.NO_LENGTH,
+    Error.SPENT,
+    Error.NOT_PARTIAL,
+    Error.BAD_CODING,
+)
+_COMPLETE = upload_field("Upload-Complete", "Whether the file ends where the body ends", r"^\?[01]$")
+_LENGTH = upload_field("Upload-Length", "The length of the file in bytes", "^[0-9]{1,15}$")
 _FIND = (
     *_NAME,
     Error.BAD_WAIT,
@@ -133,11 +163,13 @@ OPERATIONS: tuple[Operation, ...] = (
         Operation(
             method,
             NAME,
-            transfers.upload,
-            "Upload: waits for a downloader, then streams",
+            resumable.upload,
+            "Upload: waits for a downloader, then streams. With Upload-Complete it can be resumed",
             "The downloader has the last byte.",
+            also=((201, "The upload exists; Location is the address at which it goes on."),),
+            fields=(_COMPLETE, _LENGTH),
             content=TEXT | json(outcome=STRING, bytes=INTEGER),
-            errors=_UPLOAD,
+            errors=_CREATION,
             takes=BYTES,
         )
         for method in ("PUT", "POST")
@@ -169,6 +201,41 @@ OPERATIONS: tuple[Operation, ...] = (
         "It is ended.",
         status=204,
         errors=(*_NAME, Error.NO_UPLOAD, Error.CONDITION_FAILED, Error.TOO_LATE),
+    ),
+    Operation(
+        "HEAD",
+        UPLOAD,
+        resumable.head,
+        "How far a resumable upload is; a request that brings bytes is ended",
+        "Upload-Offset is the byte to go on from, Upload-Complete whether the downloader has everything.",
+        status=204,
+        errors=_STATUS,
+    ),
+    Operation(
+        "PATCH",
+        UPLOAD,
+        resumable.append,
+        "Go on with a resumable upload: waits for a downloader, then streams",
+        "The downloader has the last byte.",
+        content=TEXT | json(outcome=STRING, bytes=INTEGER),
+        errors=_APPEND,
+        takes={upload_fields.PARTIAL: BYTES["*/*"]},
+        also=((204, "The downloader has all of this part; the file goes on."),),
+        fields=(
+            _COMPLETE | {"required": True},
+            upload_field("Upload-Offset", "The byte of the file at which the body begins", "^[0-9]{1,15}$")
+            | {"required": True},
+            _LENGTH,
+        ),
+    ),
+    Operation(
+        "DELETE",
+        UPLOAD,
+        resumable.cancel,
+        "End a resumable upload, on both sides",
+        "It is ended.",
+        status=204,
+        errors=(*_RETURN, Error.TOO_LATE),
     ),
     *_get_and_head(
         "/",

@@ -82,9 +82,24 @@ _NAME_PARAMETER: Schema = {
 }
 
 
+_UPLOAD_PARAMETER: Schema = {
+    "name": "upload",
+    "in": "path",
+    "required": True,
+    "description": "The last segment of the Location that the creation of the upload has returned",
+    "schema": {"type": "string", "pattern": "^[0-9a-f]{16}[A-Za-z0-9]{22}$"},
+}
+
+
+def upload_field(name: str, says: str, pattern: str) -> Schema:
+    """Return a header field of resumable uploads as a parameter."""
+    schema = {"type": "string", "pattern": pattern}
+    return {"name": name, "in": "header", "description": says, "schema": schema}
+
+
 def path_parameters(path: str) -> list[Schema]:
     """Return the parameters in the `{braces}` of a path."""
-    known = {"{token}": _TOKEN_PARAMETER, "{name}": _NAME_PARAMETER}
+    known = {"{token}": _TOKEN_PARAMETER, "{name}": _NAME_PARAMETER, "{upload}": _UPLOAD_PARAMETER}
     return [parameter for braces, parameter in known.items() if braces in path]
 
 

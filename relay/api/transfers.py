@@ -5,9 +5,10 @@ it raises is turned into an answer by `exchange.endpoint`.
 """
 
 import re
+from collections.abc import Mapping
 from urllib.parse import parse_qs
 
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from relay.api.download_response import ResponseSink, download_headers, etag
 from relay.api.exchange import Exchange
@@ -24,27 +25,49 @@ _SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{0,9})?")
 
 async def upload(exchange: Exchange) -> None:
     """Stream the body to a downloader, and answer with the number of bytes delivered."""
+    await answer_delivered(exchange, await deliver(exchange))
+
+
+async def deliver(exchange: Exchange) -> int:
+    """Stream the body to a downloader. Return the number of bytes delivered. Raise Problem."""
     token, name = exchange.token_and_name()
+    media_type = await check_upload(exchange, token, name)
+    return await exchange.relay.upload(
+        token=token,
+        name=name,
+        length=body_size(exchange),
+        media_type=media_type,
+        body=exchange.body(),
+        client=exchange.client,
+    )
+
+
+async def check_upload(exchange: Exchange, token: str, name: str) -> str:
+    """Return the media type of an upload, with the file name if it has one. Raise Problem if it cannot be taken."""
     _check_count(exchange)
     headers, media_type = exchange.headers, _media_type(exchange)
     if "if-match" in headers:
         await _refuse_to_replace(exchange, token, name)
-    chunked = "transfer-encoding" in headers  # the server has refused all but `chunked`
-    if not chunked and "content-length" not in headers:
+    return with_file_name(media_type, file_name(headers.get("content-disposition", "")))
+
+
+def body_size(exchange: Exchange) -> int | None:
+    """Return the bytes that an upload's body has, None if that is unknown. Raise Problem(NO_LENGTH)."""
+    headers = exchange.headers
+    if "transfer-encoding" in headers:  # the server has refused all but `chunked`
+        return None
+    if "content-length" not in headers:
         # RFC 9112 section 6.3: such a request has no body. But whoever sent one would be told that 0 bytes arrived.
         raise Problem(Error.NO_LENGTH)
-    sent = await exchange.relay.upload(
-        token=token,
-        name=name,
-        length=None if chunked else int(headers["content-length"]),
-        media_type=with_file_name(media_type, file_name(headers.get("content-disposition", ""))),
-        body=exchange.body(),
-        client=exchange.client,
-    )
+    return int(headers["content-length"])
+
+
+async def answer_delivered(exchange: Exchange, sent: int, headers: Mapping[str, str] | None = None) -> None:
+    """Answer that all `sent` bytes of a file have arrived."""
     if exchange.wants_json():
-        await exchange.answer(JSONResponse({"outcome": Outcome.COMPLETE, "bytes": sent}))
+        await exchange.answer(JSONResponse({"outcome": Outcome.COMPLETE, "bytes": sent}, headers=headers))
     else:
-        await exchange.text(f"delivered {sent} bytes")
+        await exchange.answer(PlainTextResponse(f"delivered {sent} bytes\n", headers=headers))
 
 
 async def download(exchange: Exchange) -> None:

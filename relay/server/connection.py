@@ -7,7 +7,7 @@ returns one that never learns anything: everything still works, but a client's l
 import asyncio
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
 from starlette.types import Scope
@@ -22,6 +22,7 @@ EXTENSION = "relay.connection"
 #: Headers that only proxies set.
 _PROXY_HEADERS = {b"via", b"forwarded", b"x-forwarded-for"}
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_RESUMABLE = "HTTP/1.1 104 Upload Resumption Supported"
 #: What spoils a response that is cut off: the size of a chunk that does not follow, and a space. aiohttp permits the
 #: space, and misses the chunk; after anything that it does not permit, it does not notice the end, and hangs. wget
 #: takes a missing chunk for the end of the file, unless a reset follows.
@@ -194,6 +195,12 @@ class Connection:
         """Send `100 Continue`."""
         self._transport.write(_CONTINUE)
 
+    def announce_upload(self, fields: Mapping[str, str]) -> None:
+        """Send `104 Upload Resumption Supported` with these header fields."""
+        if self.transport is not None and not self._transport.is_closing():
+            lines = [_RESUMABLE, *(f"{name}: {value}" for name, value in fields.items()), "", ""]
+            self._transport.write("\r\n".join(lines).encode("latin-1"))
+
     def has_acknowledged(self) -> bool:
         """Return whether the client's kernel has acknowledged everything that was written."""
         if (sock := self.socket) is None:
@@ -210,6 +217,12 @@ class Connection:
     def transport(self) -> Any:
         """The server's transport, or None if it is lost."""
         return None if self.is_lost else self._transport
+
+    @property
+    def peer(self) -> str:
+        """The IP address at the other end of the connection, which may be a proxy's; empty if that is not known."""
+        name = self.transport.get_extra_info("peername") if self.transport is not None else None
+        return name[0] if isinstance(name, tuple) else ""
 
     @property
     def socket(self) -> Any:

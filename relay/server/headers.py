@@ -21,8 +21,14 @@ _AHEAD_OF_TIME = ("sec-purpose", "purpose", "x-purpose", "x-moz")
 #: RFC 9110 section 12.4.2.
 _QUALITY = re.compile(r"0(\.[0-9]{0,3})?|1(\.0{0,3})?")
 #: Headers that pages of other origins may read in a response, and set in a request, beyond those that they always may.
-_EXPOSED = "Relay-Node, Content-Disposition, Content-Length, Retry-After, Allow"
-_ALLOWED = "Authorization, Content-Type, Content-Disposition"
+_EXPOSED = (
+    "Relay-Node, Content-Disposition, Content-Length, Retry-After, Allow, Location, Accept-Patch, "
+    "Upload-Offset, Upload-Complete, Upload-Length, Upload-Limit"
+)
+_ALLOWED = (
+    "Authorization, Content-Type, Content-Disposition, "
+    "Upload-Offset, Upload-Complete, Upload-Length, Upload-Draft-Interop-Version"
+)
 _JSON = ("application/json", "application/problem+json")
 
 

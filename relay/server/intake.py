@@ -119,18 +119,18 @@ class BodyIntake:
 
     # -- for whoever fills it ------------------------------------------------------------------------------
 
-    async def fill(self, *, length: int | None, limit: int = 0) -> bool:
+    async def fill(self, *, length: int | None, limit: int | None = None) -> bool:
         """Take in the body until all of it has arrived. Return False as soon as it has more than `limit` bytes.
 
         `length`: the bytes that the client has declared, or None; raise ClientGone if fewer arrive.
-        `limit`: 0 means unlimited.
+        `limit`: None means unlimited.
         """
         self._length = length
         self._restart_clock()
         try:
             async for piece in self._body:
                 self._buffer.add(piece)
-                if 0 < limit < self.total:
+                if limit is not None and self.total > limit:
                     return False  # and nobody is woken to take this piece, which would count as delivered
                 self._note_arrival()
                 if self._switch():

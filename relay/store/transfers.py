@@ -185,19 +185,19 @@ class Transfers:
         return await self._break("leave", transfer, arguments, at=1)
 
     async def interrupt(
-        self, transfer: Transfer, *, sender: str = "", dead: str = "", keeper: str = ""
+        self, transfer: Transfer, *, sender: str = "", dead: str = "", keeper: str = "", position: int = 0
     ) -> Broken | Answer:
         """End the leg because the uploader's request `sender` has left, or its node `dead` has died.
 
-        From then on the node `keeper` waits for the uploader.
+        From then on the node `keeper` waits for the uploader. `position` is the byte offset up to which the downloader
+        has everything, as far as the caller knows.
 
         Return `Broken`; KEPT if the uploader cannot return or the last bytes are on their way; GONE if another request
         of the uploader has taken its place.
         """
         wait = self._settings.resume_wait + CLAIM_MARGIN
-        return await self._break(
-            "interrupt", transfer, [sender, dead, transfer.leg, ms(LINGER), ms(wait), keeper], at=2
-        )
+        arguments: list[str | int] = [sender, dead, transfer.leg, ms(LINGER), ms(wait), keeper, position]
+        return await self._break("interrupt", transfer, arguments, at=2)
 
     async def take_back(
         self, transfer: Transfer, *, upload: str, sender: str, node: str, state: State, length: int | None = None
@@ -329,7 +329,7 @@ class Transfers:
 
     async def result(self, transfer: Transfer) -> Result | None:
         """Return how a resumable upload ended, if that was not long ago."""
-        reply = await self._commands.ask(("HMGET", transfer.keys.result, "outcome", "bytes", "upload"))
+        (reply,) = await self._commands.ask(("HMGET", transfer.keys.result, "outcome", "bytes", "upload"))
         if reply[0] is None:
             return None
         return Result(Outcome(reply[0].decode()), int(reply[1]), reply[2].decode())

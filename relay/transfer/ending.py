@@ -72,11 +72,15 @@ class Endings:
         answer = await self._store.transfers.leave(transfer, joiner=joiner, position=position)
         return await self._note_broken(answer, "downloader")
 
-    async def interrupt(self, transfer: Transfer, *, sender: str = "", dead: str = "") -> Broken | Answer:
+    async def interrupt(
+        self, transfer: Transfer, *, sender: str = "", dead: str = "", position: int = 0
+    ) -> Broken | Answer:
         """End a leg whose uploader is gone (see `Transfers.interrupt`). If this call ended it, wake the other side, and
         wait for the uploader.
         """
-        broken = await self._store.transfers.interrupt(transfer, sender=sender, dead=dead, keeper=self._node.id)
+        broken = await self._store.transfers.interrupt(
+            transfer, sender=sender, dead=dead, keeper=self._node.id, position=position
+        )
         answer = await self._note_broken(broken, "uploader")
         if isinstance(answer, Broken):
             self.absences.keep(answer.transfer)
@@ -130,7 +134,7 @@ class Endings:
             if joiner and outcome in _COMES_BACK:
                 answer = await self.leave(transfer, joiner=joiner, position=at)
             elif transfer.upload and not joiner and outcome in _RETURNS:
-                answer = await self.interrupt(transfer, sender=sender or transfer.id)
+                answer = await self.interrupt(transfer, sender=sender or transfer.id, position=at)
                 if answer is Answer.GONE:  # another request has taken this one's place
                     await self._store.transfers.delete(transfer.keys.acks)
             if isinstance(answer, Broken) or (transfer.upload and answer is Answer.GONE and not joiner):

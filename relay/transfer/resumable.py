@@ -1,13 +1,13 @@
 """Resumable uploads: an uploader that loses its connection returns by another request, through any node.
 
 Begin with `ResumableUploads`, which has one method for each request of the protocol; see `api.resumable` for that. The
-downloader's position is the truth: of a request that begins before it, the bytes up to there are received and thrown
-away, and one that begins behind it is refused.
+downloader's position is the truth: a request that begins elsewhere is refused. If the downloader comes back with more
+after that, the bytes up to there are received and thrown away.
 """
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -65,7 +65,11 @@ class Part(NamedTuple):
 
 
 class ResumableUpload(Upload):
-    """One request that brings a part of an upload. If it `is_new`, it creates the upload."""
+    """One request that brings a part of an upload. If it `is_new`, it creates the upload.
+
+    `announce` tells its client the address of the upload. Without it, the client of a new upload learns that only from
+    the answer, and cannot return before.
+    """
 
     #: Its uploader comes back through another node.
     _ends_in = Phase.RELEASED
@@ -79,22 +83,51 @@ class ResumableUpload(Upload):
         *,
         part: Part,
         is_new: bool,
+        announce: Callable[[], None] | None = None,
     ) -> None:
         super().__init__(context, transfer, body, client, begin=part.offset)
         self._part = part
         self._is_new = is_new
-        self._is_last = part.is_last
+        self._announce = announce
         self._sender = transfer.id if is_new else new_id()
         self._rejoin_wait = context.settings.resume_wait
         #: The byte offset that the downloader wants, if this request begins behind it.
         self._wanted: int | None = None
 
+    @property
+    def is_last(self) -> bool:
+        """Whether the file ends where the body ends: not if it is known to be longer."""
+        return self._part.is_last and self._file_length in (None, self._part.offset + self._intake.total)
+
+    @property
+    def _file_length(self) -> int | None:
+        said = self._part.file_length
+        return self.transfer.length if said is None else said
+
+    @property
+    def _is_too_long(self) -> bool:
+        """Whether more has come than the file may have, by its length."""
+        return self._file_length is not None and self._part.offset + self._intake.total > self._file_length
+
+    async def _receive(self) -> Outcome | None:
+        """Take in the body, but no more than the file may still have."""
+        ends = [end for end in (self._most or None, self._file_length) if end is not None]
+        left = min(ends) - self._part.offset if ends else None
+        is_whole = await self._intake.fill(length=self._length, limit=left)
+        return None if is_whole else Outcome.TOO_LARGE
+
+    async def _settle(self, outcome: Outcome) -> None:
+        if self._is_new and self._announce is None and not self._is_part_done:
+            self.transfer = replace(self.transfer, upload="")  # its client does not know where to return
+        await super()._settle(outcome)
+
     async def _enter(self, media_type: str) -> Outcome | None:
         if self._is_new:
-            return await self._claim(media_type, length=self._part.file_length)
-        position = await stop_request_before(self.context, self.transfer)
-        if self._part.offset > position:
-            raise Problem(Error.MISMATCHING_OFFSET, offset=position)
+            outcome = await self._claim(media_type, length=self._part.file_length)
+            if outcome is None and self._announce is not None:
+                self._announce()
+            return outcome
+        await check_offset(self.context, self.transfer, self._part)
         returned = await _take_back(
             self.context, self.transfer, sender=self._sender, state=State.WAITING, length=self._part.file_length
         )
@@ -104,18 +137,16 @@ class ResumableUpload(Upload):
         self.context.node.load.resumptions["uploader"] += 1
         return None
 
-    @property
-    def _file_length(self) -> int | None:
-        return self._part.file_length
-
     async def _cannot_go_back(self) -> Outcome:
         """Leave, so that the uploader returns with what the downloader wants."""
         self._wanted = self._start
         return Outcome.UPLOADER_GONE
 
     def _problem(self, outcome: Outcome) -> Problem:
+        if outcome is Outcome.TOO_LARGE and self._is_too_long:
+            return Problem(Error.INCONSISTENT_LENGTH)
         if self._wanted is not None:
-            return Problem(Error.MISMATCHING_OFFSET, offset=self._wanted)
+            return Problem(Error.MISMATCHING_OFFSET, offset=self._wanted, provided=self._part.offset)
         return Problem(Error.SUPERSEDED) if outcome is Outcome.UPLOADER_GONE else super()._problem(outcome)
 
     async def _try_to_end(self, outcome: Outcome) -> Outcome | None:
@@ -138,8 +169,11 @@ class ResumableUploads:
         address = UploadAddress.new(transfer.id)
         return address, replace(transfer, upload=address.digest)
 
-    async def create(self, transfer: Transfer, *, length: int | None, media_type: str) -> None:
-        """Claim the name for an upload whose bytes come in later requests. Raise Problem."""
+    async def create(self, transfer: Transfer, part: Part, *, media_type: str) -> None:
+        """Claim the name for an upload whose bytes come in later requests, `part` having none. Raise Problem."""
+        part.check(None, most=self._context.settings.max_upload)
+        note(transfer=transfer.id)
+        length = part.file_length
         with self._context.gate.entered():
             answer = await claim(self._context, transfer, length=length, media_type=media_type, state=State.INTERRUPTED)
             if isinstance(answer, Outcome):
@@ -147,13 +181,22 @@ class ResumableUploads:
             self._context.endings.absences.keep(transfer)
 
     async def upload(
-        self, transfer: Transfer, part: Part, *, media_type: str, body: AsyncIterator[bytes], client: Connection
+        self,
+        transfer: Transfer,
+        part: Part,
+        *,
+        media_type: str,
+        body: AsyncIterator[bytes],
+        client: Connection,
+        announce: Callable[[], None] | None,
     ) -> int:
         """Create an upload with a body. Return the byte offset in the file that the downloader has reached.
 
-        Raise Problem; or ClientGone if there is nobody left to answer.
+        `announce` is called as soon as the upload exists. If it is None, the client learns the upload's address only
+        from the answer. Raise Problem; or ClientGone if there is nobody left to answer.
         """
-        return await self._run(transfer, part, is_new=True, media_type=media_type, body=body, client=client)
+        upload = ResumableUpload(self._context, transfer, body, client, part=part, is_new=True, announce=announce)
+        return await self._run(upload, part, media_type=media_type)
 
     async def append(
         self,
@@ -170,9 +213,26 @@ class ResumableUploads:
         Raise Problem; or ClientGone if there is nobody left to answer.
         """
         found = await self._find(address, token=token, name=name)
+        if isinstance(found, Transfer):
+            try:
+                return await self._append(found, part, body=body, client=client)
+            except Problem as problem:
+                if problem.error is not Error.UNKNOWN_UPLOAD:
+                    raise
+            found = await self._find(address, token=token, name=name)  # it has ended meanwhile
         if isinstance(found, Result):
+            if found.outcome is Outcome.COMPLETE and part == Part(found.delivered, 0, True, part.length):
+                return found.delivered  # the part before had the last bytes, and this one only says so
             raise _ended(found)
-        return await self._run(found, part, is_new=False, media_type="", body=body, client=client)
+        raise Problem(Error.SUPERSEDED)
+
+    async def _append(self, found: Transfer, part: Part, *, body: AsyncIterator[bytes], client: Connection) -> int:
+        if part.size == 0 and not part.is_last:
+            part.check(found.length, most=self._context.settings.max_upload)
+            await check_offset(self._context, found, part)
+            return part.offset
+        upload = ResumableUpload(self._context, found, body, client, part=part, is_new=False)
+        return await self._run(upload, part, media_type="")
 
     async def status(self, address: UploadAddress, *, token: str, name: str) -> UploadStatus:
         """Return how far an upload is, once its request before this has ended. Raise Problem."""
@@ -199,23 +259,15 @@ class ResumableUploads:
                 raise Problem(Error.TOO_LATE)
         raise Problem(Error.UNKNOWN_UPLOAD)
 
-    async def _run(
-        self,
-        transfer: Transfer,
-        part: Part,
-        *,
-        is_new: bool,
-        media_type: str,
-        body: AsyncIterator[bytes],
-        client: Connection,
-    ) -> int:
-        largest = self._context.settings.max_upload
-        part.check(transfer.length, most=largest)
-        most = max(1, largest - part.offset) if largest else 0
-        note(transfer=transfer.id)
-        upload = ResumableUpload(self._context, transfer, body, client, part=part, is_new=is_new)
+    async def _run(self, upload: ResumableUpload, part: Part, *, media_type: str) -> int:
+        most = self._context.settings.max_upload
+        part.check(upload.transfer.length, most=most)
+        note(transfer=upload.transfer.id)
         with self._context.gate.entered():
-            return await upload.run(length=part.size, media_type=media_type, most=most)
+            reached = await upload.run(length=part.size, media_type=media_type, most=most)
+        if part.is_last and not upload.is_last:  # it has ended too early
+            raise Problem(Error.INCONSISTENT_LENGTH)
+        return reached
 
     async def _find(self, address: UploadAddress, *, token: str, name: str) -> Transfer | Result:
         """Return the upload at an address, or how it ended. Raise Problem(UNKNOWN_UPLOAD)."""
@@ -226,6 +278,13 @@ class ResumableUploads:
         if result is None or not secrets.compare_digest(result.upload, address.digest):
             raise Problem(Error.UNKNOWN_UPLOAD)
         return result
+
+
+async def check_offset(context: Context, transfer: Transfer, part: Part) -> None:
+    """End the request that brings bytes now, if there is one. Raise Problem unless the part begins where that ended."""
+    position = await stop_request_before(context, transfer)
+    if part.offset != position:
+        raise Problem(Error.MISMATCHING_OFFSET, offset=position, provided=part.offset)
 
 
 async def stop_request_before(context: Context, transfer: Transfer) -> int:
@@ -269,4 +328,6 @@ def _ended(result: Result) -> Problem:
         return Problem(Error.COMPLETED_UPLOAD)
     if result.outcome is Outcome.UPLOADER_GONE:
         return Problem(Error.UNKNOWN_UPLOAD)
-    return problem_for_uploader(result.outcome, sent=result.delivered, seconds=0, most=result.delivered)
+    problem = problem_for_uploader(result.outcome, sent=result.delivered, seconds=0, most=result.delivered)
+    problem.forbid_retry()  # by the draft, a client goes on asking after any 5xx
+    return problem

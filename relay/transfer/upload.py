@@ -36,8 +36,6 @@ class Upload(Side):
     `begin` is the byte offset in the file at which the request's body begins.
     """
 
-    #: Whether the file ends where the body ends.
-    _is_last = True
     #: The id of this request, if it is not the one that claimed the name.
     _sender = ""
 
@@ -173,9 +171,14 @@ class Upload(Side):
         return None
 
     @property
+    def is_last(self) -> bool:
+        """Whether the file ends where the body ends."""
+        return True
+
+    @property
     def _is_part_done(self) -> bool:
         """Whether the downloader has all of the body, and the file goes on in another request."""
-        return not self._is_last and self._supply.is_exhausted and self._window.acknowledged == self._supply.position
+        return not self.is_last and self._supply.is_exhausted and self._window.acknowledged == self._supply.position
 
     async def _wait(
         self, listener: Listener, *, seconds: float, outcome: Outcome = Outcome.NO_DOWNLOADER
@@ -281,7 +284,7 @@ class Upload(Side):
 
     async def _receive(self) -> Outcome | None:
         """Take in the body, as fast as chunks are written."""
-        is_whole = await self._intake.fill(length=self._length, limit=self._most)
+        is_whole = await self._intake.fill(length=self._length, limit=self._most or None)
         return None if is_whole else Outcome.TOO_LARGE
 
     async def _write(self, stream: Stream) -> Outcome:
@@ -293,7 +296,7 @@ class Upload(Side):
             chunks = self._take()
             if not await self._reserve_written():
                 return Outcome.TOO_LARGE
-            whole = self._supply.is_exhausted and self._is_last
+            whole = self._supply.is_exhausted and self.is_last
             if outcome := await self._record_ack(await stream.append(chunks, offset=self._window.written, whole=whole)):
                 return outcome
             while whole or self._supply.is_exhausted or not self._window.is_open:
