@@ -18,11 +18,18 @@ async def stop(tasks: Iterable["asyncio.Task[Any]"]) -> None:
     Once is not enough: a library may swallow a cancellation (measured: redis-py 8.1 with fakeredis 2.40, in the
     moment in which a connection is made), and a loop around it would then run for ever.
     """
-    pending = {task for task in tasks if not task.done()}
+    pending, cancelled = {task for task in tasks if not task.done()}, False
     while pending:
         for task in pending:
             task.cancel()
-        _, pending = await asyncio.wait(pending, timeout=_AGAIN)
+        try:
+            await asyncio.wait(pending, timeout=_AGAIN)
+        except asyncio.CancelledError:
+            # By a `stop` around this one, which loses patience, too. No task may be left behind.
+            cancelled = True
+        pending = {task for task in pending if not task.done()}
+    if cancelled:
+        raise asyncio.CancelledError
 
 
 async def first(*work: Coroutine[Any, Any, T | None]) -> T:

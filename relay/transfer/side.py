@@ -39,6 +39,8 @@ class Side:
         self.peer = ""
         #: When it entered its present state, in monotonic seconds.
         self._since = monotonic()
+        #: When its first leg began, in monotonic seconds; None before.
+        self._begun: float | None = None
 
     @contextlib.contextmanager
     def _listed(self, sides: dict[Any, None]) -> Iterator[None]:
@@ -108,9 +110,11 @@ class Side:
     async def _keep_alive(self, listener: Listener) -> Outcome:
         """Keep the transfer alive until something ends it from outside. Return how it ended."""
         stall, longest = self.context.settings.stall, self.context.settings.max_duration or math.inf
-        begun, progress, since = monotonic(), self._client_progress(), monotonic()
+        progress, since = self._client_progress(), monotonic()
+        self._begun = self._begun or since
         while True:
-            woken = await listener.wait(self._pause(min(TOUCH, stall, longest)))
+            left = max(0, self._begun + longest - monotonic())
+            woken = await listener.wait(self._pause(min(TOUCH, stall, left)))
             if self.client.is_lost and self._client_matters():
                 raise ClientGone
             outcome: Outcome | None = None
@@ -118,7 +122,7 @@ class Side:
                 progress, since = self._client_progress(), monotonic()
             elif monotonic() - max(since, owed) >= stall:
                 outcome = Outcome.STALLED
-            if monotonic() - begun >= longest:
+            if monotonic() - self._begun >= longest:
                 outcome = Outcome.TOO_LONG
             if not await self.context.node.is_alive(self.peer) and (ended := await self._on_node_lost()):
                 return ended

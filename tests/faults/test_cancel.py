@@ -65,8 +65,9 @@ async def pair(request: pytest.FixtureRequest, prefix: str) -> AsyncIterator[Pai
     embedded = fakeredis.FakeServer()
     asyncio.get_running_loop().set_task_factory(factory)
 
-    def settings(node: str) -> Settings:  # the window is so small that a few bytes fill it
-        return Settings(redis_url=url, prefix=prefix, node=node, chunk=10, window=20)
+    def settings(node: str) -> Settings:
+        # The window is so small that a few bytes fill it. An upload ends as soon as its downloader has left.
+        return Settings(redis_url=url, prefix=prefix, node=node, chunk=10, window=20, rejoin_wait=0)
 
     async with (
         serving(settings("up"), embedded) as up,

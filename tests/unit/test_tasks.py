@@ -59,3 +59,15 @@ async def test_cancelling_first_ends_all_its_tasks() -> None:
     with pytest.raises(asyncio.CancelledError):
         await waiting
     assert len(asyncio.all_tasks()) == 1
+
+
+@pytest.mark.parametrize("times", [1, 3])
+async def test_stopping_first_ends_what_runs_in_a_first_within_it(times: int) -> None:
+    """While the inner one waits for a task that swallows its cancellation, it is cancelled again itself."""
+    waiting: asyncio.Task[object] = asyncio.create_task(first(endless(), first(endless(), stubborn(times))))
+    for _ in range(4):
+        await asyncio.sleep(0)
+    assert len(asyncio.all_tasks()) == 6
+    await asyncio.wait_for(stop([waiting]), 10)
+    assert waiting.cancelled()
+    assert len(asyncio.all_tasks()) == 1
