@@ -199,6 +199,7 @@ class Upload(Side):
                 if monotonic() >= deadline:
                     answer = await self.context.endings.end(self.transfer, outcome, within=[State.WAITING])
                     if isinstance(answer, Final):
+                        self._window.acknowledge(answer.delivered)
                         return outcome
                 now = await self._stand()
                 if now.outcome is not None:
