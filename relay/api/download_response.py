@@ -40,7 +40,7 @@ class ResponseSink:
         self._asked = asked
         self._start: Message | None = None
         self._exchange = exchange
-        self._client = exchange.client  # only once: it looks through the headers, and there are many chunks
+        self._client = exchange.client
 
     def check(self, transfer: Transfer) -> None:
         if transfer.length is None and self._exchange.scope["http_version"] == "1.0":
