@@ -38,6 +38,7 @@ class ResponseSink:
     def __init__(self, exchange: Exchange, asked: Range | None = None) -> None:
         self.begun = False
         self._asked = asked
+        #: The headers, if they go out with the last bytes.
         self._start: Message | None = None
         self._exchange = exchange
         self._client = exchange.client
@@ -48,12 +49,12 @@ class ResponseSink:
         if self._asked is not None and self._asked.is_part(transfer.length):
             raise Problem(Error.NO_RANGES, header="Range")
 
-    async def begin(self, transfer: Transfer) -> None:
+    async def begin(self, transfer: Transfer, *, at_end: bool = False) -> None:
         headers = self._exchange.common_headers() | download_headers(transfer) | {"connection": "close"}
         raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
         start: Message = {"type": "http.response.start", "status": 200, "headers": raw}
-        if transfer.length == 0:
-            self._start = start  # the client may leave once it has them, so they go with the end
+        if at_end:
+            self._start = start
         else:
             await self._send(start)
         self.begun = True
@@ -64,17 +65,19 @@ class ResponseSink:
         if not self._client.write(data):
             await self._send({"type": "http.response.body", "body": data, "more_body": True})
 
-    async def send_all_but_last_byte(self, data: Bytes) -> Bytes:
-        """Send all but the last byte to a client that is behind, and wait until it has them. Return what is left.
+    def can_take(self, data: Bytes) -> bool:
+        """Return whether the client can be given the last bytes at once, because it is not behind.
 
-        A proxy always gets them this way: its reset, which may come at the end, then loses nothing. So does a client
-        over TLS: bytes that have not reached the kernel when it closes TLS are thrown away, and nobody can ask how
-        many those are.
+        A proxy never is: its reset, which may come at the end, would lose them if it has not acknowledged them. Nor is
+        a client over TLS: bytes that have not reached the kernel when it closes TLS are thrown away, and nobody can
+        ask how many those are.
         """
         client = self._client
-        with Delivery(client) as delivery:
-            if not client.behind_proxy and not client.is_tls and delivery.behind + len(data) <= _BEHIND_MAX:
-                return data
+        return not client.behind_proxy and not client.is_tls and client.behind + len(data) <= _BEHIND_MAX
+
+    async def send_all_but_last_byte(self, data: Bytes) -> Bytes:
+        """Send all but the last byte, and wait until the client has them. Return what is left."""
+        with Delivery(self._client) as delivery:
             await self.write(data[:-1])
             if not await delivery.acknowledged(patience=math.inf):  # the download notices a stall
                 raise ClientGone
@@ -90,8 +93,8 @@ class ResponseSink:
                 # Our close_notify is data. The kernel of a client that has closed would respond to it with a reset, as
                 # if bytes had been left unread: so let the client close first.
                 client.hold()
-            # The client of an empty file has everything by now, and may be leaving already.
-            send = self._exchange.send if self._start is not None else self._send
+            # The client of an empty file has everything with the headers, and may be leaving already.
+            send = self._send if data or self._start is None else self._exchange.send
             await send({"type": "http.response.body", "body": data, "more_body": False})
             if not await delivery.complete(patience=patience):
                 raise ClientGone

@@ -194,10 +194,16 @@ class Connection:
         """Send `100 Continue`."""
         self._transport.write(_CONTINUE)
 
+    @property
+    def behind(self) -> int:
+        """Bytes that were written and that the client's kernel has not acknowledged yet; 0 if that is not known."""
+        if (transport := self.transport) is None:
+            return 0
+        return int(transport.get_write_buffer_size()) + unacknowledged(transport.get_extra_info("socket"))
+
     def has_acknowledged(self) -> bool:
         """Return whether the client's kernel has acknowledged everything that was written."""
-        sock = self._transport.get_extra_info("socket")
-        return not self._transport.get_write_buffer_size() and not unacknowledged(sock)
+        return not self.behind
 
     def progress(self) -> int:
         """Return the bytes that the client's kernel has acknowledged since it connected; 0 if that is not known."""

@@ -47,14 +47,6 @@ class Delivery:
             asyncio.get_running_loop().remove_reader(self._socket.fileno())
             self._socket.close()
 
-    @property
-    def behind(self) -> int:
-        """Bytes that were sent and that the client's kernel has not acknowledged yet; 0 if that is not known."""
-        transport = self._connection.transport
-        if self._socket is None or transport is None:
-            return 0
-        return int(transport.get_write_buffer_size()) + unacknowledged(self._socket)
-
     async def acknowledged(self, *, patience: float) -> bool:
         """Wait until the client's kernel has acknowledged everything that was sent so far. Return whether it has.
 

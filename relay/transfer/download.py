@@ -30,16 +30,19 @@ class Sink(Protocol):
     def check(self, transfer: Transfer) -> None:
         """Raise Problem if this client cannot take such a transfer. It is called before the download joins."""
 
-    async def begin(self, transfer: Transfer) -> None:
-        """Send the headers."""
+    async def begin(self, transfer: Transfer, *, at_end: bool = False) -> None:
+        """Send the headers. `at_end`: `complete` follows at once, and sends them with the last bytes."""
 
     async def write(self, data: Bytes) -> None:
         """Hand over some bytes. Return when there is room for more."""
 
-    async def send_all_but_last_byte(self, data: Bytes) -> Bytes:
-        """Send the last bytes but one, if sending all of them in `complete` could take long.
+    def can_take(self, data: Bytes) -> bool:
+        """Return whether the client can be given the last bytes by `complete` alone, which must not take long."""
 
-        Return what is left for `complete`: the last byte, or all of `data`. Raise ClientGone.
+    async def send_all_but_last_byte(self, data: Bytes) -> Bytes:
+        """Send the last bytes but one, and wait until the client has them. Return the last byte, for `complete`.
+
+        Raise ClientGone.
         """
 
     async def complete(self, data: Bytes) -> None:
@@ -161,7 +164,7 @@ class Download(Side):
     async def _hand_over_last(self, entry: Entry) -> Outcome:
         """Hand over the last bytes, unless the transfer has ended: then they must not arrive."""
         data = entry.data
-        if self.transfer.length != 0:  # of an empty file, the headers are all there is to hand over
+        if self.transfer.length != 0 and not self._sink.can_take(data):
             await self._begin()
             with self._sending():
                 data = await self._sink.send_all_but_last_byte(data)
@@ -172,7 +175,7 @@ class Download(Side):
             return (await self._touch()).outcome or Outcome.STORE_LOST
         self._finishing = True
         self._watching.close()
-        await self._begin()
+        await self._begin(at_end=True)
         await self._sink.complete(data)  # which watches by itself whether the client stalls
         self._position = entry.offset
         self.context.node.load.delivered += len(entry.data)
@@ -184,14 +187,14 @@ class Download(Side):
         length = self.transfer.length
         return length is None or entry.offset == length or (entry.offset < length and entry.outcome is None)
 
-    async def _begin(self) -> None:
+    async def _begin(self, *, at_end: bool = False) -> None:
         """Send the headers, unless they were sent.
 
         They go out with the first entry, or a second after joining. Until then, if the upload turns out to be gone,
         the client can still get a status.
         """
         if not self._sink.begun:
-            await self._sink.begin(self.transfer)
+            await self._sink.begin(self.transfer, at_end=at_end)
 
     async def _hand_over(self, data: Bytes) -> None:
         with self._sending():

@@ -133,7 +133,7 @@ class Downloader:
     def check(self, transfer: Transfer) -> None:
         pass
 
-    async def begin(self, transfer: Transfer) -> None:
+    async def begin(self, transfer: Transfer, *, at_end: bool = False) -> None:
         self.begun = True
 
     async def write(self, data: bytes | memoryview) -> None:
@@ -142,6 +142,9 @@ class Downloader:
         if self.connection.is_lost:
             raise ClientGone
         self.got += data
+
+    def can_take(self, data: bytes | memoryview) -> bool:
+        return self.takes.is_set()
 
     async def send_all_but_last_byte(self, data: bytes | memoryview) -> bytes | memoryview:
         await self.takes.wait()
