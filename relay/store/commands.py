@@ -94,7 +94,7 @@ class Commands:
 
         return await self.call(ask, patience=patience)
 
-    async def evaluate(
+    def evaluate(
         self,
         verb: str,
         keys: Sequence[str],
@@ -102,14 +102,24 @@ class Commands:
         send: Send,
         *,
         caller: "Caller | None" = None,
-    ) -> Any:
+    ) -> Awaitable[Any]:
         """Run the script of a verb once. Raise what redis-py raises, or TimeoutError.
 
         Redis refuses a verb that must not be carried out after its caller has given up.
         """
         script = self._scripts[verb]
-        if not script.expires:
-            return await self._evaluate(script, keys, arguments, send)
+        if script.expires:
+            return self._evaluate_in_time(script, keys, arguments, send, caller)
+        return self._evaluate(script, keys, arguments, send)
+
+    async def _evaluate_in_time(
+        self,
+        script: Script,
+        keys: Sequence[str],
+        arguments: Sequence[str | int],
+        send: Send,
+        caller: "Caller | None",
+    ) -> Any:
         loop, server = asyncio.get_running_loop(), (await self._redis_py.locate(keys[0])).name
         caller = caller or Caller(loop.time() + COMMAND_TIMEOUT)
         while True:

@@ -297,9 +297,10 @@ class Connections:
     def _check(self, server: Server, connection: Connection, replies: Sequence[Any]) -> None:
         """Close the connection, and doubt its server, after an error that says that another one may have the key: it
         was a master, for example."""
-        if any(isinstance(reply, Exception) and failure_of(reply).elsewhere for reply in replies):
-            self._doubted.add(server.name)
-            connection.close()
+        for reply in replies:
+            if isinstance(reply, Exception) and failure_of(reply).elsewhere:
+                self._doubted.add(server.name)
+                connection.close()
 
     def close_idle(self) -> None:
         """Close the connections that no call uses now, and the shared ones."""
