@@ -16,6 +16,7 @@ from relay.buffers import Bytes
 from relay.server.intake import BodyIntake
 from relay.server.probe import Probe
 from relay.server.tcp import Hangups, acknowledged, peer_has_closed, reset_when_closed, unacknowledged
+from relay.tasks import Limit, occurs
 
 #: The key of the `Connection` in a scope's extensions.
 EXTENSION = "relay.connection"
@@ -276,14 +277,12 @@ class Connection:
 
     async def _wait_acknowledged(self, timeout: float) -> None:
         """Wait until the client's machine has everything that was written, for at most `timeout` seconds."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(timeout):
-                while not self.is_lost and not self.has_acknowledged():
-                    await self._wait_lost(_LOOK)
+        with contextlib.suppress(TimeoutError), Limit(timeout):
+            while not self.is_lost and not self.has_acknowledged():
+                await self._wait_lost(_LOOK)
 
     async def _wait_lost(self, timeout: float) -> bool:
         event = asyncio.Event()
-        with self.on_lost(event.set), contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(timeout):
-                await event.wait()
+        with self.on_lost(event.set):
+            await occurs(event, within=timeout)
         return self.is_lost

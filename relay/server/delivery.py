@@ -8,6 +8,7 @@ from typing import Self
 
 from relay.server.connection import Connection
 from relay.server.tcp import acknowledged, is_closed, unacknowledged
+from relay.tasks import occurs
 
 #: Maximum seconds that a client which has everything may take to close; after that it counts as having read it.
 _CLOSING = 5.0
@@ -158,9 +159,7 @@ class _Watch:
             self._deadline, self._pause = self._loop.time() + self._patience, _FIRST_PAUSE
         if (left := self._deadline - self._loop.time()) <= 0:
             return False
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(min(self._pause, left)):
-                await self._changed.wait()
+        await occurs(self._changed, within=min(self._pause, left))
         self._changed.clear()
         self._pause = min(2 * self._pause, _LONGEST_PAUSE)
         return True

@@ -22,6 +22,7 @@ from relay.store.keys import Keys
 from relay.store.redis_py import COMMAND_TIMEOUT, RedisPy
 from relay.store.resp import Command
 from relay.store.scripts import Script, load_scripts
+from relay.tasks import Limit
 
 T = TypeVar("T")
 #: Sends commands about a key, and returns their replies: `Connections.share` or `Connections.call`.
@@ -178,10 +179,9 @@ class Commands:
             await self._turns.acquire()
             return begun
         while (left := max(begun, self._answered) + patience - loop.time()) > 0:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(left):
-                    await self._turns.acquire()
-                    return max(begun, self._answered)
+            with contextlib.suppress(TimeoutError), Limit(left):
+                await self._turns.acquire()
+                return max(begun, self._answered)
         raise StoreUnavailable
 
     async def repeat(
@@ -210,7 +210,7 @@ class Commands:
                 caller.gives_up = begun + patience
             limit = blocks + (min(COMMAND_TIMEOUT, left) if patience else COMMAND_TIMEOUT)
             try:
-                async with asyncio.timeout(limit):
+                with Limit(limit):
                     answer = await command()
                 self._answered = loop.time()
                 if not blocks:
