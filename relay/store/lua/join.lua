@@ -9,7 +9,7 @@ if stored[1] ~= id then return 'absent' end
 if stored[3] == joiner then return 'joined' end
 if stored[2] ~= 'waiting' then return 'taken' end
 redis.call('HSET', transfer, 'state', 'streaming', 'downloader', node, 'joiner', joiner,
-  'joined', redis.call('TIME')[1])
+  'joined', now_s())
 redis.call('HDEL', token, 'wanted:' .. name)  -- all downloads that waited for the name have been woken
 redis.call('PEXPIRE', transfer, joined_ms)
 redis.call('XADD', acks, '0-1', 'joined', node)
