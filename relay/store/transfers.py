@@ -8,7 +8,7 @@ from relay.names import new_id
 from relay.states import Answer, Outcome, State
 from relay.store.commands import Commands, ms, pairs
 from relay.store.offsets import offset_of
-from relay.store.records import Claimed, Final, Touched, Transfer
+from relay.store.records import ANYBODY, Claimed, Ender, Final, Touched, Transfer
 from relay.store.streams import RedisStream
 from relay.store.timing import CLAIM_MARGIN, JOINED_TTL, LINGER, lease
 from relay.store.tokens import need_bytes, need_room, need_token
@@ -175,37 +175,28 @@ class Transfers:
                 return Touched(Outcome.STORE_LOST)
 
     async def end(
-        self,
-        transfer: Transfer,
-        outcome: Outcome,
-        *,
-        joiner: str = "",
-        position: int = 0,
-        only_waiting: bool = False,
-        unneeded: Sequence[str] = (),
+        self, transfer: Transfer, outcome: Outcome, by: Ender = ANYBODY, *, only_waiting: bool = False
     ) -> "Final | Answer":
-        """End the transfer, if the name still belongs to it (or, with `joiner`, to that download of it).
+        """End the transfer, if the name still belongs to it (or to the download of it that ends it).
 
-        `position`: the bytes handed to the downloader, if the caller knows; otherwise the last acknowledgement counts.
-        `unneeded`: which of `chunks` and `acks` only the caller reads, and reads no more; they are deleted.
         Exactly one caller gets `Final`. The others get GONE; or KEPT if the transfer is finishing, or if it streams
         and the caller asked for `only_waiting`.
         """
         within = {State.WAITING} if only_waiting else {State.WAITING, State.STREAMING}
-        if joiner or outcome in _OBSERVED:
+        if by.joiner or outcome in _OBSERVED:
             within = {*State}
         reply = await self._commands.run(
             "end",
             transfer.keys.all(),
             [
-                joiner or transfer.id,
+                by.joiner or transfer.id,
                 transfer.name,
                 outcome,
                 ms(LINGER),
-                position,
+                by.position,
                 " ".join(sorted(within)),
                 int(outcome in _FROM_OUTSIDE),
-                " ".join(unneeded),
+                " ".join(by.unneeded),
             ],
             patience=self._settings.transfer_patience,
         )

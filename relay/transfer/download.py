@@ -11,7 +11,7 @@ from relay.errors import ClientGone, StoreUnavailable, problem_for_downloader
 from relay.server.connection import Connection
 from relay.states import Answer, Outcome
 from relay.store.offsets import follows
-from relay.store.records import Touched, Transfer
+from relay.store.records import Ender, Touched, Transfer
 from relay.store.streams import Entry
 from relay.tasks import first
 from relay.transfer.context import Context
@@ -99,9 +99,8 @@ class Download(Side):
                 outcome = Outcome.STORE_LOST
             finally:
                 unneeded = ("chunks", "acks") if outcome is Outcome.NODE_LOST else ("chunks",)
-                await self.context.endings.settle(
-                    self.transfer, outcome, *unneeded, joiner=self._joiner, position=self._position
-                )
+                ender = Ender(joiner=self._joiner, position=self._position, unneeded=unneeded)
+                await self.context.endings.settle(self.transfer, outcome, ender)
         if not self._sink.begun and outcome is not Outcome.UPLOADER_GONE:
             raise problem_for_downloader(outcome, seconds=time_limit(self.context.settings, outcome))
         return outcome

@@ -7,13 +7,12 @@ cancelled: it releases the name, leaves the outcome in the other side's stream, 
 import asyncio
 import contextlib
 import logging
-from collections.abc import Sequence
 
 from relay.cluster.node import Node
 from relay.errors import StoreUnavailable
 from relay.logs import fields, note
 from relay.states import Answer, Outcome
-from relay.store.records import Final, Inquiry, Transfer
+from relay.store.records import ANYBODY, Ender, Final, Inquiry, Transfer
 from relay.store.store import Store
 from relay.tasks import Background
 
@@ -30,19 +29,10 @@ class Endings:
         node.inbox.disown = self._disown
 
     async def end(
-        self,
-        transfer: Transfer,
-        outcome: Outcome,
-        *,
-        joiner: str = "",
-        position: int = 0,
-        only_waiting: bool = False,
-        unneeded: Sequence[str] = (),
+        self, transfer: Transfer, outcome: Outcome, by: Ender = ANYBODY, *, only_waiting: bool = False
     ) -> Final | Answer:
         """End a transfer (see `Transfers.end`). If this call ended it, log and count it, and wake the other side."""
-        answer = await self._store.transfers.end(
-            transfer, outcome, joiner=joiner, position=position, only_waiting=only_waiting, unneeded=unneeded
-        )
+        answer = await self._store.transfers.end(transfer, outcome, by, only_waiting=only_waiting)
         if isinstance(answer, Final):
             self._account(answer, outcome)
             for node in {answer.transfer.uploader, answer.transfer.downloader}:
@@ -51,41 +41,30 @@ class Endings:
                     await self._node.inbox.send(node, transfer.id)
         return answer
 
-    async def settle(
-        self,
-        transfer: Transfer,
-        outcome: Outcome,
-        *unneeded: str,
-        joiner: str = "",
-        position: int = 0,
-        seconds: float = 0,
-    ) -> None:
+    async def settle(self, transfer: Transfer, outcome: Outcome, by: Ender, *, seconds: float = 0) -> None:
         """Make sure that this side's transfer has ended, and delete the streams that nobody will read any more.
 
-        These are `unneeded`: any of `chunks` and `acks`.
-
-        `position` is the bytes handed over and `seconds` the time since it began, as this side knows them.
+        `seconds` is the time since it began, as this side knows it.
 
         Run to the end even if the caller is cancelled. Wait for it, except when Redis is away: then the client need
         not wait, and the keys that cannot be deleted expire.
         """
         note(outcome=outcome.value)
-        known = Final(transfer, delivered=position, seconds=round(seconds))
-        work = self._background.spawn(self._settle(known, outcome, unneeded, joiner))
+        work = self._background.spawn(self._settle(transfer, outcome, by, seconds))
         if outcome is not Outcome.STORE_LOST:
             await asyncio.shield(work)
 
-    async def _settle(self, known: Final, outcome: Outcome, unneeded: Sequence[str], joiner: str) -> None:
-        transfer, answer = known.transfer, None
+    async def _settle(self, transfer: Transfer, outcome: Outcome, by: Ender, seconds: float) -> None:
+        answer = None
         try:
-            answer = await self.end(transfer, outcome, joiner=joiner, position=known.delivered, unneeded=unneeded)
+            answer = await self.end(transfer, outcome, by)
         except StoreUnavailable:
             left = fields(transfer=transfer.id, outcome=outcome.value)
             log.warning("Redis is away, so a transfer's keys are left to expire", extra=left)
         # If Redis has lost the transfer, nobody gets `Final`. Then the uploader's side accounts for it, if it had
         # claimed the name.
-        if outcome is Outcome.STORE_LOST and transfer.uploader and not joiner and not isinstance(answer, Final):
-            self._account(known, outcome)
+        if outcome is Outcome.STORE_LOST and transfer.uploader and not by.joiner and not isinstance(answer, Final):
+            self._account(Final(transfer, delivered=by.position, seconds=round(seconds)), outcome)
 
     def _account(self, final: Final, outcome: Outcome) -> None:
         """Log one line and count one for a transfer that ended."""

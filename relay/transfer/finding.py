@@ -12,7 +12,7 @@ from relay.errors import ClientGone, Error, Problem, StoreUnavailable
 from relay.names import new_id
 from relay.server.connection import Connection
 from relay.states import Answer, Outcome
-from relay.store.records import Final, Transfer
+from relay.store.records import Ender, Final, Transfer
 from relay.transfer.context import Context
 from relay.transfer.doubt import BRIEF, PATIENCE, confirm, with_room
 from relay.transfer.drain import Phase
@@ -117,7 +117,7 @@ class Finder:
         with contextlib.suppress(StoreUnavailable):
             await joining
         with contextlib.suppress(StoreUnavailable):
-            ended = await self._context.endings.end(transfer, Outcome.DOWNLOADER_GONE, joiner=joiner)
+            ended = await self._context.endings.end(transfer, Outcome.DOWNLOADER_GONE, Ender(joiner=joiner))
             if isinstance(ended, Final):
                 await self._transfers.delete_chunks(transfer)
 

@@ -14,7 +14,7 @@ from relay.errors import ClientGone, Error, Problem, StoreUnavailable, problem_f
 from relay.server.connection import Connection
 from relay.server.intake import BodyIntake
 from relay.states import Answer, Outcome, State
-from relay.store.records import Claimed, Final, Touched, Transfer
+from relay.store.records import Claimed, Ender, Final, Touched, Transfer
 from relay.store.streams import Ack, Stream
 from relay.store.transfers import RESERVE_AHEAD
 from relay.tasks import first
@@ -90,8 +90,7 @@ class Upload(Side):
         await self.context.endings.settle(
             replace(self.transfer, downloader=self.peer),
             outcome,
-            *unneeded,
-            position=self._window.acknowledged,
+            Ender(position=self._window.acknowledged, unneeded=unneeded),
             seconds=monotonic() - self._since,
         )
 
