@@ -197,6 +197,7 @@ class Upload(Side):
                 if monotonic() >= deadline:
                     answer = await self.context.endings.end(self.transfer, outcome, within=[State.WAITING])
                     if isinstance(answer, Final):
+                        self._window.acknowledge(answer.delivered)
                         return outcome
                 now = await self._stand()
                 if now.outcome is not None:
@@ -294,10 +295,11 @@ class Upload(Side):
             chunks = self._take()
             if not await self._reserve_written():
                 return Outcome.TOO_LARGE
-            whole = self._supply.is_exhausted and self.is_last
+            taken = self._supply.is_exhausted  # asked now: if the body ends while this is written, its end is not
+            whole = taken and self.is_last
             if outcome := await self._record_ack(await stream.append(chunks, offset=self._window.written, whole=whole)):
                 return outcome
-            while whole or self._supply.is_exhausted or not self._window.is_open:
+            while taken or not self._window.is_open:
                 if outcome := await self._wait_for_ack(stream):
                     return outcome
                 if self._is_part_done:
