@@ -14,7 +14,7 @@ from relay.errors import ClientGone, Error, Problem, StoreUnavailable, problem_f
 from relay.server.connection import Connection
 from relay.server.intake import BodyIntake
 from relay.states import Answer, Outcome, State
-from relay.store.records import Final, Touched, Transfer
+from relay.store.records import Ender, Final, Touched, Transfer
 from relay.store.streams import Ack, Stream
 from relay.store.transfers import RESERVE_AHEAD
 from relay.tasks import first
@@ -119,9 +119,7 @@ class Upload(Side):
         await self.context.endings.settle(
             replace(self.transfer, downloader=self.peer),
             outcome,
-            *unneeded,
-            sender=self._sender,
-            position=self._window.acknowledged,
+            Ender(sender=self._sender, position=self._window.acknowledged, unneeded=unneeded),
             seconds=monotonic() - self._since,
         )
 
@@ -269,7 +267,7 @@ class Upload(Side):
 
     async def _try_to_end(self, outcome: Outcome) -> Outcome | None:
         """End it, unless the download hands over the last bytes: then that side decides how it ends."""
-        answer = await self.context.endings.end(self.transfer, outcome, sender=self._sender)
+        answer = await self.context.endings.end(self.transfer, outcome, Ender(sender=self._sender))
         if answer is Answer.KEPT:
             return None
         return outcome if isinstance(answer, Final) else (await self._touch()).outcome

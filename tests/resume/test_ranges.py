@@ -73,7 +73,7 @@ def uploading(cluster: Cluster, *options: str) -> Iterator[Upload]:
     ],
 )
 def test_everything_is_sent(cluster: Cluster, ranges: list[str]) -> None:
-    """The range is malformed, which section 14.2 of RFC 9110 lets a server ignore, or everything is what it asks for."""
+    """The range is malformed, which section 14.2 of RFC 9110 lets a server ignore, or it asks for everything."""
     with uploading(cluster) as upload:
         response = upload.get(*ranges)
         assert (response.status_code, response.content) == (200, DATA)
