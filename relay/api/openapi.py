@@ -40,6 +40,8 @@ class Operation(NamedTuple):
     errors: tuple[Error, ...] = ()
     #: The request body's content by media type; None if none is read.
     takes: Schema | None = None
+    #: Says what a 304 means; empty if it cannot be the answer.
+    unmodified: str = ""
     #: A parameter in the query, which may depend on the settings.
     query: Callable[[Settings], Schema] | None = None
     #: Whether it takes a secret if `RELAY_TOKEN_SECRET` is set.
@@ -72,6 +74,8 @@ def _describe(operation: Operation, settings: Settings) -> Schema:
     responses: Schema = {str(operation.status): {"description": operation.says}}
     if operation.content is not None:
         responses[str(operation.status)]["content"] = operation.content
+    if operation.unmodified:
+        responses["304"] = {"description": operation.unmodified}
     by_status: dict[int, list[Error]] = defaultdict(list)
     for error in (*operation.errors, *_ANY):
         by_status[error.value.status].append(error)

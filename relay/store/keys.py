@@ -29,11 +29,12 @@ KEYS = (
         "token",
     ),
     KeySpec(
-        "relay:revoked:{T}:ID",
+        "relay:revoked:{T}",
         "hash",
-        "30 s",
-        "the fields of a token that a `DELETE` has revoked. They name the transfers that it has to end: if the reply "
-        "was lost, it reads them again",
+        "a minute",
+        "the fields of a token that a `DELETE` has revoked, and the id of that revocation (`by`). They name the "
+        "transfers that it has to end: if the reply was lost, it reads them again. Clients of a token that is gone "
+        "without this key are not told that it was revoked",
     ),
     KeySpec(
         "relay:transfer:{T}:NAME",
@@ -123,8 +124,8 @@ class Keys:
     def token(self, token: str) -> str:
         return f"{self.prefix}:token:{{{token}}}"
 
-    def revoked(self, token: str, revocation: str) -> str:
-        return f"{self.prefix}:revoked:{{{token}}}:{revocation}"
+    def revoked(self, token: str) -> str:
+        return f"{self.prefix}:revoked:{{{token}}}"
 
     def transfer(self, token: str, name: str) -> str:
         return f"{self.prefix}:transfer:{{{token}}}:{name}"

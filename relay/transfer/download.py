@@ -100,6 +100,7 @@ class Download(Side):
                     self.transfer, outcome, *unneeded, joiner=self._joiner, position=self._position
                 )
         if not self._sink.begun and outcome is not Outcome.UPLOADER_GONE:
+            await self._check_revoked(outcome)
             raise problem_for_downloader(outcome, seconds=time_limit(self.context.settings, outcome))
         return outcome
 

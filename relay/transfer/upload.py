@@ -78,6 +78,7 @@ class Upload(Side):
                     await self._settle(outcome)
         if outcome is Outcome.COMPLETE:
             return self._window.written
+        await self._check_revoked(outcome)
         settings = self.context.settings
         raise problem_for_uploader(
             outcome, sent=self._window.acknowledged, seconds=time_limit(settings, outcome), most=self._most
