@@ -25,6 +25,9 @@ class Proxy:
         self.rate = 0
         #: Whether bytes are held back while connections stay open, as on a dead link. They are forwarded afterwards.
         self.is_silent = False
+        #: How many connections, the oldest first, are dead for ever, because of `forget`. The others work.
+        self._forgotten = 0
+        self._accepted = 0
         #: Pieces for Redis that contain these bytes are held back, even if their connection is closed meanwhile.
         self.holds = b""
         #: Number of pieces that are held back, and not forwarded yet.
@@ -48,6 +51,10 @@ class Proxy:
     def cut(self) -> None:
         """Reset every connection that is open now."""
         self._do(self._cut())
+
+    def forget(self) -> None:
+        """Hold back everything on the connections that are open now, as a firewall does that has lost its table."""
+        self._forgotten = self._accepted
 
     @contextlib.contextmanager
     def silent(self) -> Iterator[None]:
@@ -87,6 +94,8 @@ class Proxy:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
         writers = [writer]
+        self._accepted += 1
+        number = self._accepted
         try:
             while self.is_silent:
                 await asyncio.sleep(0.01)
@@ -96,8 +105,8 @@ class Proxy:
             writers.append(target_writer)
             self._writers.update(writers)
             async with asyncio.TaskGroup() as both:
-                both.create_task(self._forward(reader, target_writer, replies=False))
-                both.create_task(self._forward(target_reader, writer, replies=True))
+                both.create_task(self._forward(number, reader, target_writer, replies=False))
+                both.create_task(self._forward(number, target_reader, writer, replies=True))
         except* (OSError, _End):
             pass
         finally:
@@ -110,9 +119,11 @@ class Proxy:
         while self.holds and self.holds in piece:
             await asyncio.sleep(0.01)
 
-    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, replies: bool) -> None:
+    async def _forward(
+        self, number: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, replies: bool
+    ) -> None:
         while piece := await reader.read(_PIECE):
-            while self.is_silent:
+            while self.is_silent or number <= self._forgotten:
                 await asyncio.sleep(0.01)
             is_held = not replies and bool(self.holds) and self.holds in piece
             if is_held:
