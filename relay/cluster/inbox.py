@@ -55,6 +55,8 @@ class Inbox:
         self._node = node
         self._store = store
         self._listeners: dict[str, set[Listener]] = defaultdict(set)
+        #: Whether wake-ups do not arrive, because the last read failed.
+        self.is_deaf = False
         #: Called with an inquiry about an upload that this node does not hold.
         self.disown: Callable[[Inquiry], None] = lambda inquiry: None
         #: Called when another node has taken its leave.
@@ -103,7 +105,7 @@ class Inbox:
 
     async def read_for_ever(self) -> None:
         """Read the inbox, and wake the listeners."""
-        after, missed = "0-0", False
+        after = "0-0"
         while True:
             try:
                 after, topics = await self._store.nodes.inbox(node=self._node, after=after, timeout=_BLOCK)
@@ -111,13 +113,13 @@ class Inbox:
                 if not isinstance(error, StoreUnavailable):
                     log.exception("a bug: the inbox was not read")
                 # Redis may come back empty, with its clock behind our last ID: begin again.
-                after, missed = "0-0", True
+                after, self.is_deaf = "0-0", True
                 with contextlib.suppress(Exception):
                     await self._store.commands.close_idle()
                 await asyncio.sleep(_PAUSE)
                 continue
-            if missed:
-                missed = False
+            if self.is_deaf:
+                self.is_deaf = False
                 self.wake_all()
             for topic in topics:
                 self.wake(topic)
