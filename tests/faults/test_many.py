@@ -224,7 +224,7 @@ async def test_a_lost_wake_up_only_delays_an_upload(prefix: str) -> None:
         await relay.node.recheck(time.monotonic())
         assert not (await asyncio.wait([upload], timeout=0.1))[0]
         await relay.node.recheck(time.monotonic() + RECHECK)
-        with pytest.raises(Problem, match="REVOKED"):
+        with pytest.raises(Problem, match="TOKEN_GONE"):
             await asyncio.wait_for(upload, 10)
 
 
