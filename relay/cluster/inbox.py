@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 
 from relay.errors import StoreUnavailable
-from relay.store.records import Farewell, Inquiry
+from relay.store.records import Abandoned, Farewell, Inquiry
 from relay.store.store import Store
 
 log = logging.getLogger("relay.nodes")
@@ -57,7 +57,7 @@ class Inbox:
         self._listeners: dict[str, set[Listener]] = defaultdict(set)
         #: Whether wake-ups do not arrive, because the last read failed.
         self.is_deaf = False
-        #: Called with an inquiry about an upload that this node does not hold.
+        #: Called with an inquiry about an upload that this node does not hold, or that its own node has abandoned.
         self.disown: Callable[[Inquiry], None] = lambda inquiry: None
         #: Called when another node has taken its leave.
         self.on_farewell: Callable[[str], None] = lambda node: None
@@ -86,6 +86,8 @@ class Inbox:
             listener.set()
         if farewell := Farewell.parse(topic):
             self.on_farewell(farewell.node)
+        elif abandoned := Abandoned.parse(topic):
+            self.disown(Inquiry(*abandoned))
         elif not self.has_listener(topic) and (inquiry := Inquiry.parse(topic)) is not None:
             self.disown(inquiry)
 

@@ -96,8 +96,9 @@ KEYS = (
         "stream",
         "a minute",
         "short wake-ups for the clients that NODE holds. `about` is a transfer's id; or its token, name and id, if "
-        "NODE has to end it unless it has that upload; or the transfer key that a download waits for; or `farewell` "
-        "and a node that shuts down. Wake-ups carry no state, so a lost one costs only time",
+        "NODE has to end it unless it has that upload; or the transfer key that a download waits for; or "
+        "`abandoned` and a transfer's token, name and id, if NODE has to end it, because the other side's node cannot; "
+        "or `farewell` and a node that shuts down. Wake-ups carry no state, so a lost one costs only time",
     ),
 )
 

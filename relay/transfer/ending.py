@@ -13,7 +13,7 @@ from relay.cluster.node import Node
 from relay.errors import StoreUnavailable
 from relay.logs import fields, note
 from relay.states import Answer, Outcome
-from relay.store.records import Final, Inquiry, Transfer
+from relay.store.records import Abandoned, Final, Inquiry, Transfer
 from relay.store.store import Store
 from relay.tasks import Background
 
@@ -82,6 +82,9 @@ class Endings:
         except StoreUnavailable:
             left = fields(transfer=transfer.id, outcome=outcome.value)
             log.warning("Redis is away, so a transfer's keys are left to expire", extra=left)
+            abandoned = Abandoned(transfer.token, transfer.name, transfer.id)
+            for node in {transfer.uploader, transfer.downloader} - {self._node.id, ""}:
+                await self._node.inbox.send(node, str(abandoned))
         # If Redis has lost the transfer, nobody gets `Final`. Then the uploader's side accounts for it, if it had
         # claimed the name.
         if outcome is Outcome.STORE_LOST and transfer.uploader and not joiner and not isinstance(answer, Final):
@@ -104,7 +107,8 @@ class Endings:
         log.info("ended", extra=ended)
 
     def _disown(self, inquiry: Inquiry) -> None:
-        """End the claim of an upload that is not on this node: Redis was rolled back to a time when it was."""
+        """End a transfer whose upload is not on this node, because Redis was rolled back to a time when it was; or one
+        whose other side has lost Redis."""
 
         async def end() -> None:
             with contextlib.suppress(StoreUnavailable):

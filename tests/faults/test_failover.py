@@ -201,6 +201,26 @@ def test_connections_that_a_firewall_forgot(
     start(cluster, token, "y", source).assert_complete()
 
 
+@pytest.mark.parametrize("side", ["a", "b"], ids=["uploader's", "downloader's"])
+def test_a_master_that_one_side_cannot_reach(
+    cluster: Cluster, proxies: list[Proxy], start: Start, source: Path, side: str
+) -> None:
+    """Both sides are told, although only the other one's node can say in Redis that the transfer is over."""
+    inboxes = {home(proxies, f"{cluster.prefix}:inbox:{node.id}") for node in cluster.nodes}
+    token = token_at(cluster, proxies, lambda index: index not in inboxes)
+    running = start(cluster, token, "x", source, rate="300k")
+    running.wait_arrived(MIB)
+    master = home(proxies, f"{{{token}}}")
+    begun, proxies[master].silences = time.monotonic(), side.encode()
+    try:
+        wait_until(lambda: running.is_over, "both sides to be told", timeout=30)
+        print(f"both sides were told after {time.monotonic() - begun:.1f} s")
+        assert time.monotonic() - begun < TOLD
+        running.assert_broken(502, 503)
+    finally:
+        proxies[master].silences = b""
+
+
 def test_a_master_that_the_nodes_cannot_reach(
     cluster: Cluster, proxies: list[Proxy], start: Start, tmp_path: Path, source: Path
 ) -> None:

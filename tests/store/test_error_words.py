@@ -54,9 +54,9 @@ def busy(program: Path) -> Iterator[tuple[RedisServer, Switch, Switch]]:
 
 @contextlib.contextmanager
 def loading(program: Path) -> Iterator[tuple[RedisServer, Switch, Switch]]:
-    """It has been started again, and loads its data for four seconds. It replies once in 2 MB of that."""
+    """It has been started again, and loads its data for two seconds. It replies once in 2 MB of that."""
     with RedisServer(program, "--key-load-delay", "1000", "--rdbcompression", "no") as server:
-        run(server, "EVAL", "for i = 1, 4000 do redis.call('SET', i, string.rep('x', 8192)) end", 0)
+        run(server, "EVAL", "for i = 1, 2000 do redis.call('SET', i, string.rep('x', 8192)) end", 0)
         starting = threading.Thread(target=server.roll_back, args=[server.snapshot()])
         yield server, starting.start, starting.join
 

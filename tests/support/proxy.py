@@ -25,9 +25,13 @@ class Proxy:
         self.rate = 0
         #: Whether bytes are held back while connections stay open, as on a dead link. They are forwarded afterwards.
         self.is_silent = False
+        #: The node of this name gets nothing through, as if `is_silent` were set for its connections alone.
+        self.silences = b""
         #: How many connections, the oldest first, are dead for ever, because of `forget`. The others work.
         self._forgotten = 0
         self._accepted = 0
+        #: The node at the other end of each connection, by the connection's number.
+        self._names: dict[int, bytes] = {}
         #: Pieces for Redis that contain these bytes are held back, even if their connection is closed meanwhile.
         self.holds = b""
         #: Number of pieces that are held back, and not forwarded yet.
@@ -97,6 +101,7 @@ class Proxy:
 
     async def _serve(self, number: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writers = [writer]
+        self._names[number] = b""
         try:
             while self.is_silent:
                 await asyncio.sleep(0.01)
@@ -120,11 +125,16 @@ class Proxy:
         while self.holds and self.holds in piece:
             await asyncio.sleep(0.01)
 
+    def _is_silenced(self, number: int) -> bool:
+        return self._names[number] == self.silences
+
     async def _forward(
         self, number: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, replies: bool
     ) -> None:
         while piece := await reader.read(_PIECE):
-            while self.is_silent or number <= self._forgotten:
+            if not replies and b"SETNAME" in piece:
+                self._names[number] = piece.split(b"SETNAME\r\n", 1)[1].split(b"\r\n")[1]
+            while self.is_silent or number <= self._forgotten or (self.silences and self._is_silenced(number)):
                 await asyncio.sleep(0.01)
             is_held = not replies and bool(self.holds) and self.holds in piece
             if is_held:
