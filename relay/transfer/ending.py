@@ -77,18 +77,27 @@ class Endings:
 
     async def _settle(self, known: Final, outcome: Outcome, unneeded: Sequence[str], joiner: str) -> None:
         transfer, answer = known.transfer, None
+        is_told = outcome is Outcome.STORE_LOST and await self._abandon(transfer)
         try:
             answer = await self.end(transfer, outcome, joiner=joiner, position=known.delivered, unneeded=unneeded)
         except StoreUnavailable:
             left = fields(transfer=transfer.id, outcome=outcome.value)
             log.warning("Redis is away, so a transfer's keys are left to expire", extra=left)
-            abandoned = Abandoned(transfer.token, transfer.name, transfer.id)
-            for node in {transfer.uploader, transfer.downloader} - {self._node.id, ""}:
-                await self._node.inbox.send(node, str(abandoned))
+            if is_told:
+                return  # the other side's node ends it, and accounts for it
         # If Redis has lost the transfer, nobody gets `Final`. Then the uploader's side accounts for it, if it had
         # claimed the name.
         if outcome is Outcome.STORE_LOST and transfer.uploader and not joiner and not isinstance(answer, Final):
             self._account(known, outcome)
+
+    async def _abandon(self, transfer: Transfer) -> bool:
+        """Ask the other side's node to end the transfer, because it may reach Redis. Return whether it is asked."""
+        abandoned = Abandoned(transfer.token, transfer.name, transfer.id)
+        for node in {transfer.uploader, transfer.downloader} - {self._node.id, ""}:
+            with contextlib.suppress(StoreUnavailable):
+                await self._store.nodes.wake(node=node, about=str(abandoned))
+                return True
+        return False
 
     def _account(self, final: Final, outcome: Outcome) -> None:
         """Log one line and count one for a transfer that ended."""
@@ -113,6 +122,10 @@ class Endings:
         async def end() -> None:
             with contextlib.suppress(StoreUnavailable):
                 claim = self._store.transfers.identify(token=inquiry.token, name=inquiry.name, transfer_id=inquiry.id)
-                await self.end(claim, Outcome.STORE_LOST)
+                if self._node.inbox.has_listener(str(inquiry)):
+                    await self._store.transfers.end(claim, Outcome.STORE_LOST)
+                    self._node.inbox.wake(claim.id)  # the upload is here, and accounts for it
+                else:
+                    await self.end(claim, Outcome.STORE_LOST)
 
         self._background.spawn(end())
