@@ -296,10 +296,12 @@ class Upload(Side):
             chunks = self._take()
             if not await self._reserve_written():
                 return Outcome.TOO_LARGE
-            whole = self._supply.is_exhausted and self.is_last
+            # Asked before the bytes are written: the body may end meanwhile, and then its end is written next.
+            is_exhausted = self._supply.is_exhausted
+            whole = is_exhausted and self.is_last
             if outcome := await self._record_ack(await stream.append(chunks, offset=self._window.written, whole=whole)):
                 return outcome
-            while whole or self._supply.is_exhausted or not self._window.is_open:
+            while is_exhausted or not self._window.is_open:
                 if outcome := await self._wait_for_ack(stream):
                     return outcome
                 if self._is_part_done:
