@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from relay.errors import StoreUnavailable
 from relay.store.records import Farewell, Inquiry
 from relay.store.store import Store
+from relay.tasks import occurs
 
 log = logging.getLogger("relay.nodes")
 
@@ -35,10 +36,7 @@ class Listener:
 
     async def wait(self, timeout: float) -> bool:
         """Wait up to `timeout` seconds for a wake-up, and consume it. Return False if none came."""
-        try:
-            async with asyncio.timeout(max(0.0, timeout)):
-                await self._event.wait()
-        except TimeoutError:
+        if not await occurs(self._event, within=max(0.0, timeout)):
             return False
         self._event.clear()
         return True

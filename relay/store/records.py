@@ -1,6 +1,6 @@
 """What the verbs take and return: transfers as Redis has them, and what is learned about them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Self
 
@@ -170,6 +170,24 @@ class Returned(NamedTuple):
 
     transfer: Transfer
     former: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ender:
+    """Who ends a transfer, and what it knows."""
+
+    #: The id of the download that ends its own transfer; empty for all others.
+    joiner: str = ""
+    #: The id of the uploader's request that ends it; empty for all others.
+    sender: str = ""
+    #: The bytes handed to the downloader, if that is known; otherwise the last acknowledgement counts.
+    position: int = 0
+    #: Which of the streams `chunks` and `acks` only the ender reads, and reads no more: they are deleted.
+    unneeded: Sequence[str] = ()
+
+
+#: Somebody who knows nothing of the transfer's bytes.
+ANYBODY = Ender()
 
 
 @dataclass(frozen=True, slots=True)

@@ -87,6 +87,8 @@ class RedisPy:
         self._sentinels = sentinels
         # Asked once, because it is slow: these classes have protocols among their bases.
         self._is_cluster = isinstance(redis, RedisCluster)
+        #: The one server that has all keys; None of a Redis Cluster.
+        self._only = None if isinstance(redis, RedisCluster) else _server_of(redis)
 
     @classmethod
     def embedded(cls, server: fakeredis.FakeServer) -> Self:
@@ -136,13 +138,12 @@ class RedisPy:
 
     async def locate(self, key: str) -> Server:
         """Return the server that has the key, as far as redis-py knows. Raise what redis-py raises."""
-        if self._is_cluster:
-            cluster = cast(RedisCluster, self.redis)
-            await cluster.initialize()
-            node = cast(Any, cluster.get_node_from_key(key))
-            return Server(node.name, node.connection_class, node.connection_kwargs)
-        pool = cast(Redis, self.redis).connection_pool
-        return Server("", pool.connection_class, pool.connection_kwargs)
+        if self._only is not None:
+            return self._only
+        cluster = cast(RedisCluster, self.redis)
+        await cluster.initialize()
+        node = cast(Any, cluster.get_node_from_key(key))
+        return Server(node.name, node.connection_class, node.connection_kwargs)
 
     async def find_again(self, doubted: str) -> None:
         """Let redis-py find out which servers of a Redis Cluster have which keys now. Raise what redis-py raises.
@@ -166,6 +167,12 @@ class RedisPy:
             await redis.aclose()
         if self._is_cluster:  # redis-py leaves them open if it has not found the cluster
             await cast(RedisCluster, self.redis).nodes_manager.aclose("startup_nodes")
+
+
+def _server_of(redis: Redis) -> Server:
+    """Return the server that redis-py's object asks. Through Sentinel, it is found when it is connected to."""
+    pool = redis.connection_pool
+    return Server("", pool.connection_class, pool.connection_kwargs)
 
 
 def _cluster(options: dict[str, Any]) -> RedisCluster:

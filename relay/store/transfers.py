@@ -9,7 +9,7 @@ from relay.names import new_id
 from relay.states import Answer, Outcome, State
 from relay.store.commands import Commands, ms, pairs
 from relay.store.offsets import offset_of
-from relay.store.records import Broken, Claimed, Final, Result, Returned, Touched, Transfer
+from relay.store.records import ANYBODY, Broken, Claimed, Ender, Final, Result, Returned, Touched, Transfer
 from relay.store.streams import RedisStream
 from relay.store.timing import CLAIM_MARGIN, JOINED_TTL, LINGER, lease
 from relay.store.tokens import need_bytes, need_room, need_token
@@ -277,39 +277,33 @@ class Transfers:
         self,
         transfer: Transfer,
         outcome: Outcome,
+        by: Ender = ANYBODY,
         *,
-        joiner: str = "",
-        position: int = 0,
-        sender: str = "",
         within: Collection[State] = (State.WAITING, State.STREAMING, State.INTERRUPTED),
         any_leg: bool = True,
-        unneeded: Sequence[str] = (),
     ) -> "Final | Answer":
-        """End the transfer, if the name still belongs to it (or, with `joiner`, to that download of it; or, with
-        `sender`, to that request of its uploader).
+        """End the transfer, if the name still belongs to it (or to the download, or the request, that ends it).
 
-        `position`: the bytes handed to the downloader, if the caller knows; otherwise the last acknowledgement counts.
-        `unneeded`: which of `chunks` and `acks` only the caller reads, and reads no more; they are deleted.
         Unless `any_leg`: only if the transfer is still in its present leg.
         Exactly one caller gets `Final`. The others get GONE; or KEPT if the transfer is in none of the states `within`.
         """
-        if joiner or outcome in _OBSERVED:
+        if by.joiner or outcome in _OBSERVED:
             within = {*State}
         while True:
             reply = await self._commands.run(
                 "end",
                 [*transfer.keys.all(), transfer.keys.result],
                 [
-                    joiner or transfer.id,
+                    by.joiner or transfer.id,
                     transfer.name,
                     outcome,
                     ms(LINGER),
-                    position,
+                    by.position,
                     " ".join(sorted(within)),
                     int(outcome in _FROM_OUTSIDE),
-                    " ".join(unneeded),
+                    " ".join(by.unneeded),
                     transfer.leg,
-                    sender,
+                    by.sender,
                     transfer.id,
                     ms(self._settings.resume_wait),
                 ],
@@ -319,7 +313,7 @@ class Transfers:
                 return Answer.GONE
             if reply[0] != b"moved":
                 break
-            for stream in unneeded:
+            for stream in by.unneeded:
                 await self.delete(getattr(transfer.keys, stream))
             transfer = self.at_leg(transfer, int(reply[1]))
         if reply[0] != b"ended":

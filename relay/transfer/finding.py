@@ -12,7 +12,7 @@ from relay.errors import ClientGone, Error, Problem, StoreUnavailable
 from relay.names import new_id
 from relay.server.connection import Connection
 from relay.states import Answer, Outcome
-from relay.store.records import Transfer
+from relay.store.records import Ender, Transfer
 from relay.transfer.context import Context
 from relay.transfer.doubt import BRIEF, PATIENCE, confirm, is_taken, with_room
 from relay.transfer.download import Joined
@@ -124,7 +124,8 @@ class Finder:
         with contextlib.suppress(StoreUnavailable):
             endings = self._context.endings
             if await endings.leave(transfer, joiner=joiner) is Answer.KEPT:
-                await endings.end(transfer, Outcome.DOWNLOADER_GONE, joiner=joiner, unneeded=["chunks"])
+                ender = Ender(joiner=joiner, unneeded=["chunks"])
+                await endings.end(transfer, Outcome.DOWNLOADER_GONE, ender)
 
     async def _withdraw(self) -> None:
         with contextlib.suppress(StoreUnavailable):

@@ -1,10 +1,12 @@
 """Thousands of clients on one node: what each costs, that each is served, and that they leave nothing behind.
 
-With `RELAY_TEST_FULL=1` in the environment, there are 10,000 waiting uploads and 1,000 streams; otherwise fewer.
+With `RELAY_TEST_FULL=1` in the environment, there are 10,000 waiting uploads, 10,000 interrupted ones and 1,000
+streams; otherwise fewer.
 """
 
 import asyncio
 import contextlib
+import http.client
 import os
 import random
 import secrets
@@ -38,6 +40,8 @@ UPLOADS, STREAMS = (10_000, 1_000) if FULL else (2_000, 200)
 #: How long the idle node is watched, in seconds (each waiting upload checks Redis every 30 s), and the number of rounds
 #: of the streams.
 WATCHED, ROUNDS = (35, 20) if FULL else (5, 5)
+#: How long an interrupted transfer waits for its uploader, in seconds: longer than it takes to make all of them.
+RESUME_WAIT = 120 if FULL else 20
 KIB = 1024
 #: Sizes in bytes, so small that 1,000 full windows fit into the memory of any machine.
 SMALL = {"chunk": 16 * KIB, "window": 64 * KIB}
@@ -49,7 +53,7 @@ CONNECTIONS, OWN = 64, 4
 def crowded(redis_server: RedisServer) -> Iterator[Cluster]:
     need_descriptors(2 * UPLOADS)
     prefix = f"many-{secrets.token_hex(4)}"
-    settings = {"prefix": prefix, "redis_commands": CONNECTIONS, **SMALL}
+    settings = {"prefix": prefix, "redis_commands": CONNECTIONS, "resume_wait": RESUME_WAIT, **SMALL}
     cluster = Cluster([NodeProcess(prefix, redis_server.url, settings)], redis_server.client(), prefix)
     assert cluster[0].id  # the id is cached; ask for it before the node is busy
     yield cluster
@@ -127,6 +131,39 @@ def serve(port: int, path: str, upload: socket.socket) -> float:
         assert read_until(download, b"bytes").startswith(b"HTTP/1.1 200 ")
     assert read_until(upload, b"delivered 5 bytes\n").startswith(b"HTTP/1.1 200 ")
     return time.monotonic() - begun
+
+
+def test_transfers_that_are_interrupted(crowded: Cluster) -> None:
+    """One client makes them without a body, over one connection, and does not return."""
+    node, process = crowded[0], psutil.Process(crowded[0].process.pid)
+    tokens = [crowded.token() for _ in range(10)]
+    before, open_before = node.rss(), process.num_fds()
+    client = http.client.HTTPConnection("127.0.0.1", node.port)
+    for index in range(UPLOADS):
+        create(client, f"/{tokens[index % 10]}/{index}")
+    client.close()
+    wait_until(lambda: holding(crowded, "interrupted") == UPLOADS, "all to be interrupted")
+    each = (node.rss() - before) / UPLOADS
+    assert each < 20 * KIB
+    assert connections(crowded) <= CONNECTIONS + OWN
+    assert process.num_fds() <= open_before + CONNECTIONS + OWN
+    share = cpu_share(process)
+    assert share < 0.1
+    wait_until(lambda: not transfers(crowded), "all to be given up", timeout=RESUME_WAIT + 60)
+    wait_until(lambda: holding(crowded, "interrupted") == 0, "the node to hold none of them any more")
+    assert node.log().count("outcome=uploader_gone") == UPLOADS
+    for index in (0, UPLOADS - 1):
+        create(client, f"/{tokens[index % 10]}/{index}")
+    client.close()
+    memory = f"{each / KIB:.1f} KiB each"
+    print(f"{UPLOADS} interrupted: {memory}, {share:.1%} of a core, {connections(crowded)} connections")
+
+
+def create(client: http.client.HTTPConnection, path: str) -> None:
+    """Make a resumable upload whose bytes are to come in later requests."""
+    client.request("PUT", path, headers={"Upload-Complete": "?0", "Content-Length": "0"})
+    answer = client.getresponse()
+    assert (answer.status, answer.read()) == (201, b"")
 
 
 def test_streams_that_trickle(crowded: Cluster) -> None:

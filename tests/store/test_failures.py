@@ -184,7 +184,8 @@ def secured(server: RedisServer) -> Iterator[RedisServer]:
 
 
 async def complaint(url: str, caplog: pytest.LogCaptureFixture) -> str:
-    store = Store.connect(Settings(redis_url=url, redis_patience=1.2))
+    # The last attempt begins after 0.6 s, because the pause after it would go beyond the patience. It has 0.5 s.
+    store = Store.connect(Settings(redis_url=url, redis_patience=1.1))
     with caplog.at_level(logging.ERROR, "relay.store"), pytest.raises(StoreUnavailable):
         await store.nodes.beat(node="a", facts={"host": "x"})
     await store.aclose()

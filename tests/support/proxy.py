@@ -68,6 +68,10 @@ class Proxy:
         self._thread.join()
         self._loop.close()
 
+    async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Open the connection that the next client gets."""
+        return await asyncio.open_connection("127.0.0.1", self.target)
+
     def _do(self, work: Coroutine[Any, Any, Any]) -> Any:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(20)
 
@@ -92,13 +96,14 @@ class Proxy:
                 await asyncio.sleep(0.01)
             if self.refuses:
                 return
-            target_reader, target_writer = await asyncio.open_connection("127.0.0.1", self.target)
+            target_reader, target_writer = await self.connect()
             writers.append(target_writer)
             self._writers.update(writers)
-            async with asyncio.TaskGroup() as both:
-                both.create_task(self._forward(reader, target_writer, replies=False))
-                both.create_task(self._forward(target_reader, writer, replies=True))
-        except* (OSError, _End):
+            with contextlib.suppress(asyncio.CancelledError):  # by close()
+                async with asyncio.TaskGroup() as both:
+                    both.create_task(self._forward(reader, target_writer, replies=False))
+                    both.create_task(self._forward(target_reader, writer, replies=True))
+        except* (OSError, Ended):
             pass
         finally:
             for each in writers:
@@ -124,8 +129,8 @@ class Proxy:
             writer.write(piece)
             await writer.drain()
             self.held -= is_held
-        raise _End
+        raise Ended
 
 
-class _End(Exception):
+class Ended(Exception):
     """Raised when one direction of a connection has ended, to end the other direction too."""
