@@ -128,7 +128,7 @@ def serve(port: int, path: str, upload: socket.socket) -> float:
     with crowd(port, [request("GET", path)]) as (download,):
         assert read_until(upload, b"\r\n\r\n").startswith(b"HTTP/1.1 100 ")
         upload.sendall(b"bytes")
-        assert read_until(download, b"bytes").startswith(b"HTTP/1.1 200 ")
+        assert read_until(download, b"\r\n\r\nbytes").startswith(b"HTTP/1.1 200 ")
     assert read_until(upload, b"delivered 5 bytes\n").startswith(b"HTTP/1.1 200 ")
     return time.monotonic() - begun
 
