@@ -133,6 +133,13 @@ class Commands:
             if loop.time() >= caller.gives_up:
                 raise TimeoutError
 
+    async def server_of(self, key: str) -> str:
+        """Return the name of the server that has the key; an empty one if that is not known now."""
+        try:
+            return (await self._redis_py.locate(key)).name
+        except RAISED:
+            return ""
+
     async def learn_time(self, key: str, now_ms: int) -> None:
         """Record that the server which has the key has just told us its time, in Unix milliseconds."""
         server = await self._redis_py.locate(key)

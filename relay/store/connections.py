@@ -7,13 +7,18 @@ transfer. Here the commands that neither block nor carry much share one connecti
 import asyncio
 from collections import defaultdict
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
+
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from relay.buffers import Blocks
 from relay.store.failures import failure_of
 from relay.store.redis_py import RedisPy, Server
 from relay.store.resp import Command
 from relay.store.wire import BLOCK, Connection, connection_over
+
+_REPLACED = "Another server has taken the place of this one"
 
 
 class Connections:
@@ -27,6 +32,8 @@ class Connections:
         self._shared: dict[str, Connection] = {}
         #: By server's name: the connections that no call uses now.
         self._idle: defaultdict[str, list[Connection]] = defaultdict(list)
+        #: By server's name: where the newest connection leads to. Sentinel may replace a master while others are open.
+        self._addresses: dict[str, object] = {}
         #: By server's name, so that a server that hangs does not hold up connections to the others.
         self._connecting: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         #: The servers that may no longer have their keys: they were silent, refused a connection, or said so.
@@ -39,7 +46,7 @@ class Connections:
         """
         server = await self._locate(key)
         connection = self._shared.get(server.name)
-        if connection is None or connection.is_lost:
+        if connection is None or not self._is_good(server, connection):
             connection = await self._connect_shared(server)
         replies = await connection.call(commands)
         self._check(server, connection, replies)
@@ -60,18 +67,22 @@ class Connections:
     async def _connect_shared(self, server: Server) -> Connection:
         async with self._connecting[server.name]:
             connection = self._shared.get(server.name)
-            if connection is None or connection.is_lost:
+            if connection is None or not self._is_good(server, connection):
                 connection = self._shared[server.name] = await self._connect(server)
             return connection
 
     def drop_silent(self, since: float) -> None:
         """Close the shared connections through which nothing has come since then, in the event loop's seconds.
 
-        Their servers are in doubt from now on.
+        Their servers are in doubt from now on. So the idle connections are closed, too: a call that took one after the
+        other would wait for each of them, and use up its patience.
         """
         for name, connection in self._shared.items():
             if connection.heard < since:
                 self._doubted.add(name)
+                connection.close()
+        for connection in chain(*self._idle.values()):
+            if connection.heard < since:
                 connection.close()
 
     async def call(self, key: str, commands: Sequence[Command], *, large: bool = False) -> list[Any]:
@@ -91,9 +102,21 @@ class Connections:
             self._idle[server.name].append(connection)
         return replies
 
+    def _is_good(self, server: Server, connection: Connection) -> bool:
+        """Return whether a connection is open, and leads to where the newest connection leads to. If not, close it."""
+        if connection.address != self._addresses.get(server.name):
+            connection.close()
+        return not connection.is_lost
+
     def _check(self, server: Server, connection: Connection, replies: Sequence[Any]) -> None:
         """Close the connection, and doubt its server, after an error that says that another one may have the key: it
-        was a master, for example."""
+        was a master, for example.
+
+        Raise redis-py's ConnectionError if another server has taken its place meanwhile: what this one says is void.
+        """
+        if connection.address != self._addresses.get(server.name):
+            connection.close()
+            raise RedisConnectionError(_REPLACED)
         for reply in replies:
             if isinstance(reply, Exception) and failure_of(reply).elsewhere:
                 self._doubted.add(server.name)
@@ -110,9 +133,8 @@ class Connections:
     def _idle_to(self, server: Server) -> Connection | None:
         connections = self._idle[server.name]
         while connections:
-            if not (connection := connections.pop()).is_lost:
+            if self._is_good(server, connection := connections.pop()):
                 return connection
-            connection.close()
         return None
 
     async def _connect(self, server: Server) -> Connection:
@@ -121,4 +143,5 @@ class Connections:
         except BaseException:  # also when its time is over, because a server that hangs accepts connections
             self._doubted.add(server.name)
             raise
+        self._addresses[server.name] = link.address
         return connection_over(link, self._blocks)

@@ -103,6 +103,27 @@ class Inquiry(NamedTuple):
         return cls(*parts) if len(parts) == len(cls._fields) else None
 
 
+class Abandoned(NamedTuple):
+    """A wake-up by which a side that has lost Redis asks the other side's node to end the transfer.
+
+    In a Redis Cluster, one node may be cut off from the master that has the transfer, and the other not.
+    """
+
+    token: str
+    name: str
+    id: str
+
+    def __str__(self) -> str:
+        """The topic of the wake-up. Nodes of earlier versions ignore it."""
+        return " ".join(("abandoned", *self))
+
+    @classmethod
+    def parse(cls, topic: str) -> Self | None:
+        """Return what a topic says to be abandoned, or None if it is another topic."""
+        word, *parts = topic.split(" ")
+        return cls(*parts) if word == "abandoned" and len(parts) == len(cls._fields) else None
+
+
 class Claimed(NamedTuple):
     """What a claim learns: the nodes on which a download waits for the name, and the bytes reserved for the upload.
 

@@ -15,6 +15,7 @@ import fakeredis
 from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster, Sentinel
 from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.connection import AbstractConnection
+from redis.asyncio.connection import Connection as TCPConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ResponseError
@@ -40,6 +41,8 @@ class Link:
         self._connection = connection
         #: Kept because it would close the transport when it is garbage-collected.
         self._writer = connection._writer
+        #: The host and port that it leads to; None for a socket or fakeredis.
+        self.address: object = (connection.host, connection.port) if isinstance(connection, TCPConnection) else None
         #: What the connection is sent through; None if it leads to fakeredis, which has no socket.
         self.transport: asyncio.Transport | None = getattr(connection._writer, "transport", None)
 

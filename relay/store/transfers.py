@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from relay.buffers import BATCH
+from relay.errors import StoreUnavailable
 from relay.names import new_id
 from relay.states import Answer, Outcome, State
 from relay.store.commands import Commands, ms, pairs
@@ -106,18 +107,31 @@ class Transfers:
         return int(reply[1]) if reply[0] == b"reserved" else 0
 
     async def no_longer_waiting(self, waiting: Sequence[Transfer]) -> list[Transfer]:
-        """Return the transfers that no longer wait, or whose token has expired."""
+        """Return the transfers that no longer wait, or whose token has expired.
+
+        Leave out those whose server is away. Raise StoreUnavailable if all servers are.
+        """
+        by_server: dict[str, list[Transfer]] = {}
+        for transfer in waiting:
+            by_server.setdefault(await self._commands.server_of(transfer.keys.token), []).append(transfer)
+        found: list[list[Transfer]] = []
+        failure: StoreUnavailable | None = None
+        for group in by_server.values():
+            try:
+                found.append(await self._no_longer_waiting(group))
+            except StoreUnavailable as error:
+                failure = error
+        if failure is not None and not found:
+            raise failure
+        return [transfer for group in found for transfer in group]
+
+    async def _no_longer_waiting(self, waiting: Sequence[Transfer]) -> list[Transfer]:
+        """Do the same for transfers of one server."""
         tokens = list(dict.fromkeys(transfer.keys.token for transfer in waiting))
-
-        async def ask() -> list[Any]:
-            pipe = self._commands.redis.pipeline(transaction=False)
-            for transfer in waiting:
-                pipe.hmget(transfer.keys.transfer, "id", "state")
-            for token in tokens:
-                pipe.exists(token)
-            return await pipe.execute()
-
-        replies = await self._commands.call(ask)
+        replies = await self._commands.ask(
+            *(("HMGET", transfer.keys.transfer, "id", "state") for transfer in waiting),
+            *(("EXISTS", token) for token in tokens),
+        )
         live = {token for token, exists in zip(tokens, replies[len(waiting) :], strict=True) if exists}
         return [
             transfer

@@ -37,6 +37,10 @@ class Connection(Protocol):
         """Whether no more commands can be sent through it."""
 
     @property
+    def address(self) -> object:
+        """Where it leads to."""
+
+    @property
     def heard(self) -> float:
         """When Redis last sent something through it, in the event loop's seconds."""
 
@@ -173,6 +177,10 @@ class SocketConnection:
         return self._replies.is_lost
 
     @property
+    def address(self) -> object:
+        return self._link.address
+
+    @property
     def heard(self) -> float:
         return self._replies.heard
 
@@ -199,6 +207,7 @@ class EmbeddedConnection:
 
     def __init__(self, link: Link) -> None:
         self.is_lost = False
+        self.address = link.address
         self.heard = asyncio.get_running_loop().time()
         self._link = link
         self._turn = asyncio.Lock()

@@ -123,6 +123,7 @@ class Download(Side):
                 ender = Ender(joiner=self._joiner, position=self._position, unneeded=unneeded)
                 await self.context.endings.settle(self.transfer, outcome, ender)
         if not self._sink.begun and outcome not in STARTS_AGAIN:
+            await self._check_revoked(outcome)
             raise problem_for_downloader(outcome, seconds=time_limit(self.context.settings, outcome))
         return outcome
 

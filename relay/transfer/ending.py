@@ -13,7 +13,7 @@ from relay.cluster.node import Node
 from relay.errors import StoreUnavailable
 from relay.logs import fields, note
 from relay.states import Answer, Outcome, State
-from relay.store.records import ANYBODY, Broken, Ender, Final, Inquiry, Transfer
+from relay.store.records import ANYBODY, Abandoned, Broken, Ender, Final, Inquiry, Transfer
 from relay.store.store import Store
 from relay.tasks import Background
 from relay.transfer.absence import Absences
@@ -105,6 +105,7 @@ class Endings:
 
     async def _settle(self, transfer: Transfer, outcome: Outcome, by: Ender, seconds: float) -> None:
         answer: Broken | Final | Answer | None = None
+        is_told = outcome is Outcome.STORE_LOST and not transfer.upload and await self._abandon(transfer)
         try:
             if by.joiner and outcome in _COMES_BACK:
                 answer = await self.leave(transfer, joiner=by.joiner, position=by.position)
@@ -118,6 +119,8 @@ class Endings:
         except StoreUnavailable:
             left = fields(transfer=transfer.id, outcome=outcome.value)
             log.warning("Redis is away, so a transfer's keys are left to expire", extra=left)
+            if is_told:
+                return  # the other side's node ends it, and accounts for it
         # If Redis has lost the transfer, nobody gets `Final`. Then the uploader's side accounts for it, if it had
         # claimed the name.
         if outcome is Outcome.STORE_LOST and transfer.uploader and not by.joiner and not isinstance(answer, Final):
@@ -125,6 +128,15 @@ class Endings:
 
     async def _give_up(self, interrupted: Transfer) -> None:
         await self.end(interrupted, Outcome.UPLOADER_GONE, within=[State.INTERRUPTED], any_leg=False)
+
+    async def _abandon(self, transfer: Transfer) -> bool:
+        """Ask the other side's node to end the transfer, because it may reach Redis. Return whether it is asked."""
+        abandoned = Abandoned(transfer.token, transfer.name, transfer.id)
+        for node in {transfer.uploader, transfer.downloader} - {self._node.id, ""}:
+            with contextlib.suppress(StoreUnavailable):
+                await self._store.nodes.wake(node=node, about=str(abandoned))
+                return True
+        return False
 
     def _account(self, final: Final, outcome: Outcome) -> None:
         """Log one line and count one for a transfer that ended."""
@@ -144,11 +156,16 @@ class Endings:
         log.info("ended", extra=ended)
 
     def _disown(self, inquiry: Inquiry) -> None:
-        """End the claim of an upload that is not on this node: Redis was rolled back to a time when it was."""
+        """End a transfer whose upload is not on this node, because Redis was rolled back to a time when it was; or one
+        whose other side has lost Redis."""
 
         async def end() -> None:
             with contextlib.suppress(StoreUnavailable):
                 claim = self._store.transfers.identify(token=inquiry.token, name=inquiry.name, transfer_id=inquiry.id)
-                await self.end(claim, Outcome.STORE_LOST)
+                if self._node.inbox.has_listener(str(inquiry)):
+                    await self._store.transfers.end(claim, Outcome.STORE_LOST)
+                    self._node.inbox.wake(claim.id)  # the upload is here, and accounts for it
+                else:
+                    await self.end(claim, Outcome.STORE_LOST)
 
         self._background.spawn(end())

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from functools import partial
 
 from relay.cluster.inbox import Listener
-from relay.cluster.node import RECHECK
 from relay.errors import ClientGone, Error, Problem, StoreUnavailable
 from relay.names import new_id
 from relay.server.connection import Connection
@@ -69,7 +68,7 @@ class Finder:
             if not may_wait:
                 raise Problem(Error.NO_UPLOAD)
             with self._client.watched():  # a client that waits may have pipelined more data, and is not being read
-                await self._listener.wait(min(RECHECK, self._deadline - time.monotonic()))
+                await self._listener.wait(min(self._context.node.recheck_after, self._deadline - time.monotonic()))
             self.check_client()
 
     def check_client(self) -> None:

@@ -11,7 +11,7 @@ from time import monotonic
 from typing import Any
 
 from relay.cluster.inbox import Listener
-from relay.errors import ClientGone
+from relay.errors import ClientGone, Error, Problem, StoreUnavailable
 from relay.server.connection import Connection
 from relay.settings import Settings
 from relay.states import Outcome, State
@@ -106,6 +106,16 @@ class Side:
     async def _on_node_lost(self) -> Outcome | None:
         """End the transfer or its leg because the other side's node is dead. Return how it ended, or None."""
         return await self._try_to_end(Outcome.NODE_LOST)
+
+    async def _check_revoked(self, outcome: Outcome) -> None:
+        """Raise Problem if the transfer ended because its token is gone, although nobody has revoked it.
+
+        The streams say `revoked` for that too: nodes of earlier versions know no other word.
+        """
+        if outcome is Outcome.REVOKED:
+            with contextlib.suppress(StoreUnavailable):
+                if not await self.context.store.tokens.was_revoked(token=self.transfer.token):
+                    raise Problem(Error.TOKEN_GONE)
 
     async def _keep_alive(self, listener: Listener) -> Outcome:
         """Keep the transfer alive until something ends it from outside. Return how it ended."""

@@ -105,6 +105,7 @@ class Upload(Side):
                     await self._settle(outcome)
         if outcome is Outcome.COMPLETE or self._is_part_done:
             return self._window.written
+        await self._check_revoked(outcome)
         raise self._problem(outcome)
 
     def _problem(self, outcome: Outcome) -> Problem:

@@ -27,7 +27,7 @@ from relay.errors import Problem, StoreUnavailable
 from relay.names import new_id
 from relay.settings import Settings
 from relay.states import Outcome, State
-from relay.store.records import Final
+from relay.store.records import Abandoned, Farewell, Final, Inquiry
 from relay.store.store import Store
 from tests.support.cluster import Cluster, NodeProcess
 from tests.support.crowd import Selection, crowd, need_descriptors, read_until, request
@@ -261,7 +261,25 @@ async def test_a_lost_wake_up_only_delays_an_upload(prefix: str) -> None:
         await relay.node.recheck(time.monotonic())
         assert not (await asyncio.wait([upload], timeout=0.1))[0]
         await relay.node.recheck(time.monotonic() + RECHECK)
-        with pytest.raises(Problem, match="REVOKED"):
+        with pytest.raises(Problem, match="TOKEN_GONE"):
+            await asyncio.wait_for(upload, 10)
+
+
+async def test_an_upload_that_its_other_side_has_abandoned_ends(prefix: str) -> None:
+    async with serving(Settings(prefix=prefix), fakeredis.FakeServer()) as relay:
+        token, client = await relay.make_token(), Uploader([b"bytes"])
+        upload = asyncio.create_task(
+            relay.upload(
+                token=token, name="x", length=None, media_type="", body=client.body(), client=client.connection
+            )
+        )
+        while not (waiting := relay.node.load.uploads[State.WAITING]):
+            await asyncio.sleep(0)
+        (held,) = waiting
+        topic = str(Abandoned(token, "x", held.transfer.id))
+        assert (Inquiry.parse(topic), Farewell.parse(topic)) == (None, None), "older nodes would misread it"
+        relay.node.inbox.wake(topic)
+        with pytest.raises(Problem, match="STORE_LOST"):
             await asyncio.wait_for(upload, 10)
 
 

@@ -85,3 +85,32 @@ async def break_off(nodes: Nodes, at: int, back_on: str, has_lost: int) -> bool:
 
 async def get(node: Relay, token: str, client: Downloader) -> Outcome:
     return await node.download(token=token, name="x", wait=20, sink=client, client=client.connection)
+
+
+@pytest.mark.parametrize("down_on", ["up", "down"])
+async def test_a_body_may_end_at_any_step(nodes: Nodes, down_on: str) -> None:
+    """Whatever the upload waits for at that moment, it notices."""
+    at, was_met = 0, True
+    while was_met:
+        at += 1
+        token, up, down = new_token(), Uploader(PIECES, is_open=True), Downloader()
+
+        async def end(up: Uploader = up) -> None:
+            up.end()
+            for _ in range(20):  # until the end has been taken in
+                await asyncio.sleep(0)
+
+        await nodes.up.store.tokens.make(token=token)
+        work = nodes.up.upload(token=token, name="x", length=None, media_type="", body=up.body(), client=up.connection)
+        victim = Victim(work, at=at, meanwhile=end)
+        downloading = asyncio.create_task(get(getattr(nodes, down_on), token, down))
+        async with asyncio.timeout(10):
+            while not (victim.was_met or down.got == WHOLE):
+                await asyncio.sleep(0.001)
+            was_met = victim.was_met
+            if not was_met:
+                up.end()
+            assert await victim.task == len(WHOLE), at
+            assert await downloading is Outcome.COMPLETE, at
+        assert down.got == WHOLE, at
+    assert at > STEPS // 2

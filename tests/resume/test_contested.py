@@ -10,6 +10,7 @@ import pytest
 from relay.errors import ClientGone, Error, Problem
 from relay.settings import Settings
 from relay.states import Outcome, State
+from relay.transfer.doubt import is_taken
 from relay.transfer.relay import Relay
 from tests.support.sides import Downloader, Uploader, serving
 
@@ -115,3 +116,18 @@ async def test_a_downloader_that_comes_back_again_and_again_does_not_prolong_a_t
             await asyncio.wait_for(upload, 5)
         assert ended.value.error is Error.TOO_LONG
         assert up.content.startswith(got)
+
+
+async def test_an_upload_that_is_over_by_the_time_of_the_answer_was_taken(nodes: tuple[Relay, Relay]) -> None:
+    """Otherwise the second download would wait for another upload of the name, although it came too late for this."""
+    token, first = await nodes[0].make_token(), Downloader()
+    upload = put(nodes[0], token, Uploader(PIECES))
+    await until(lambda: nodes[0].node.load.uploads[State.WAITING])
+    first.takes.clear()
+    download = get(nodes[0], token, first)
+    await until(lambda: first.is_blocked)
+    seen = await nodes[1].look(token=token, name="x")
+    assert seen is not None
+    first.takes.set()
+    assert (await download, await upload) == (Outcome.COMPLETE, len(WHOLE))
+    assert await is_taken(nodes[1].context, seen)

@@ -47,11 +47,13 @@ class CuttingProxy(Proxy):
         await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", next(self._targets)))
         return await asyncio.open_connection(sock=sock)
 
-    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, replies: bool) -> None:
+    async def _forward(
+        self, number: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, replies: bool
+    ) -> None:
         if replies and self._after:
             await self._forward_until_cut(reader, writer)
         with contextlib.suppress(*(() if replies or self._how is not Cut.SILENT else (Ended, OSError))):
-            await super()._forward(reader, writer, replies=replies)
+            await super()._forward(number, reader, writer, replies=replies)
         await asyncio.Event().wait()  # so that the node does not hear that the client has left
 
     async def _forward_until_cut(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
