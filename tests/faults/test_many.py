@@ -246,6 +246,33 @@ def test_streams_whose_downloaders_are_slow(crowded: Cluster) -> None:
     print(f"{STREAMS} streams: {used / STREAMS / KIB:.0f} KiB of Redis each, {each / KIB:.0f} KiB of the node each")
 
 
+def test_what_uploads_keep_to_send_it_again_is_bounded(crowded: Cluster) -> None:
+    """Each of 24 uploads has sent 9 MiB, and keeps them for its downloader to come back, as far as the node allows.
+
+    That is 64 MiB. Python keeps the memory, so the second crowd must fit into what the first one left.
+    """
+    node, count, size, grown = crowded[0], 24, 9 * KIB * KIB, []
+    before, piece = node.rss(), random.Random(1).randbytes(64 * KIB)
+    for _ in range(2):
+        token = crowded.token()
+        puts = [request("PUT", f"/{token}/{index}", Content_Length=size + 1) for index in range(count)]
+        gets = [request("GET", f"/{token}/{index}?wait=60") for index in range(count)]
+        with crowd(node.port, puts) as uploads, crowd(node.port, gets) as downloads:
+            for upload, download in zip(uploads, downloads, strict=True):
+                upload.sendall(piece)
+                read_until(download, b"\r\n\r\n")
+                with download.makefile("rb") as reader:
+                    for _ in range(size // len(piece) - 1):
+                        assert reader.read(len(piece)) == piece
+                        upload.sendall(piece)
+                    assert reader.read(len(piece)) == piece
+            grown.append((node.rss() - before) / KIB**2)
+        wait_until(lambda: not transfers(crowded), "all names to be free", timeout=120)
+    assert 64 < grown[0] < 1.3 * 64 + 16
+    assert grown[1] < grown[0] + 16
+    print(f"{count} uploads keep their last bytes: {grown[0]:.0f} MiB, and again {grown[1]:.0f} MiB")
+
+
 async def test_a_lost_wake_up_only_delays_an_upload(prefix: str) -> None:
     """From time to time, the node checks Redis for all uploads that wait."""
     async with serving(Settings(prefix=prefix), fakeredis.FakeServer()) as relay:
