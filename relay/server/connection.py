@@ -15,7 +15,14 @@ from starlette.types import Scope
 from relay.buffers import Bytes
 from relay.server.intake import BodyIntake
 from relay.server.probe import Probe
-from relay.server.tcp import Hangups, acknowledged, peer_has_closed, reset_when_closed, unacknowledged
+from relay.server.tcp import (
+    Hangups,
+    acknowledged,
+    has_stopped_answering,
+    peer_has_closed,
+    reset_when_closed,
+    unacknowledged,
+)
 from relay.tasks import Limit, occurs
 
 #: The key of the `Connection` in a scope's extensions.
@@ -216,6 +223,10 @@ class Connection:
     def progress(self) -> int:
         """Return the bytes that the client's kernel has acknowledged since it connected; 0 if that is not known."""
         return acknowledged(sock) if (sock := self.socket) is not None else 0
+
+    def has_stopped_answering(self) -> bool:
+        """Return whether the client's machine, or the line to it, seems to be gone."""
+        return (sock := self.socket) is not None and has_stopped_answering(sock)
 
     # -- the response --------------------------------------------------------------------------------------
 

@@ -17,6 +17,9 @@ with contextlib.suppress(ImportError):  # Windows has neither; `relay serve` say
 
 #: Offset of tcpi_bytes_acked, 64 bits, in `struct tcp_info` of Linux's include/uapi/linux/tcp.h.
 _BYTES_ACKED_AT = 120
+#: How often in a row the kernel has to have sent something again without an answer. The first time is after 0.2 s on a
+#: fast line, and each time takes twice as long as the one before.
+_UNANSWERED = 2
 #: Linux's TCP_ESTABLISHED (neither side has closed) and TCP_CLOSE (both have, or it was reset): the first byte of
 #: `struct tcp_info`.
 _TCP_ESTABLISHED, _TCP_CLOSE = 1, 7
@@ -96,6 +99,16 @@ def acknowledged(sock: socket.socket) -> int:
     """Return the bytes that the peer's TCP has acknowledged since it connected; 0 if the kernel does not know."""
     info = _info(sock, _BYTES_ACKED_AT + 8)
     return int(struct.unpack_from("=Q", info, _BYTES_ACKED_AT)[0]) if len(info) >= _BYTES_ACKED_AT + 8 else 0
+
+
+def has_stopped_answering(sock: socket.socket) -> bool:
+    """Return whether the peer's TCP acknowledges nothing any more, neither bytes nor probes of its closed window.
+
+    These are icsk_retransmits and icsk_probes_out, which an acknowledgement sets to 0. So a peer that takes nothing and
+    is there does not count, however long that lasts.
+    """
+    info = _info(sock, 4)
+    return len(info) == 4 and max(info[2], info[3]) >= _UNANSWERED  # noqa: PLR2004 (its size)
 
 
 def is_closed(sock: socket.socket) -> bool:

@@ -108,7 +108,8 @@ KEYS = (
         "short wake-ups for the clients that NODE holds. `about` is a transfer's id; or its token, name and id, if "
         "NODE has to end it unless it has that upload; or the transfer key that a download waits for; or "
         "`abandoned` and a transfer's token, name and id, if NODE has to end it, because the other side's node cannot; "
-        "or `farewell` and a node that shuts down. Wake-ups carry no state, so a lost one costs only time",
+        "or `farewell` and a node that shuts down; or `contest-resumes` or `contest-begins` and the `joiner` of a "
+        "download whose place another one wants. Wake-ups carry no state, so a lost one costs only time",
     ),
 )
 

@@ -134,6 +134,17 @@ class Claimed(NamedTuple):
     reserved: int = 0
 
 
+class Contest(NamedTuple):
+    """A wake-up for a download whose place another one wants. If that `resumes`, it may be of the same client."""
+
+    joiner: str
+    resumes: bool
+
+    def __str__(self) -> str:
+        """The topic of the wake-up."""
+        return f"contest-{'resumes' if self.resumes else 'begins'} {self.joiner}"
+
+
 class Farewell(NamedTuple):
     """A wake-up by which a node that shuts down takes its leave, so that the other nodes do not report it as lost."""
 

@@ -177,6 +177,11 @@ class Transfers:
         arguments += [transfer.leg, start]
         return Answer((await self._commands.run("join", transfer.keys.all(), arguments)).decode())
 
+    async def acknowledged(self, transfer: Transfer) -> int:
+        """Return the byte offset up to which the downloader has been handed everything, as far as Redis knows."""
+        (acks,) = await self._commands.ask(("XREVRANGE", transfer.keys.acks, "+", "-", "COUNT", 1))
+        return max(transfer.position, offset_of(acks[0][0]) if acks else 0)
+
     async def finish(self, transfer: Transfer, *, joiner: str) -> Answer:
         """Ask whether the download `joiner` may hand over the last bytes. Return FINISHING or GONE.
 

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from relay.errors import Error, Problem
 from relay.states import Answer, State
-from relay.store.records import Transfer, transfers_in, wanted_in
+from relay.store.records import Contest, Transfer, transfers_in, wanted_in
 from relay.transfer.context import Context
 
 T = TypeVar("T")
@@ -60,13 +60,13 @@ async def confirm(
     return None
 
 
-async def is_taken(context: Context, transfer: Transfer) -> bool:
+async def is_taken(context: Context, transfer: Transfer, *, start: int) -> bool:
     """Return whether the download that has joined a transfer is still there, or has ended the transfer meanwhile.
     Otherwise its place is free now.
 
-    Its client may have lost its connection without its node noticing, and this may be that client coming back. So its
-    node is asked: it vouches for a client that takes what it is sent, or breaks the download off. If it does neither,
-    the download is broken off from here.
+    Its client may have lost its connection without its node noticing, and this may be that client coming back, which
+    wants the file from byte offset `start` on. So its node is asked: it vouches for its client, or breaks the download
+    off. If it does neither, the download is broken off from here.
     """
     asked = transfer.read_at
     deadline, pause, joiner = monotonic() + PATIENCE, _FIRST_LOOK, ""
@@ -81,9 +81,18 @@ async def is_taken(context: Context, transfer: Transfer) -> bool:
         if monotonic() > deadline or not await context.node.is_alive(now.downloader):
             return await context.endings.leave(now, joiner=now.joiner) is Answer.KEPT
         joiner = now.joiner
-        await context.node.inbox.send(now.downloader, transfer.id)
+        contest = Contest(joiner, await _resumes(context, now, start))
+        await context.node.inbox.send(now.downloader, str(contest))
         await asyncio.sleep(pause)
         pause = min(2 * pause, _LONGEST)
+
+
+async def _resumes(context: Context, transfer: Transfer, start: int) -> bool:
+    """Return whether a download from byte offset `start` on may be one that goes on, and can be served."""
+    if start == 0 or transfer.upload:
+        return start > 0
+    most = context.settings.rewind + context.settings.window
+    return await context.store.transfers.acknowledged(transfer) - start <= most
 
 
 async def with_room(context: Context, token: str, verb: Callable[[], Awaitable[T]]) -> T:

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from time import monotonic
 from typing import NamedTuple, Protocol
 
@@ -13,7 +14,7 @@ from relay.errors import ClientGone, StoreUnavailable, problem_for_downloader
 from relay.server.connection import Connection
 from relay.states import Answer, Outcome, State
 from relay.store.offsets import follows
-from relay.store.records import Ender, Final, Touched, Transfer
+from relay.store.records import Contest, Ender, Final, Touched, Transfer
 from relay.store.streams import Entry, Stream
 from relay.store.timing import TOUCH
 from relay.tasks import first
@@ -28,6 +29,14 @@ _FIRST_ENTRY = 1.0
 _PROOF, _LOOK = 1.0, 0.05
 #: The outcomes after which a download that has sent nothing yet waits for the next upload of the name.
 STARTS_AGAIN = (Outcome.UPLOADER_GONE, Outcome.DOWNLOADER_GONE)
+
+
+class _Contested(NamedTuple):
+    """Since when somebody wants our place, in monotonic seconds, what our client had taken then, and for what."""
+
+    since: float
+    progress: int
+    resumes: bool
 
 
 class Joined(NamedTuple):
@@ -92,8 +101,8 @@ class Download(Side):
         self._finishing = False
         #: Whether the client has everything.
         self._finished = False
-        #: If somebody else wants the upload: since when, in monotonic seconds, and what the client had taken then.
-        self._contested: tuple[float, int] | None = None
+        #: Set while somebody else wants our place.
+        self._contested: _Contested | None = None
         #: Closed once a disconnect can no longer change the outcome.
         self._watching = contextlib.ExitStack()
 
@@ -103,6 +112,7 @@ class Download(Side):
         with (
             self.context.node.inbox.listening(self.transfer.id) as listener,
             self._wake_on_disconnect(listener),
+            self._contestable(listener),
             self._listed(self.context.node.load.downloads),
             self._watching,
         ):
@@ -190,19 +200,42 @@ class Download(Side):
         await self.context.endings.lose(replace(self.transfer, uploader=self.peer, state=State.STREAMING))
         return None
 
+    @contextlib.contextmanager
+    def _contestable(self, listener: Listener) -> Iterator[None]:
+        """Let another download that wants our place wake the listener."""
+
+        def contest(*, resumes: bool) -> None:
+            if self._contested is None:  # whoever asks keeps asking
+                self._contested = _Contested(monotonic(), self._client_progress(), resumes)
+                listener.set()
+
+        calling = self.context.node.inbox.calling
+        with (
+            calling(str(Contest(self._joiner, resumes=True)), partial(contest, resumes=True)),
+            calling(str(Contest(self._joiner, resumes=False)), partial(contest, resumes=False)),
+        ):
+            yield
+
     async def _answer(self, *, woken: bool) -> None:
-        """Vouch for our client if it takes what it is sent, or give its place to the one who wants it."""
-        if woken and self._contested is None:  # whoever asks keeps asking
-            self._contested = monotonic(), self._client_progress()
+        """Vouch for our client, or give its place to the one who wants it.
+
+        A client that takes nothing for a while may be there: it is slow, and its kernel tells so only now and then. So
+        it loses its place to a download that goes on with the file, which may be its own. To any other it loses it only
+        if its machine does not answer any more.
+        """
         if self._contested is None:
             return
-        since, progress = self._contested
-        if self._finishing or self._sending_since is None or self._client_progress() != progress:
+        is_over = monotonic() - self._contested.since >= _PROOF
+        is_taking = self._sending_since is None or self._client_progress() != self._contested.progress
+        if not self._finishing:
+            if self.client.has_stopped_answering():
+                raise ClientGone
+            if is_over and not is_taking and self._contested.resumes:
+                raise ClientGone
+        if is_over or is_taking or self._finishing:
             self._contested = None
             with contextlib.suppress(StoreUnavailable):  # then whoever asked assumes that our client is gone
                 await self.transfers.vouch(self.transfer, downloader=True)
-        elif monotonic() - since >= _PROOF:
-            raise ClientGone
 
     def _pause(self, seconds: float) -> float:
         return min(seconds, _LOOK) if self._contested else seconds

@@ -94,7 +94,7 @@ class Finder:
             # Redis may have joined us although we did not hear of it (cancelled, or the reply was lost).
             self._context.background.spawn(self._leave(joining, transfer, joiner))
             raise
-        if answer is Answer.TAKEN and await is_taken(self._context, transfer):
+        if answer is Answer.TAKEN and await is_taken(self._context, transfer, start=start):
             raise Problem(Error.TAKEN)
         if answer not in (Answer.JOINED, Answer.ATTACHED):
             return None

@@ -83,9 +83,11 @@ def test_a_second_download_does_not_disturb_the_first(cluster: Cluster, token: s
         assert upload.finish() == (0, b"delivered 25 bytes\n")
 
 
-@pytest.mark.xfail(reason="a slow client's kernel opens its window rarely, which looks like a client that is gone")
 def test_a_slow_download_is_not_disturbed_either(cluster: Cluster, token: str) -> None:
-    """It has always something that it has not taken yet."""
+    """It has always something that it has not taken yet, and its kernel tells what it takes only now and then.
+
+    Only a download that goes on with the file may be its own client, coming back.
+    """
     data = bytes(12 * MIB)
     with (
         Curl("-T", "-", cluster.url(0, token, "x"), pipe=True) as upload,
@@ -95,8 +97,8 @@ def test_a_slow_download_is_not_disturbed_either(cluster: Cluster, token: str) -
     ):
         upload.write_all(data)
         cluster.wait_state(token, "streaming")
-        assert httpx.get(cluster.url(2, token, "x"), headers={"Range": "bytes=5-"}).status_code == 409
-        assert httpx.get(cluster.url(1, token, "x")).status_code == 409
+        for node in (2, 1):
+            assert httpx.get(cluster.url(node, token, "x"), timeout=30).status_code == 409
         assert first.finish() == (0, str(len(data)).encode())
         assert upload.finish() == (0, f"delivered {len(data)} bytes\n".encode())
 

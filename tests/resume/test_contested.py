@@ -130,4 +130,39 @@ async def test_an_upload_that_is_over_by_the_time_of_the_answer_was_taken(nodes:
     assert seen is not None
     first.takes.set()
     assert (await download, await upload) == (Outcome.COMPLETE, len(WHOLE))
-    assert await is_taken(nodes[1].context, seen)
+    assert await is_taken(nodes[1].context, seen, start=0)
+
+
+async def test_a_client_that_takes_nothing_keeps_its_place_before_one_that_begins(nodes: tuple[Relay, Relay]) -> None:
+    """It may be slow. A second client, or a chat's preview of a link, must not break it off."""
+    token, first = await nodes[0].make_token(), Downloader()
+    upload = put(nodes[0], token, Uploader(PIECES))
+    await until(lambda: nodes[0].node.load.uploads[State.WAITING])
+    download = get(nodes[0], token, first)
+    await until(lambda: len(first.got) > 8)
+    first.takes.clear()
+    await until(lambda: first.is_blocked)
+    with pytest.raises(Problem) as refused:
+        await get(nodes[1], token, Downloader())
+    assert refused.value.error is Error.TAKEN
+    first.takes.set()
+    assert (await download, await upload) == (Outcome.COMPLETE, len(WHOLE))
+    assert first.got == WHOLE
+
+
+async def test_a_client_whose_machine_does_not_answer_loses_its_place_to_anybody(nodes: tuple[Relay, Relay]) -> None:
+    token, first = await nodes[0].make_token(), Downloader()
+    upload = put(nodes[0], token, Uploader(PIECES[:1], is_open=True))
+    await until(lambda: nodes[0].node.load.uploads[State.WAITING])
+    download = get(nodes[0], token, first)
+    await until(lambda: first.got)
+    first.connection.has_stopped_answering = lambda: True  # type: ignore[method-assign]
+    second = Downloader()
+    again = get(nodes[1], token, second)
+    await until(lambda: second.got)
+    with pytest.raises(ClientGone):
+        await download
+    second.leave()
+    await asyncio.wait([again])
+    upload.cancel()
+    await asyncio.wait([upload])
