@@ -6,6 +6,7 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -92,7 +93,7 @@ class CutAt:
 @pytest.mark.parametrize("down", [0, 1])
 def test_a_connection_that_is_cut(cluster: Cluster, token: str, options: dict[str, object], down: int) -> None:
     """The uploader returns through the nodes in turn; the download stays open."""
-    client = uploader(cluster.nodes, token, **options)
+    client = uploader(cluster.nodes, token, DATA, **options)
     client.sent = CutAt(3 * MIB, 11 * MIB, 11 * MIB, 29 * MIB)
     with Curl(cluster.url(down, token, "x") + "?wait=20") as download:
         client.start()
@@ -151,7 +152,7 @@ def test_every_answer_to_a_piece_is_lost(cluster: Cluster, token: str) -> None:
 def test_the_uploaders_node_is_killed(
     cluster: Cluster, token: str, third: NodeProcess, options: dict[str, object]
 ) -> None:
-    client = uploader([third, *cluster.nodes], token, **options)
+    client = uploader([third, *cluster.nodes], token, DATA, **options)
 
     def kill(offset: int) -> None:
         if offset >= 10 * MIB and third.process.poll() is None:
@@ -371,13 +372,13 @@ def test_behind_haproxy(cluster: Cluster, token: str, tmp_path: Path, options: d
         assert interim in ([], [104])
 
 
-def fields(cluster: Cluster, token: str) -> list[bytes]:
+def fields(cluster: Cluster, token: str) -> list[object]:
     """Return the fields of the token in Redis."""
     assert cluster.redis is not None
     return list(cluster.redis.hkeys(f"{cluster.prefix}:token:{{{token}}}"))
 
 
-def transfer(cluster: Cluster) -> dict[bytes, bytes]:
+def transfer(cluster: Cluster) -> Any:
     """Return the fields of the one transfer in Redis."""
     assert cluster.redis is not None
     return next((cluster.redis.hgetall(key) for key in cluster.keys("transfer")), {})

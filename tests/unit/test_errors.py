@@ -6,6 +6,9 @@ from relay.errors import Error, Problem, problem_for_downloader, problem_for_upl
 from relay.states import Outcome
 
 DETAILS = {
+    "field": "Upload-Offset",
+    "values": "an integer",
+    "offset": 7,
     "why": "w",
     "most": 1,
     "header": "h",
