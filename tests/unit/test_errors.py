@@ -8,7 +8,6 @@ from relay.states import Outcome
 DETAILS = {
     "field": "Upload-Offset",
     "values": "an integer",
-    "offset": 7,
     "why": "w",
     "most": 1,
     "header": "h",
