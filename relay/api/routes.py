@@ -99,7 +99,8 @@ _FIND = (
 )
 _DOWNLOAD = (
     *_FIND,
-    Error.NO_RANGES,
+    Error.PART,
+    Error.OTHER_FILE,
     Error.NO_PREFETCH,
     Error.NO_SERVICE_WORKER,
     Error.REVOKED,

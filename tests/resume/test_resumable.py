@@ -47,12 +47,12 @@ def token(cluster: Cluster) -> str:
 @pytest.fixture
 def address(cluster: Cluster, token: str) -> Iterator[str]:
     """Yield the address of an empty upload of the name `x`, at the first node. Cancel it afterwards."""
-    location = create(cluster, token, **{"Upload-Complete": "?0"}).headers["location"]
+    location = create(cluster, token, {"Upload-Complete": "?0"}).headers["location"]
     yield cluster[0].url + location
     httpx.delete(cluster[0].url + location)
 
 
-def create(cluster: Cluster, token: str, content: bytes | None = None, **headers: str) -> httpx.Response:
+def create(cluster: Cluster, token: str, headers: Mapping[str, str], content: bytes | None = None) -> httpx.Response:
     return httpx.post(cluster.url(0, token, "x"), content=content, headers=headers, timeout=30)
 
 
@@ -98,7 +98,7 @@ def test_an_empty_file_arrives_whole(cluster: Cluster, token: str) -> None:
 def test_the_last_part_may_be_empty(cluster: Cluster, address: str, token: str) -> None:
     """Even if the length was known, so that the downloader had everything with the part before."""
     for headers in ({}, {"Upload-Length": "5"}):
-        location = create(cluster, token, **{"Upload-Complete": "?0"} | headers) if headers else None
+        location = create(cluster, token, {"Upload-Complete": "?0"} | headers) if headers else None
         at = cluster[0].url + location.headers["location"] if location else address
         with Curl(cluster.url(1, token, "x")) as download:
             assert patch(at, b"hello", 0, "?0").headers["upload-complete"] == "?0"
@@ -116,7 +116,7 @@ def test_the_answer_may_be_json(cluster: Cluster, address: str, token: str) -> N
 
 def test_what_the_creation_says_of_the_file_reaches_the_downloader(cluster: Cluster, token: str) -> None:
     headers = {"Upload-Complete": "?0", "Upload-Length": "2", "Content-Type": "image/png"}
-    made = create(cluster, token, **headers, **{"Content-Disposition": 'inline; filename="a b.png"'})
+    made = create(cluster, token, headers | {"Content-Disposition": 'inline; filename="a b.png"'})
     with Curl("-D", "-", cluster.url(1, token, "x")) as download:
         patch(cluster[0].url + made.headers["location"], b"hi", 0)
         _, output = download.finish()
@@ -130,7 +130,7 @@ def test_what_the_creation_says_of_the_file_reaches_the_downloader(cluster: Clus
 
 
 def test_head_tells_how_far_an_upload_is(cluster: Cluster, token: str) -> None:
-    made = create(cluster, token, **{"Upload-Complete": "?0", "Upload-Length": "7"})
+    made = create(cluster, token, {"Upload-Complete": "?0", "Upload-Length": "7"})
     assert made.status_code == 201
     path = made.headers["location"]
     assert re.fullmatch(rf"/{token}/x/[0-9a-f]{{16}}[A-Za-z0-9]{{22}}", path)
@@ -277,8 +277,8 @@ def test_lengths_that_contradict_each_other_are_refused(
     cluster: Cluster, token: str, content: bytes, headers: Mapping[str, str]
 ) -> None:
     for version in ({}, {"Upload-Draft-Interop-Version": "8"}):
-        assert_inconsistent(create(cluster, token, content, **headers, **version))
-    made = create(cluster, token, **{"Upload-Complete": "?0", "Upload-Length": "7"})
+        assert_inconsistent(create(cluster, token, {**headers, **version}, content))
+    made = create(cluster, token, {"Upload-Complete": "?0", "Upload-Length": "7"})
     address = cluster[0].url + made.headers["location"]
     with Curl(cluster.url(1, token, "x")) as download:
         patch(address, b"abcd", 0, "?0")
@@ -292,7 +292,7 @@ def test_lengths_that_contradict_each_other_are_refused(
 
 def test_a_body_of_unknown_size_keeps_to_the_length(cluster: Cluster, token: str) -> None:
     """Too few bytes leave the upload as it is; too many end it."""
-    made = create(cluster, token, **{"Upload-Complete": "?0", "Upload-Length": "7"})
+    made = create(cluster, token, {"Upload-Complete": "?0", "Upload-Length": "7"})
     address = cluster[0].url + made.headers["location"]
     fields = {"Content-Type": PARTIAL, "Upload-Complete": "?1"}
     with Curl(cluster.url(1, token, "x")) as download:
@@ -310,9 +310,9 @@ def test_a_body_of_unknown_size_keeps_to_the_length(cluster: Cluster, token: str
 def test_an_upload_has_a_maximum(cluster: Cluster, token: str) -> None:
     most = 64 * 1024 * 1024
     for headers in ({"Upload-Complete": "?0", "Upload-Length": str(most + 1)},):
-        answer = create(cluster, token, **headers)
+        answer = create(cluster, token, headers)
         assert (answer.status_code, answer.headers["upload-limit"]) == (413, f"max-size={most}")
-    made = create(cluster, token, **{"Upload-Complete": "?0"})
+    made = create(cluster, token, {"Upload-Complete": "?0"})
     address = cluster[0].url + made.headers["location"]
     answer = patch(address, b"x", 0, "?0", **{"Upload-Length": str(most + 1)})
     assert (answer.status_code, answer.headers["upload-limit"]) == (413, f"max-size={most}")
@@ -329,7 +329,7 @@ def test_a_client_of_another_version_uploads_as_ever(cluster: Cluster, token: st
             status, answer = raw(cluster.url(0, token, "x"), "PUT", headers)
             assert (status, b"\r\nupload-" in answer.lower()) == (200, False)
             assert download.finish() == (0, b"body")
-        answer_to_part = create(cluster, token, b"part", **headers | {"Upload-Complete": "?0"})
+        answer_to_part = create(cluster, token, headers | {"Upload-Complete": "?0"}, b"part")
         assert answer_to_part.status_code == 400  # it would be taken for the whole file
         assert "versions 8 and 9" in answer_to_part.text
 

@@ -6,6 +6,7 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -92,7 +93,7 @@ class CutAt:
 @pytest.mark.parametrize("down", [0, 1])
 def test_a_connection_that_is_cut(cluster: Cluster, token: str, options: dict[str, object], down: int) -> None:
     """The uploader returns through the nodes in turn; the download stays open."""
-    client = uploader(cluster.nodes, token, **options)
+    client = uploader(cluster.nodes, token, DATA, **options)
     client.sent = CutAt(3 * MIB, 11 * MIB, 11 * MIB, 29 * MIB)
     with Curl(cluster.url(down, token, "x") + "?wait=20") as download:
         client.start()
@@ -151,7 +152,7 @@ def test_every_answer_to_a_piece_is_lost(cluster: Cluster, token: str) -> None:
 def test_the_uploaders_node_is_killed(
     cluster: Cluster, token: str, third: NodeProcess, options: dict[str, object]
 ) -> None:
-    client = uploader([third, *cluster.nodes], token, **options)
+    client = uploader([third, *cluster.nodes], token, DATA, **options)
 
     def kill(offset: int) -> None:
         if offset >= 10 * MIB and third.process.poll() is None:
@@ -240,21 +241,19 @@ def test_a_downloader_that_resumes(cluster: Cluster, token: str, tmp_path: Path)
                 break
     client.finish()
     assert file.read_bytes() == DATA
-    check_rules(client.exchanges)
+    check_rules(client.exchanges, goes_back=True)
 
 
 def test_a_download_that_waits_before_the_upload_is_created(cluster: Cluster, token: str) -> None:
     with Curl(cluster.url(1, token, "x") + "?wait=20") as download:
         wait_until(lambda: any("wanted" in str(each) for each in fields(cluster, token)), "the download to wait")
-        made = httpx.put(cluster.url(0, token, "x"), headers={"Upload-Complete": "?0"})
+        made = httpx.put(cluster.url(0, token, "x"), headers={"Upload-Complete": "?0", "Upload-Length": str(len(DATA))})
         address = cluster[0].url + made.headers["location"]
         wait_until(lambda: b"joiner" in transfer(cluster), "the download to be attached")
         client = uploader(cluster.nodes, token)
         client.location = made.headers["location"]
-        answer = client._append(0)
-        assert answer is None
-        assert client.result is not None
-        assert download.finish() == (0, DATA)
+        client.start()
+        assert_whole(client, download)
         assert httpx.head(address).headers["upload-complete"] == "?1"
 
 
@@ -276,15 +275,13 @@ def test_a_new_request_takes_the_place_of_the_older_one(cluster: Cluster, token:
     ):
         older.send_body(pieces_of(data[: 3 * MIB]))
         assert download.read(2 * MIB) == data[: 2 * MIB]
-        offset = client._ask() if method == "HEAD" else client._append(0)
-        assert offset is not None
-        assert offset <= 3 * MIB
-        while client.result is None:
-            offset = client._append(offset) if offset is not None else client._ask()
+        client.offset = 0 if method == "PATCH" else None
+        client.start()
         told = older.answer()
         assert (told.status, b"taken the place" in told.body) == (409, True)
         status, rest = download.finish()
         assert (status, data[: 2 * MIB] + rest == data) == (0, True)
+        client.finish()
     check_rules(client.exchanges, knows_length=False)
 
 
@@ -301,10 +298,11 @@ def test_a_part_that_never_ends(redis_server: RedisServer) -> None:
                 answer = request.answer()
                 assert answer.status == 408
             assert httpx.head(address).headers["upload-offset"] == "5"
-            client = uploader(cluster.nodes, token, b"hello world")
+            client = uploader(cluster.nodes, token, b"helloworld")
             client.location = made.headers["location"]
-            assert client._append(5) is None
-            assert download.finish() == (0, b"hello world")
+            client.offset = 5
+            assert client.run().status == 200
+            assert download.finish() == (0, b"helloworld")
 
 
 # -- ends ------------------------------------------------------------------------------------------------------------
@@ -374,13 +372,13 @@ def test_behind_haproxy(cluster: Cluster, token: str, tmp_path: Path, options: d
         assert interim in ([], [104])
 
 
-def fields(cluster: Cluster, token: str) -> list[bytes]:
+def fields(cluster: Cluster, token: str) -> list[object]:
     """Return the fields of the token in Redis."""
     assert cluster.redis is not None
     return list(cluster.redis.hkeys(f"{cluster.prefix}:token:{{{token}}}"))
 
 
-def transfer(cluster: Cluster) -> dict[bytes, bytes]:
+def transfer(cluster: Cluster) -> Any:
     """Return the fields of the one transfer in Redis."""
     assert cluster.redis is not None
     return next((cluster.redis.hgetall(key) for key in cluster.keys("transfer")), {})

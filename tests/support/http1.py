@@ -59,6 +59,11 @@ class Request:
         if is_chunked:
             self._send(b"0\r\n\r\n")
 
+    def wait_interim(self, seconds: float) -> None:
+        """Wait for the first interim answer, but not longer than that. Raise Broken."""
+        if not self._interim and select.select([self.socket], [], [], seconds)[0]:
+            self._has_answer()
+
     def answer(self) -> Answer:
         """Return the final answer. Raise Broken."""
         while (head := self._head()) is None:

@@ -6,6 +6,8 @@ from relay.errors import Error, Problem, problem_for_downloader, problem_for_upl
 from relay.states import Outcome
 
 DETAILS = {
+    "field": "Upload-Offset",
+    "values": "an integer",
     "why": "w",
     "most": 1,
     "header": "h",
