@@ -4,6 +4,7 @@ table that is applied to each of its requests and their answers."""
 import itertools
 import json
 import re
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -47,6 +48,7 @@ class Uploader:
     `is_careful`: create the upload with an empty request. `piece`: the size of each part; None: one part.
     `sent` is called before each piece is sent, and at the end, with the byte offset in the file, and may raise Cut.
     `got` is called with each answer, and may raise Cut, as if the answer was lost.
+    `connected` is called with the connection of each request.
     """
 
     def __init__(
@@ -61,10 +63,11 @@ class Uploader:
         knows_length: bool = True,
         patience: float = 30,
     ) -> None:
-        self.nodes = list(nodes)
+        self.nodes = nodes
         self.data = data
         self.sent: Callable[[int], None] = lambda _: None
         self.got: Callable[[Answer], None] = lambda _: None
+        self.connected: Callable[[socket.socket], None] = lambda _: None
         #: Each request so far.
         self.exchanges: list[Exchanged] = []
         #: The address of the upload, once it is known.
@@ -170,6 +173,7 @@ class Uploader:
         node = self.nodes[self._attempt % len(self.nodes)]
         try:
             with Request(node + path, method, headers, on_interim=self._note) as request:
+                self.connected(request.socket)
                 request.send_body(self._pieces(begin, end))
                 self.sent(end)
                 answer = request.answer()
