@@ -20,11 +20,10 @@ import secrets
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-import httpx
 import redis
 
 from tests.resume.clients import Cuttable, Pair, Plan
@@ -82,7 +81,7 @@ class Balancer(Sequence[str]):
     def __len__(self) -> int:
         return len(self._nodes)
 
-    def __getitem__(self, index: object) -> str:  # type: ignore[override]
+    def __getitem__(self, index: object) -> str:
         return self._dice.choice(self._nodes).url
 
 

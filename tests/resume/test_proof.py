@@ -3,8 +3,6 @@
 import os
 import random
 
-import pytest
-
 from tests.resume.proof import Pace, prove
 from tests.support.redis import newest
 
