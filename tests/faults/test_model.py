@@ -333,7 +333,7 @@ class Model(RuleBasedStateMachine):
         ends: Ends = {}
         for up in self.ups:
             if up.token == token:
-                ends |= {up: Error.REVOKED, **self._told(up.down, Outcome.REVOKED)}
+                ends |= {up: Error.REVOKED if revoked else Error.TOKEN_GONE, **self._told(up.down, Outcome.REVOKED)}
         ends |= {down: Error.UNKNOWN_TOKEN for down in self.downs if down.token == token and down.up is None}
         self._look_again()
         self._settle(ends)

@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 
 import redis
 
-from tests.resume.clients import Cuttable, Pair, Plan
+from tests.resume.pairs import Cuttable, Pair, Plan
 from tests.support.cluster import Cluster, NodeProcess, first_traceback
 from tests.support.failover import Replicated, replicated
 from tests.support.redis import servers

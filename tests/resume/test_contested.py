@@ -10,6 +10,7 @@ import pytest
 from relay.errors import ClientGone, Error, Problem
 from relay.settings import Settings
 from relay.states import Outcome, State
+from relay.transfer.doubt import is_taken
 from relay.transfer.relay import Relay
 from tests.support.sides import Downloader, Uploader, serving
 
@@ -91,3 +92,42 @@ async def test_a_client_that_takes_nothing_loses_its_place_to_the_one_that_comes
         await download
     assert await upload == len(WHOLE)
     assert first.got + second.got == WHOLE
+
+
+async def test_a_downloader_that_comes_back_again_and_again_does_not_prolong_a_transfer(prefix: str) -> None:
+    """`RELAY_MAX_DURATION` is about all of it."""
+    limits = Settings(prefix=prefix, node="a", chunk=8, window=16, max_duration=0.5)
+    async with serving(limits, fakeredis.FakeServer()) as node:
+        token, up = await node.make_token(), Uploader(PIECES[:1], is_open=True)
+        upload, got = put(node, token, up), b""
+        for _ in range(100):
+            await until(lambda: upload.done() or node.node.load.uploads[State.WAITING])
+            if upload.done():
+                break
+            client = Downloader(len(got))
+            download = get(node, token, client)
+            up.send(b"more")
+            await until(lambda client=client, download=download: client.got or download.done())  # type: ignore[misc]
+            got += client.got
+            await asyncio.sleep(0.05)
+            client.leave()
+            await asyncio.wait([download])
+        with pytest.raises(Problem) as ended:
+            await asyncio.wait_for(upload, 5)
+        assert ended.value.error is Error.TOO_LONG
+        assert up.content.startswith(got)
+
+
+async def test_an_upload_that_is_over_by_the_time_of_the_answer_was_taken(nodes: tuple[Relay, Relay]) -> None:
+    """Otherwise the second download would wait for another upload of the name, although it came too late for this."""
+    token, first = await nodes[0].make_token(), Downloader()
+    upload = put(nodes[0], token, Uploader(PIECES))
+    await until(lambda: nodes[0].node.load.uploads[State.WAITING])
+    first.takes.clear()
+    download = get(nodes[0], token, first)
+    await until(lambda: first.is_blocked)
+    seen = await nodes[1].look(token=token, name="x")
+    assert seen is not None
+    first.takes.set()
+    assert (await download, await upload) == (Outcome.COMPLETE, len(WHOLE))
+    assert await is_taken(nodes[1].context, seen)

@@ -6,7 +6,7 @@ import pytest
 
 from relay.names import new_id
 from relay.states import Answer, Outcome, State
-from relay.store.records import Broken, Final, Returned, Touched, Transfer
+from relay.store.records import Broken, Ender, Final, Returned, Touched, Transfer
 from relay.store.store import Store
 from relay.store.streams import Entry
 from tests.store.conftest import client
@@ -145,7 +145,7 @@ async def test_a_download_of_an_earlier_leg_can_neither_finish_nor_end_the_trans
     before = await keys(store)
     assert await store.transfers.finish(transfer, joiner="me") is Answer.GONE
     for outcome in (Outcome.COMPLETE, Outcome.DOWNLOADER_GONE, Outcome.NODE_LOST):
-        ended = await store.transfers.end(transfer, outcome, joiner="me", unneeded=["chunks", "acks"])
+        ended = await store.transfers.end(transfer, outcome, Ender(joiner="me", unneeded=["chunks", "acks"]))
         assert ended is Answer.GONE
     assert (await now(store, transfer)).state is State.STREAMING
     assert {second.keys.chunks, second.keys.acks} <= before
@@ -159,7 +159,7 @@ async def test_a_request_whose_place_is_taken_ends_nothing_but_its_own_streams(
     back = await take_back(store, transfer, sender="again")
     assert isinstance(back, Returned)
     assert await store.transfers.join(back.transfer, joiner="me", node="down", start=0) is Answer.JOINED
-    gone = await store.transfers.end(transfer, Outcome.UPLOADER_GONE, sender=transfer.id, unneeded=["acks"])
+    gone = await store.transfers.end(transfer, Outcome.UPLOADER_GONE, Ender(sender=transfer.id, unneeded=["acks"]))
     assert gone is Answer.GONE
     stands = await store.transfers.touch(back.transfer, sender="again")
     assert (stands.outcome, stands.state) == (None, State.STREAMING)
@@ -177,7 +177,7 @@ async def test_a_download_that_left_before_it_joined_a_leg_does_not_delete_the_s
     assert isinstance(back, Returned)
     assert (await leave(store, back.transfer)).leg == back.transfer.leg
     assert await store.transfers.join(back.transfer, joiner="you", node="down2") is Answer.JOINED
-    ended = await store.transfers.end(back.transfer, Outcome.DOWNLOADER_GONE, joiner="me", unneeded=["chunks"])
+    ended = await store.transfers.end(back.transfer, Outcome.DOWNLOADER_GONE, Ender(joiner="me", unneeded=["chunks"]))
     assert ended is Answer.GONE
     assert await client(store).exists(back.transfer.keys.chunks)
 
@@ -189,7 +189,7 @@ async def test_an_end_that_comes_from_an_earlier_leg_deletes_the_streams_of_both
     await begin(store, transfer)
     await leave(store, transfer)
     assert await client(store).exists(transfer.keys.acks)
-    assert isinstance(await store.transfers.end(transfer, Outcome.UPLOADER_GONE, unneeded=["acks"]), Final)
+    assert isinstance(await store.transfers.end(transfer, Outcome.UPLOADER_GONE, Ender(unneeded=["acks"])), Final)
     assert not await streams(store)
 
 
@@ -262,7 +262,7 @@ async def test_an_upload_that_cannot_go_on_is_kept_for_its_end(store: Store, tra
     await begin(store, transfer, upload="")
     assert await store.transfers.interrupt(transfer, sender=transfer.id) is Answer.KEPT
     await store.transfers.finish(transfer, joiner="me")
-    assert await store.transfers.end(transfer, Outcome.DRAINED, unneeded=["acks"]) is Answer.KEPT
+    assert await store.transfers.end(transfer, Outcome.DRAINED, Ender(unneeded=["acks"])) is Answer.KEPT
     assert await store.transfers.leave(transfer, joiner="me") is Answer.KEPT
-    await store.transfers.end(transfer, Outcome.DOWNLOADER_GONE, joiner="me", unneeded=["chunks"])
+    await store.transfers.end(transfer, Outcome.DOWNLOADER_GONE, Ender(joiner="me", unneeded=["chunks"]))
     assert not await streams(store)

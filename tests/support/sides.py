@@ -137,7 +137,7 @@ class Downloader:
     def start_of(self, transfer: Transfer) -> int:
         return self.start
 
-    async def begin(self, transfer: Transfer) -> None:
+    async def begin(self, transfer: Transfer, *, at_end: bool = False) -> None:
         self.begun = True
 
     async def write(self, data: bytes | memoryview) -> None:
@@ -149,8 +149,8 @@ class Downloader:
             raise ClientGone
         self.got += data
 
-    def split_last(self, data: bytes | memoryview) -> tuple[bytes | memoryview, bytes | memoryview]:
-        return b"", data
+    def can_take(self, data: bytes | memoryview) -> bool:
+        return self.takes.is_set()
 
     async def catch_up(self) -> None:
         await self.takes.wait()

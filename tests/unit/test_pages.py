@@ -88,12 +88,12 @@ def test_the_table_of_requests_has_every_status() -> None:
     paths = document(OPERATIONS, Settings())["paths"]
     anywhere = set(paths["/openapi.json"]["get"]["responses"]) | {"429", "503"}  # the text below the table says so
     for path, methods in paths.items():
-        shown = path.format(token="TOKEN", name="NAME")
+        shown = path.format(token="TOKEN", name="NAME", upload="UPLOAD")
         for method, operation in methods.items():
             row = re.search(rf"^\| `{method.upper()} {shown}`.*$", text, re.MULTILINE)
             if (method, shown) == ("post", "/TOKEN/NAME") or path in NOTHING:
                 continue  # as PUT; nothing is there
-            if method == "head" and shown != "/TOKEN/NAME":
+            if method == "head" and not shown.startswith("/TOKEN/NAME"):
                 continue  # as GET
             assert row, (method, shown)
             for status in set(operation["responses"]) - anywhere:

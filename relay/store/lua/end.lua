@@ -43,7 +43,7 @@ if state == 'streaming' or state == 'finishing' then
   if not has_word(unneeded, 'chunks') then mark(chunks, outcome, delivered, '0', linger_ms) end
   if not has_word(unneeded, 'acks') then mark(acks, outcome, delivered, written, linger_ms) end
 else
-  if tell and not has_word(unneeded, 'acks') then mark(acks, outcome, delivered, position, linger_ms) end
+  if tell and state == 'waiting' and not has_word(unneeded, 'acks') then mark(acks, outcome, delivered, position, linger_ms) end
   -- A download that is attached waits for its uploader.
   if stored[2] and stored[2] ~= id then mark(chunks, outcome, delivered, '0', linger_ms) end
 end
