@@ -11,4 +11,5 @@ def test_every_transfer_arrives_whole() -> None:
     newest("transfers under failures of everything were not tested")
     is_full = bool(os.environ.get("RELAY_TEST_FULL"))
     pace = Pace() if is_full else Pace(kill=5, cut=0.5, redis=5)
-    assert not prove(transfers=1000 if is_full else 100, seed=random.randrange(2**32), pace=pace)
+    transfers, seed = 1000 if is_full else 100, random.randrange(2**32)
+    assert not prove(transfers=transfers, seed=seed, pace=pace, is_patient=is_full)
