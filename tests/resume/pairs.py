@@ -83,13 +83,19 @@ class Plan:
 
 
 class Pair:
-    """The uploader and the downloader of one file. Each comes back until the file is whole."""
+    """The uploader and the downloader of one file. Each comes back until the file is whole.
 
-    def __init__(self, nodes: Sequence[str], path: str, plan: Plan, connections: Cuttable) -> None:
+    The downloader uses the nodes `down`, or the same as the uploader.
+    """
+
+    def __init__(
+        self, nodes: Sequence[str], path: str, plan: Plan, connections: Cuttable, *, down: Sequence[str] = ()
+    ) -> None:
         self.path = path
         self.did: Counter[str] = Counter()
         self.found: list[str] = []
         self._nodes = nodes
+        self._down = down or nodes
         self._plan = plan
         self._connections = connections
         self._broken = 0
@@ -99,6 +105,10 @@ class Pair:
         self._etag = ""
         self._data = bytearray()
         self._is_whole = False
+
+    def arrived(self) -> int:
+        """Return how many bytes the downloader has."""
+        return len(self._data)
 
     def run(self) -> None:
         """Transfer the file. Afterwards, `found` has what went wrong."""
@@ -195,7 +205,7 @@ class Pair:
         headers = {}
         if self._etag and self._data:
             headers = {"Range": f"bytes={len(self._data)}-", "If-Range": self._etag}
-        with Request(self._nodes[0] + self.path, "GET", headers) as request:
+        with Request(self._down[0] + self.path, "GET", headers) as request:
             self._connections.add(request.socket)
             answer = request.head()
             if answer.status == 416:
