@@ -5,12 +5,15 @@ The transfer goes on from what the downloader has, or both sides are told that i
 
 import os
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from tests.faults.conftest import Faulty, Start
 from tests.resume.pairs import Cuttable, Pair, Plan
+from tests.support.cluster import curl
+from tests.support.http1 import Answer
 from tests.support.wait import wait_until
 
 KIB = 1024
@@ -27,15 +30,32 @@ def test_a_plain_upload(cluster: Faulty, start: Start, source: Path, down: int) 
     cluster.server.roll_back(snapshot)
     transfer.finish()
     assert (transfer.status, transfer.is_complete) in ((200, True), (503, False))
-    print(transfer.status)
     cluster.may_linger = True
 
 
-@pytest.mark.parametrize("piece", [None, 2048 * KIB], ids=["one part", "parts"])
-@pytest.mark.parametrize("down", [0, 1], ids=["same node", "cross node"])
-def test_a_resumable_upload(cluster: Faulty, token: str, down: int, piece: int | None) -> None:
-    plan = Plan(os.urandom(8192 * KIB), 3.0, is_careful=True, piece=piece, knows_length=True, forgets_after=0)
-    pair = Pair([cluster[0].url], f"/{token}/x", plan, Cuttable(), down=[cluster[down].url])
+class PlainPair(Pair):
+    """Its uploader is curl, which sends the whole file again until it is told 200."""
+
+    def upload(self) -> None:
+        while self.told is None and time.monotonic() < self.deadline:
+            put = curl(
+                "--limit-rate",
+                "3M",
+                "-w",
+                "\n%{http_code}",
+                "-T",
+                "-",
+                self.nodes[0] + self.path,
+                stdin=self.plan.content,
+            )
+            if put.stdout.endswith(b"\n200"):
+                self.told = Answer(200, {})
+            else:
+                self.did[f"uploads told {put.stdout[-3:].decode()}"] += 1
+
+
+def lose_a_second(cluster: Faulty, pair: Pair) -> None:
+    """Run a pair, and let Redis forget what happened since the first bytes arrived."""
     running = threading.Thread(target=pair.run)
     running.start()
     wait_until(lambda: pair.arrived() > 256 * KIB, "some bytes")
@@ -46,3 +66,24 @@ def test_a_resumable_upload(cluster: Faulty, token: str, down: int, piece: int |
     assert not pair.found
     print(pair.did)
     cluster.may_linger = True
+
+
+def plan(piece: int | None) -> Plan:
+    return Plan(os.urandom(8192 * KIB), 3.0, is_careful=True, piece=piece, knows_length=True, forgets_after=0)
+
+
+@pytest.mark.parametrize("down", [0, 1], ids=["same node", "cross node"])
+def test_a_plain_upload_whose_clients_try_again(cluster: Faulty, token: str, down: int) -> None:
+    lose_a_second(
+        cluster,
+        PlainPair([cluster[0].url], f"/{token}/x", plan(None), Cuttable(), down=[cluster[down].url]),
+    )
+
+
+@pytest.mark.parametrize("piece", [None, 2048 * KIB], ids=["one part", "parts"])
+@pytest.mark.parametrize("down", [0, 1], ids=["same node", "cross node"])
+def test_a_resumable_upload(cluster: Faulty, token: str, down: int, piece: int | None) -> None:
+    lose_a_second(
+        cluster,
+        Pair([cluster[0].url], f"/{token}/x", plan(piece), Cuttable(), down=[cluster[down].url]),
+    )

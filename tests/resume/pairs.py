@@ -94,14 +94,14 @@ class Pair:
         self.path = path
         self.did: Counter[str] = Counter()
         self.found: list[str] = []
-        self._nodes = nodes
+        self.nodes = nodes
         self._down = down or nodes
-        self._plan = plan
+        self.plan = plan
         self._connections = connections
         self._broken = 0
-        self._deadline = time.monotonic() + _STUCK
+        self.deadline = time.monotonic() + _STUCK
         #: The answer by which the uploader knows that everything has arrived.
-        self._told: Answer | None = None
+        self.told: Answer | None = None
         self._etag = ""
         self._data = bytearray()
         self._is_whole = False
@@ -112,35 +112,35 @@ class Pair:
 
     def run(self) -> None:
         """Transfer the file. Afterwards, `found` has what went wrong."""
-        uploading = threading.Thread(target=self._upload)
+        uploading = threading.Thread(target=self.upload)
         uploading.start()
         self._download()
         uploading.join()
-        if self._told is None:
+        if self.told is None:
             self.found.append(f"{self.path}: the uploader does not know that it has arrived")
-        if not self._is_whole or self._data != self._plan.content:
-            whole = f"{len(self._data)} of {len(self._plan.content)} bytes have arrived"
-            self.found.append(f"{self.path}: {whole}, the uploader was told {self._told}")
+        if not self._is_whole or self._data != self.plan.content:
+            whole = f"{len(self._data)} of {len(self.plan.content)} bytes have arrived"
+            self.found.append(f"{self.path}: {whole}, the uploader was told {self.told}")
 
     # -- the uploader ----------------------------------------------------------------------------------------
 
-    def _upload(self) -> None:
+    def upload(self) -> None:
         """Upload the file; begin again if the upload is lost."""
         try:
-            while self._told is None and time.monotonic() < self._deadline:
+            while self.told is None and time.monotonic() < self.deadline:
                 uploader = self._uploader()
                 try:
-                    self._told = uploader.run()
+                    self.told = uploader.run()
                 except Failed as failed:
                     self._begin_again(uploader, failed.answer)
-                check_rules(uploader.exchanges, knows_length=self._plan.knows_length, may_go_back=True)
+                check_rules(uploader.exchanges, knows_length=self.plan.knows_length, may_go_back=True)
         except Exception as error:
             self.found.append(f"{self.path}: the uploader: {error!r}")
 
     def _uploader(self) -> Uploader:
-        plan = self._plan
+        plan = self.plan
         uploader = Uploader(
-            self._nodes,
+            self.nodes,
             self.path,
             plan.content,
             is_careful=plan.is_careful,
@@ -163,22 +163,22 @@ class Pair:
         else:
             self.did["uploads begun again because their address was lost"] += 1
         time.sleep(_PAUSE)
-        with suppress(Broken), Request(self._nodes[0] + self.path, "DELETE", {}) as request:
+        with suppress(Broken), Request(self.nodes[0] + self.path, "DELETE", {}) as request:
             request.answer()
 
     # -- the downloader --------------------------------------------------------------------------------------
 
     def _download(self) -> None:
         """Come back until the file is whole and the uploader knows it, or has waited for long enough."""
-        while time.monotonic() < self._deadline:
-            if self._told is not None:
+        while time.monotonic() < self.deadline:
+            if self.told is not None:
                 if self._is_whole:
                     return
                 # What an uploader has been told has arrived; it may still be under way from our kernel.
-                self._deadline = min(self._deadline, time.monotonic() + 10)
+                self.deadline = min(self.deadline, time.monotonic() + 10)
             elif self._is_whole:
                 self._wait_told()
-                if self._told is not None:
+                if self.told is not None:
                     return
                 self.did["downloaders that asked whether their uploader knows"] += 1
             try:
@@ -186,14 +186,14 @@ class Pair:
             except Broken:
                 self.did["answers to downloaders cut off"] += 1
                 self._broken += 1
-                if self._broken == self._plan.forgets_after:
+                if self._broken == self.plan.forgets_after:
                     self.did["downloaders that began again"] += 1
                     self._forget("")
             time.sleep(_PAUSE)
 
     def _wait_told(self) -> None:
         end = time.monotonic() + _UNSURE
-        while self._told is None and time.monotonic() < end:
+        while self.told is None and time.monotonic() < end:
             time.sleep(0.02)
 
     def _forget(self, etag: str) -> None:
@@ -222,6 +222,6 @@ class Pair:
                 return
             for piece in request.body(answer):
                 at = len(self._data)
-                assert self._plan.content[at : at + len(piece)] == piece, f"wrong bytes at {at}"
+                assert self.plan.content[at : at + len(piece)] == piece, f"wrong bytes at {at}"
                 self._data += piece
             self._is_whole = True
