@@ -141,7 +141,7 @@ class ResumableUpload(Upload):
     async def _cannot_go_back(self) -> Outcome:
         """Leave, so that the uploader returns with what the downloader wants."""
         self._wanted = self._start
-        self._window = Window(self.context.settings.window, start=self._start)
+        self._window = Window(self.context.settings.window, start=self._start)  # that is how far the transfer is now
         return Outcome.UPLOADER_GONE
 
     def _problem(self, outcome: Outcome) -> Problem:

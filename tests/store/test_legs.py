@@ -266,3 +266,15 @@ async def test_an_upload_that_cannot_go_on_is_kept_for_its_end(store: Store, tra
     assert await store.transfers.leave(transfer, joiner="me") is Answer.KEPT
     await store.transfers.end(transfer, Outcome.DOWNLOADER_GONE, Ender(joiner="me", unneeded=["chunks"]))
     assert not await streams(store)
+
+
+async def test_a_request_that_redis_has_forgotten_is_lost_and_not_superseded(store: Store, transfer: Transfer) -> None:
+    """Redis was rolled back: the request before has its place again. The uploader may go on or begin again."""
+    await begin(store, transfer)
+    before = await client(store).hgetall(transfer.keys.transfer)
+    back = await take_back(store, transfer, sender="again")
+    assert isinstance(back, Returned)
+    await client(store).delete(transfer.keys.transfer)
+    await client(store).hset(transfer.keys.transfer, mapping=before)
+    await client(store).expire(transfer.keys.transfer, 60)
+    assert (await store.transfers.touch(back.transfer, sender="again")).outcome is Outcome.STORE_LOST

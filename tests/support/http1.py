@@ -42,7 +42,11 @@ class Request:
             raise Broken from error
         lines = [f"{method} {parts.path} HTTP/1.1", f"Host: {parts.netloc}"]
         lines += [f"{name}: {value}" for name, value in headers.items()]
-        self._send("\r\n".join([*lines, "", ""]).encode())
+        try:
+            self._send("\r\n".join([*lines, "", ""]).encode())
+        except Broken:
+            self.socket.close()
+            raise
 
     def __enter__(self) -> "Request":
         return self
@@ -66,9 +70,37 @@ class Request:
 
     def answer(self) -> Answer:
         """Return the final answer. Raise Broken."""
+        return self._with_body(self.head())
+
+    def head(self) -> Answer:
+        """Return the final answer without its body. Raise Broken."""
         while (head := self._head()) is None:
             self._receive()
-        return self._with_body(head)
+        return head
+
+    def body(self, answer: Answer) -> Iterator[bytes]:
+        """Yield the body of the final answer as it arrives. Raise Broken if it ends too early."""
+        self._received = self._received.partition(b"\r\n\r\n")[2]
+        if "content-length" in answer.headers:
+            yield from self._take(int(answer.headers["content-length"]))
+            return
+        while size := int(self._line(), 16):
+            yield from self._take(size)
+            self._line()
+
+    def _take(self, size: int) -> Iterator[bytes]:
+        while size:
+            if not self._received:
+                self._receive()
+            piece, self._received = self._received[:size], self._received[size:]
+            size -= len(piece)
+            yield piece
+
+    def _line(self) -> bytes:
+        while b"\r\n" not in self._received:
+            self._receive()
+        line, _, self._received = self._received.partition(b"\r\n")
+        return line
 
     def _send(self, data: bytes) -> None:
         try:

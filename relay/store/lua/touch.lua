@@ -36,8 +36,8 @@ if stored[1] ~= id then
   end
   return {'lost'}
 end
+if tonumber(present) < tonumber(leg) then return {'lost'} end  -- and the request before this one has its place again
 if joiner == '' and (stored[6] or id) ~= sender then return {'ended', 'uploader_gone', stored[7] or '0'} end
-if tonumber(present) < tonumber(leg) then return {'lost'} end
 if present ~= leg then return {'broken', present} end
 if redis.call('EXISTS', token) == 0 and state ~= 'finishing' then return {'revoked', state} end
 if joiner ~= '' and stored[4] ~= joiner then return {'lost'} end
