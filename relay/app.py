@@ -5,8 +5,7 @@ from collections.abc import AsyncIterator
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
-from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from relay.api.admission import Admission
 from relay.api.exchange import Services, endpoint, is_upload, segments_of
@@ -25,22 +24,28 @@ from relay.transfer.drain import Phase
 from relay.transfer.relay import Relay
 
 
-class TokenPaths:
-    """Serve the paths of a token, of a name and of a resumable upload.
+class Paths:
+    """Serve every path of the table.
 
-    They are chosen by the undecoded path (see `exchange.segments_of`). It is not made of Starlette's routes: their
+    The paths of a token, of a name and of a resumable upload are told by the undecoded path (see
+    `exchange.segments_of`). This is not made of Starlette's routes: it would try them all before such a path, and their
     patterns miss paths that contain a newline.
     """
 
     def __init__(self, services: Services) -> None:
+        fixed = {operation.path for operation in OPERATIONS if "{" not in operation.path}
+        self._fixed = {path: endpoint(services, handlers_of(path)) for path in fixed}
         self._token = endpoint(services, handlers_of(TOKEN))
         resumable = offers(services.relay.settings)
         self._name = endpoint(services, handlers_of(NAME), resumable)
         self._upload = endpoint(services, handlers_of(UPLOAD), resumable)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        name = self._upload if is_upload(scope) else self._name
-        app = name if len(segments_of(scope)) > 1 else self._token
+        app = self._fixed.get(scope["path"])
+        if app is None:
+            # A name has no PATCH, so that is meant for an upload, although its address is wrong.
+        name = self._upload if is_upload(scope) or (scope["method"] == "PATCH" and len(segments_of(scope)) > 2) else self._name  # noqa: PLR2004
+            app = name if len(segments_of(scope)) > 1 else self._token
         await app(scope, receive, send)
 
 
@@ -66,24 +71,8 @@ def create_app(settings: Settings, store: Store | None = None) -> Starlette:
                     await relay.context.background.wait()
         await store.aclose()
 
-    app = Starlette(routes=_fixed_paths(services), middleware=[Middleware(RequestLog)], lifespan=lifespan)
+    app = Starlette(middleware=[Middleware(RequestLog)], lifespan=lifespan)
     app.router.redirect_slashes = False
-    app.router.default = TokenPaths(services)
+    app.router.default = Paths(services)
     app.state.relay = relay
     return app
-
-
-def _fixed_paths(services: Services) -> list[Route]:
-    """Return a route for each path of the table that has no segment which clients choose."""
-    paths = dict.fromkeys(operation.path for operation in OPERATIONS if "{" not in operation.path)
-    return [Route(path, _Endpoint(endpoint(services, handlers_of(path)))) for path in paths]
-
-
-class _Endpoint:
-    """Wrap an ASGI app for Starlette's `Route`, which passes every method to an instance, but not to a function."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._app(scope, receive, send)

@@ -13,32 +13,42 @@ _SMALL = 16 * 1024
 #: Minimum bytes of room that a block must have for another read.
 _ROOM_MINIMUM = 64 * 1024
 _NONE = memoryview(b"")
-#: Maximum size of all blocks that are kept for reuse, in bytes.
-_KEPT = 8 * 1024 * 1024
+#: Maximum size of all blocks that are kept for reuse, in bytes, in use or not: what three fast uploads keep.
+_KEPT = 32 * 1024 * 1024
+#: Maximum number of blocks that one search looks at: those that it has not looked at for longest.
+_LOOKS = 3
 
 
 class Blocks:
     """Blocks of memory to receive into, `size` bytes each. A block is reused once nobody has a slice of it any more.
 
-    A new one would be filled with zeros first, which was an eighth of a node's work for a fast stream.
+    A new one would be filled with zeros first, which was an eighth of a node's work for a fast stream. The block that
+    was found unused last is reused first, because it is the likeliest to be in the processor's cache.
     """
 
     def __init__(self, size: int) -> None:
         self._size = size
-        self._kept: list[bytearray] = []
+        #: The blocks that were in use when they were looked at, those first that were looked at first; and the others.
+        self._lent: deque[bytearray] = deque()
+        self._unused: list[bytearray] = []
 
     def get(self) -> memoryview:
         """Return a block that nobody uses. It is in use until the view and all its slices are gone."""
-        for block in self._kept:
-            try:
-                block.append(block.pop())
-            except BufferError:  # Python does not let it be resized while there is a view of it
-                continue
-            return memoryview(block)
-        block = bytearray(self._size)
-        if (len(self._kept) + 1) * self._size <= _KEPT:
-            self._kept.append(block)
+        for _ in range(min(_LOOKS, len(self._lent))):
+            block = self._lent.popleft()
+            (self._lent if _is_in_use(block) else self._unused).append(block)
+        block = self._unused.pop() if self._unused else bytearray(self._size)
+        if (len(self._lent) + len(self._unused) + 1) * self._size <= _KEPT:
+            self._lent.append(block)
         return memoryview(block)
+
+
+def _is_in_use(block: bytearray) -> bool:
+    try:
+        block.append(block.pop())
+    except BufferError:  # Python does not let it be resized while there is a view of it
+        return True
+    return False
 
 
 class Buffer:

@@ -76,6 +76,11 @@ class Error(Enum):
     )
     UNKNOWN_TOKEN = Spec(401, "Unknown token", "This token is unknown or has expired: get a new one with POST /token.")
     REVOKED = Spec(401, "Token revoked", "The token was revoked: get a new one with POST /token.")
+    TOKEN_GONE = Spec(
+        401,
+        "Token gone",
+        "The token is gone (expired, deleted, or evicted from a full Redis): get a new one with POST /token.",
+    )
     OPERATORS_ONLY = Spec(
         401,
         "Operators only",

@@ -4,7 +4,6 @@ No line contains a whole token, or the secret of a resumable upload, whichever l
 """
 
 import contextlib
-import copy
 import json
 import logging
 import re
@@ -42,39 +41,44 @@ def fields(**facts: object) -> dict[str, Any]:
     return {"fields": facts}
 
 
+def _facts(record: logging.LogRecord) -> dict[str, Any]:
+    """Return the facts of a line: its own, and those about the request."""
+    facts = dict(getattr(record, "fields", {}))
+    for name, fact in (_request.get() or {}).items():
+        facts.setdefault(name, fact)
+    return facts
+
+
 class _Formatter(logging.Formatter):
-    """What both forms have in common: the facts of a line, and the masking of tokens."""
+    """What both forms have in common: the masking of tokens."""
 
     def format(self, record: logging.LogRecord) -> str:
-        facts = dict(getattr(record, "fields", {}))
-        for name, fact in (_request.get() or {}).items():
-            facts.setdefault(name, fact)
-        return _SECRET.sub(r"\1\2…", self.line(record, facts))
+        return _SECRET.sub(r"\1\2…", self.line(record))
 
-    def line(self, record: logging.LogRecord, facts: dict[str, Any]) -> str:
+    def line(self, record: logging.LogRecord) -> str:
         """Return one line, without its tokens masked yet."""
-        raise NotImplementedError
+        return super().format(record)
 
 
 class Text(_Formatter):
-    """For people: `2026-11-23 17:45:07,123 INFO relay.transfer ended transfer=… outcome=complete`."""
+    """For people: `2026-11-23 17:45:07,123 INFO relay.transfer ended transfer=… outcome=complete`.
 
-    def line(self, record: logging.LogRecord, facts: dict[str, Any]) -> str:
-        record = copy.copy(record)  # other handlers get the same record
-        record.msg = " ".join([record.getMessage(), *(f"{name}={fact}" for name, fact in facts.items())])
-        record.args = None
-        return logging.Formatter.format(self, record)
+    The message has to be the last part of the format, because the facts follow it.
+    """
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 (its name in `logging`)
+        return " ".join([super().formatMessage(record), *(f"{name}={fact}" for name, fact in _facts(record).items())])
 
 
 class Json(_Formatter):
     """For log collectors: one JSON object a line."""
 
-    def line(self, record: logging.LogRecord, facts: dict[str, Any]) -> str:
+    def line(self, record: logging.LogRecord) -> str:
         when = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
         entry = {"time": when, "level": record.levelname.lower(), "logger": record.name, "message": record.getMessage()}
         if record.exc_info:
             entry["exception"] = self.formatException(record.exc_info)
-        return json.dumps(entry | facts, ensure_ascii=False, default=str)
+        return json.dumps(entry | _facts(record), ensure_ascii=False, default=str)
 
 
 def set_up(*, level: str, form: str) -> None:

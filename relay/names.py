@@ -23,6 +23,8 @@ _BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 NAME_MAX = 255
 #: Maximum growth of a name in NFD over the same in NFC: Hangul syllables of 3 bytes become three letters of 3 bytes.
 _NFD_GROWTH = 3
+#: Unicode's category Cc, which never grows.
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 #: Unicode's controls of text direction (embeddings, overrides, isolates) display `a<U+202E>fdp.exe` as `aexe.pdf`.
 _BIDI = re.compile("[\u202a-\u202e\u2066-\u2069]")
 
@@ -104,7 +106,7 @@ def check_name(name: str) -> str:
         raise Problem(Error.BAD_NAME, why="The name is . or .. , which means a folder.")
     if "/" in name or "\\" in name:
         raise Problem(Error.BAD_NAME, why="The name contains a slash or backslash.")
-    if any(unicodedata.category(character) == "Cc" for character in name):
+    if _CONTROL.search(name):
         raise Problem(Error.BAD_NAME, why="The name contains a control character.")
     if _BIDI.search(name):
         raise Problem(Error.BAD_NAME, why="The name contains a control of text direction, which can disguise its type.")

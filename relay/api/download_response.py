@@ -59,9 +59,10 @@ class ResponseSink:
         self._asked = asked
         self._if_range = if_range
         self._first = 0
+        #: The headers, if they go out with the last bytes.
         self._start: Message | None = None
         self._exchange = exchange
-        self._client = exchange.client  # only once: it looks through the headers, and there are many chunks
+        self._client = exchange.client
 
     def start_of(self, transfer: Transfer) -> int:
         if transfer.length is None and self._exchange.scope["http_version"] == "1.0":
@@ -71,13 +72,13 @@ class ResponseSink:
             self._first = self._asked.start(transfer.length)
         return self._first
 
-    async def begin(self, transfer: Transfer) -> None:
+    async def begin(self, transfer: Transfer, *, at_end: bool = False) -> None:
         status, more = range_headers(transfer, self._first) if self._first else (200, {})
         headers = self._exchange.common_headers() | download_headers(transfer) | more | {"connection": "close"}
         raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
         start: Message = {"type": "http.response.start", "status": status, "headers": raw}
-        if transfer.length == self._first:
-            self._start = start  # the client may leave once it has them, so they go with the end
+        if at_end:
+            self._start = start
         else:
             await self._send(start)
         self.begun = True
@@ -88,18 +89,15 @@ class ResponseSink:
         if not self._client.write(data):
             await self._send({"type": "http.response.body", "body": data, "more_body": True})
 
-    def split_last(self, data: Bytes) -> tuple[Bytes, Bytes]:
-        """Keep back only the last byte from a client that is behind, or all of `data`.
+    def can_take(self, data: Bytes) -> bool:
+        """Return whether the client can be given the last bytes at once, because it is not behind.
 
-        A proxy always gets them this way: its reset, which may come at the end, then loses nothing. So does a client
-        over TLS: bytes that have not reached the kernel when it closes TLS are thrown away, and nobody can ask how
-        many those are.
+        A proxy never is: its reset, which may come at the end, would lose them if it has not acknowledged them. Nor is
+        a client over TLS: bytes that have not reached the kernel when it closes TLS are thrown away, and nobody can
+        ask how many those are.
         """
         client = self._client
-        with Delivery(client) as delivery:
-            if not client.behind_proxy and not client.is_tls and delivery.behind + len(data) <= _BEHIND_MAX:
-                return b"", data
-        return data[:-1], data[-1:]
+        return not client.behind_proxy and not client.is_tls and client.behind + len(data) <= _BEHIND_MAX
 
     async def catch_up(self) -> None:
         with Delivery(self._client) as delivery:
@@ -116,8 +114,8 @@ class ResponseSink:
                 # Our close_notify is data. The kernel of a client that has closed would respond to it with a reset, as
                 # if bytes had been left unread: so let the client close first.
                 client.hold()
-            # The client of an empty file has everything by now, and may be leaving already.
-            send = self._exchange.send if self._start is not None else self._send
+            # The client of an empty file has everything with the headers, and may be leaving already.
+            send = self._send if data or self._start is None else self._exchange.send
             await send({"type": "http.response.body", "body": data, "more_body": False})
             if not await delivery.complete(patience=patience):
                 raise ClientGone

@@ -4,6 +4,8 @@ import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
+from urllib.parse import parse_qs
 
 from starlette.datastructures import Headers
 from starlette.responses import PlainTextResponse, Response
@@ -35,9 +37,9 @@ class Services:
     metrics: Metrics
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Exchange:
-    """One request, and the means to answer it."""
+    """One request, and the means to answer it. What is read from the request is read once."""
 
     services: Services
     scope: Scope
@@ -50,15 +52,15 @@ class Exchange:
     def relay(self) -> Relay:
         return self.services.relay
 
-    @property
+    @cached_property
     def headers(self) -> Headers:
         return Headers(scope=self.scope)
 
-    @property
+    @cached_property
     def client(self) -> Connection:
         return Connection.of(self.scope)
 
-    @property
+    @cached_property
     def segments(self) -> list[bytes]:
         return segments_of(self.scope)
 
@@ -72,6 +74,11 @@ class Exchange:
             raise Problem(Error.BAD_NAME, why="The name contains a slash.")
         name = encode_name(parse_name(self.segments[1]))
         return self.token(), name
+
+    @cached_property
+    def query(self) -> dict[str, list[str]]:
+        """All values of each parameter in the query."""
+        return parse_qs(self.scope["query_string"].decode("latin-1"), keep_blank_values=True)
 
     @property
     def address(self) -> str:

@@ -40,6 +40,8 @@ class Operation(NamedTuple):
     errors: tuple[Error, ...] = ()
     #: The request body's content by media type; None if none is read.
     takes: Schema | None = None
+    #: Says what a 304 means; empty if it cannot be the answer.
+    unmodified: str = ""
     #: A parameter in the query, which may depend on the settings.
     query: Callable[[Settings], Schema] | None = None
     #: Other statuses of a success, and what each means.
@@ -77,6 +79,8 @@ def _describe(operation: Operation, settings: Settings) -> Schema:
     if operation.content is not None:
         responses[str(operation.status)]["content"] = operation.content
     responses |= {str(status): {"description": says} for status, says in operation.also}
+    if operation.unmodified:
+        responses["304"] = {"description": operation.unmodified}
     by_status: dict[int, list[Error]] = defaultdict(list)
     for error in (*operation.errors, *_ANY):
         by_status[error.value.status].append(error)

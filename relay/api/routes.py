@@ -44,6 +44,7 @@ _UPLOAD = (
     Error.FORM,
     Error.BAD_CODING,
     Error.REVOKED,
+    Error.TOKEN_GONE,
     Error.STALLED,
     Error.NAME_IN_USE,
     Error.NO_LENGTH,
@@ -103,6 +104,7 @@ _DOWNLOAD = (
     Error.NO_PREFETCH,
     Error.NO_SERVICE_WORKER,
     Error.REVOKED,
+    Error.TOKEN_GONE,
     Error.STALLED,
     Error.TAKEN,
     Error.CANCELLED,
@@ -110,6 +112,8 @@ _DOWNLOAD = (
     Error.STORE_LOST,
     Error.HTTP_1_0,
 )
+#: What a 304 means.
+_UNMODIFIED = "There is an upload, and `If-None-Match: *` asks for none. It is not taken."
 
 
 async def show_document(exchange: Exchange) -> None:
@@ -182,6 +186,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "Download: waits for an upload, then streams",
         "The bytes, as they arrive. Whole only if the response ends as HTTP says it must.",
         content=BYTES,
+        unmodified=_UNMODIFIED,
         errors=_DOWNLOAD,
         query=wait_parameter,
     ),
@@ -191,6 +196,7 @@ OPERATIONS: tuple[Operation, ...] = (
         transfers.head,
         "The headers that a GET would get; takes nothing, and waits only if ?wait= says so",
         "Somebody uploads it.",
+        unmodified=_UNMODIFIED,
         errors=_FIND,
         query=head_wait_parameter,
     ),

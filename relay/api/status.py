@@ -1,7 +1,6 @@
 """Handlers for operators: what the cluster is doing, as a page, and this node's metrics."""
 
 import time
-from urllib.parse import parse_qs
 
 from prometheus_client.exposition import choose_encoder
 from starlette.responses import HTMLResponse, JSONResponse, Response
@@ -54,7 +53,7 @@ async def _viewer(exchange: Exchange) -> Viewer:
         await exchange.services.admission.refuse_guessers(address=exchange.address)
     if matches(secrets, [secret]):
         return OPERATOR
-    asks = "admin" in parse_qs(exchange.scope["query_string"].decode("latin-1"), keep_blank_values=True)
+    asks = "admin" in exchange.query
     if settings.status == "private" or (secret and (secrets or asks)):
         raise Problem(Error.OPERATORS_ONLY)
     return Viewer(may_sign_in=bool(secret))

@@ -6,7 +6,6 @@ it raises is turned into an answer by `exchange.endpoint`.
 
 import re
 from collections.abc import Mapping
-from urllib.parse import parse_qs
 
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
@@ -159,14 +158,9 @@ async def _refuse_to_replace(exchange: Exchange, token: str, name: str) -> None:
     raise Problem(Error.CONDITION_FAILED, header="If-Match")
 
 
-def _query(exchange: Exchange, name: str) -> list[str]:
-    """Return all values of a parameter in the query."""
-    return parse_qs(exchange.scope["query_string"].decode("latin-1"), keep_blank_values=True).get(name, [])
-
-
 def _wait(exchange: Exchange, default: float) -> float:
     """Return the seconds in `?wait=`, or the default. Raise Problem(BAD_WAIT)."""
-    values, most = _query(exchange, "wait"), exchange.relay.settings.download_wait_max
+    values, most = exchange.query.get("wait"), exchange.relay.settings.download_wait_max
     if not values:
         return default
     wait = float(values[-1]) if _SECONDS.fullmatch(values[-1]) else -1.0
@@ -177,5 +171,5 @@ def _wait(exchange: Exchange, default: float) -> float:
 
 def _check_count(exchange: Exchange) -> None:
     """Raise Problem(BAD_COUNT) if `?n=` asks for several downloaders: only one of them would get the file."""
-    if any(value != "1" for value in _query(exchange, "n")):
+    if any(value != "1" for value in exchange.query.get("n", ())):
         raise Problem(Error.BAD_COUNT)

@@ -11,8 +11,9 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 
 from relay.errors import StoreUnavailable
-from relay.store.records import Farewell, Inquiry
+from relay.store.records import Abandoned, Farewell, Inquiry
 from relay.store.store import Store
+from relay.tasks import occurs
 
 log = logging.getLogger("relay.nodes")
 
@@ -35,10 +36,7 @@ class Listener:
 
     async def wait(self, timeout: float) -> bool:
         """Wait up to `timeout` seconds for a wake-up, and consume it. Return False if none came."""
-        try:
-            async with asyncio.timeout(max(0.0, timeout)):
-                await self._event.wait()
-        except TimeoutError:
+        if not await occurs(self._event, within=max(0.0, timeout)):
             return False
         self._event.clear()
         return True
@@ -56,7 +54,9 @@ class Inbox:
         self._store = store
         self._listeners: dict[str, set[Listener]] = defaultdict(set)
         self._callbacks: dict[str, Callable[[], None]] = {}
-        #: Called with an inquiry about an upload that this node does not hold.
+        #: Whether wake-ups do not arrive, because the last read failed.
+        self.is_deaf = False
+        #: Called with an inquiry about an upload that this node does not hold, or that its own node has abandoned.
         self.disown: Callable[[Inquiry], None] = lambda inquiry: None
         #: Called when another node has taken its leave.
         self.on_farewell: Callable[[str], None] = lambda node: None
@@ -96,6 +96,8 @@ class Inbox:
             callback()
         if farewell := Farewell.parse(topic):
             self.on_farewell(farewell.node)
+        elif abandoned := Abandoned.parse(topic):
+            self.disown(Inquiry(*abandoned))
         elif not self.has_listener(topic) and (inquiry := Inquiry.parse(topic)) is not None:
             self.disown(inquiry)
 
@@ -115,7 +117,7 @@ class Inbox:
 
     async def read_for_ever(self) -> None:
         """Read the inbox, and wake the listeners."""
-        after, missed = "0-0", False
+        after = "0-0"
         while True:
             try:
                 after, topics = await self._store.nodes.inbox(node=self._node, after=after, timeout=_BLOCK)
@@ -123,13 +125,13 @@ class Inbox:
                 if not isinstance(error, StoreUnavailable):
                     log.exception("a bug: the inbox was not read")
                 # Redis may come back empty, with its clock behind our last ID: begin again.
-                after, missed = "0-0", True
+                after, self.is_deaf = "0-0", True
                 with contextlib.suppress(Exception):
                     await self._store.commands.close_idle()
                 await asyncio.sleep(_PAUSE)
                 continue
-            if missed:
-                missed = False
+            if self.is_deaf:
+                self.is_deaf = False
                 self.wake_all()
             for topic in topics:
                 self.wake(topic)

@@ -21,6 +21,8 @@ log = logging.getLogger("relay.nodes")
 
 #: Seconds between looks into Redis for a client that waits, in case its wake-up was lost.
 RECHECK = 30.0
+#: The same while no wake-ups arrive: of a Redis Cluster, the server with the inbox may be away, and the others not.
+_RECHECK_DEAF = 2.0
 #: Seconds between the rounds that look for waiting uploads, and the maximum uploads of one round trip.
 _ROUND, _BATCH = 1.0, 100
 
@@ -42,6 +44,11 @@ class Node:
     def alive(self) -> Set[str]:
         """The nodes that are alive, as of the last heartbeat."""
         return self._membership.alive
+
+    @property
+    def recheck_after(self) -> float:
+        """Seconds after which a client that waits looks into Redis, even if nothing has woken it."""
+        return _RECHECK_DEAF if self.inbox.is_deaf else RECHECK
 
     async def is_alive(self, node: str) -> bool:
         """Return whether `node` is alive. Ask Redis only about a node that is not on the list: it may be new.
@@ -123,7 +130,8 @@ class Node:
 
         There are many such uploads and hardly ever any news, so one round trip checks a hundred of them.
         """
-        due = [upload for upload in self.load.uploads[State.WAITING] if now - upload.looked >= RECHECK]
+        after = self.recheck_after
+        due = [upload for upload in self.load.uploads[State.WAITING] if now - upload.looked >= after]
         for start in range(0, len(due), _BATCH):
             batch = due[start : start + _BATCH]
             for upload in batch:

@@ -17,8 +17,8 @@ class Meter:
 
     __slots__ = ("_rate", "_then", "_total")
 
-    def __init__(self, now: float) -> None:
-        self._then, self._total, self._rate = now, 0, 0.0
+    def __init__(self, now: float, *, total: int = 0) -> None:
+        self._then, self._total, self._rate = now, total, 0.0
 
     def read(self, total: int, now: float) -> int:
         """Return the rate after `total` bytes. `now` is in seconds of the clock that the meter began with."""

@@ -12,6 +12,7 @@ from relay.rates import Rate
 from relay.states import Outcome
 from relay.store.failures import describe
 from relay.store.rates import Counted
+from relay.store.records import Ender
 from relay.store.store import Store
 
 _OLDEST = (6, 2)
@@ -85,5 +86,5 @@ async def _transfer(store: Store) -> None:
     await _try("touch", transfers.touch(transfer, written="3-0"))
     await _try("finish", transfers.finish(transfer, joiner="check"))
     mine = ("chunks", "acks")
-    await _try("end", transfers.end(transfer, Outcome.COMPLETE, joiner="check", position=3, unneeded=mine))
+    await _try("end", transfers.end(transfer, Outcome.COMPLETE, Ender(joiner="check", position=3, unneeded=mine)))
     await _try("revoke", store.tokens.revoke(token=token))

@@ -16,6 +16,7 @@ from relay.buffers import Bytes
 from relay.server.intake import BodyIntake
 from relay.server.probe import Probe
 from relay.server.tcp import Hangups, acknowledged, peer_has_closed, reset_when_closed, unacknowledged
+from relay.tasks import Limit, occurs
 
 #: The key of the `Connection` in a scope's extensions.
 EXTENSION = "relay.connection"
@@ -201,11 +202,16 @@ class Connection:
             lines = [_RESUMABLE, *(f"{name}: {value}" for name, value in fields.items()), "", ""]
             self._transport.write("\r\n".join(lines).encode("latin-1"))
 
+    @property
+    def behind(self) -> int:
+        """Bytes that were written and that the client's kernel has not acknowledged yet; 0 if that is not known."""
+        if (sock := self.socket) is None:
+            return 0
+        return int(self._transport.get_write_buffer_size()) + unacknowledged(sock)
+
     def has_acknowledged(self) -> bool:
         """Return whether the client's kernel has acknowledged everything that was written."""
-        if (sock := self.socket) is None:
-            return False
-        return not self._transport.get_write_buffer_size() and not unacknowledged(sock)
+        return self.socket is not None and not self.behind
 
     def progress(self) -> int:
         """Return the bytes that the client's kernel has acknowledged since it connected; 0 if that is not known."""
@@ -232,6 +238,11 @@ class Connection:
         due in that round runs in between. So ask here each time, and await nothing before the socket is used.
         """
         return None if self.transport is None else self.transport.get_extra_info("socket")
+
+    @property
+    def has_socket(self) -> bool:
+        """Whether there is a real client, be it gone or not, and not one that calls the app directly."""
+        return self._transport is not None
 
     @property
     def is_answering(self) -> bool:
@@ -291,14 +302,12 @@ class Connection:
 
     async def _wait_acknowledged(self, timeout: float) -> None:
         """Wait until the client's machine has everything that was written, for at most `timeout` seconds."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(timeout):
-                while not self.is_lost and not self.has_acknowledged():
-                    await self._wait_lost(_LOOK)
+        with contextlib.suppress(TimeoutError), Limit(timeout):
+            while not self.is_lost and not self.has_acknowledged():
+                await self._wait_lost(_LOOK)
 
     async def _wait_lost(self, timeout: float) -> bool:
         event = asyncio.Event()
-        with self.on_lost(event.set), contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(timeout):
-                await event.wait()
+        with self.on_lost(event.set):
+            await occurs(event, within=timeout)
         return self.is_lost

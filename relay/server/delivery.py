@@ -8,6 +8,7 @@ from typing import Self
 
 from relay.server.connection import Connection
 from relay.server.tcp import acknowledged, is_closed, unacknowledged
+from relay.tasks import occurs
 
 #: Maximum seconds that a client which has everything may take to close; after that it counts as having read it.
 _CLOSING = 5.0
@@ -46,21 +47,13 @@ class Delivery:
             asyncio.get_running_loop().remove_reader(self._socket.fileno())
             self._socket.close()
 
-    @property
-    def behind(self) -> int:
-        """Bytes that were sent and that the client's kernel has not acknowledged yet; 0 if that is not known."""
-        transport = self._connection.transport
-        if self._socket is None or transport is None:
-            return 0
-        return int(transport.get_write_buffer_size()) + unacknowledged(self._socket)
-
     async def acknowledged(self, *, patience: float) -> bool:
         """Wait until the client's kernel has acknowledged everything that was sent so far. Return whether it has.
 
         Give up when the client has taken nothing for `patience` seconds, or has left.
         """
         if self._socket is None:
-            return True
+            return not self._connection.has_socket
         with self._connection.on_lost(self._changed.set):
             watch, taken = _Watch(self._socket, self._changed, patience), -1
             while (transport := self._connection.transport) is not None and not is_closed(self._socket):
@@ -86,7 +79,7 @@ class Delivery:
         `acknowledged`, before.
         """
         if self._socket is None:
-            return True
+            return not self._connection.has_socket
         with self._connection.on_lost(self._changed.set):
             if self._connection.is_held:
                 return await self._wait_for_held_client(self._socket, patience)
@@ -165,9 +158,7 @@ class _Watch:
             self._deadline, self._pause = self._loop.time() + self._patience, _FIRST_PAUSE
         if (left := self._deadline - self._loop.time()) <= 0:
             return False
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(min(self._pause, left)):
-                await self._changed.wait()
+        await occurs(self._changed, within=min(self._pause, left))
         self._changed.clear()
         self._pause = min(2 * self._pause, _LONGEST_PAUSE)
         return True

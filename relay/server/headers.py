@@ -79,6 +79,8 @@ def is_service_worker(headers: Mapping[str, str]) -> bool:
 
 def wants_json(accept: str) -> bool:
     """Return whether `Accept` names JSON, and prefers no form of text to it. A wildcard does not name it."""
+    if "json" not in accept.lower():  # as for all but programs, so this is what usually is to be fast
+        return False
     ranges = _qualities(accept)
     json = max((ranges.get(name, 0.0) for name in _JSON), default=0.0)
     return json > 0 and json >= max((q for name, q in ranges.items() if name.startswith("text/")), default=0.0)

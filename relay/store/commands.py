@@ -22,6 +22,7 @@ from relay.store.keys import Keys
 from relay.store.redis_py import COMMAND_TIMEOUT, RedisPy
 from relay.store.resp import Command
 from relay.store.scripts import Script, load_scripts
+from relay.tasks import Limit
 
 T = TypeVar("T")
 #: Sends commands about a key, and returns their replies: `Connections.share` or `Connections.call`.
@@ -94,7 +95,7 @@ class Commands:
 
         return await self.call(ask, patience=patience)
 
-    async def evaluate(
+    def evaluate(
         self,
         verb: str,
         keys: Sequence[str],
@@ -102,14 +103,24 @@ class Commands:
         send: Send,
         *,
         caller: "Caller | None" = None,
-    ) -> Any:
+    ) -> Awaitable[Any]:
         """Run the script of a verb once. Raise what redis-py raises, or TimeoutError.
 
         Redis refuses a verb that must not be carried out after its caller has given up.
         """
         script = self._scripts[verb]
-        if not script.expires:
-            return await self._evaluate(script, keys, arguments, send)
+        if script.expires:
+            return self._evaluate_in_time(script, keys, arguments, send, caller)
+        return self._evaluate(script, keys, arguments, send)
+
+    async def _evaluate_in_time(
+        self,
+        script: Script,
+        keys: Sequence[str],
+        arguments: Sequence[str | int],
+        send: Send,
+        caller: "Caller | None",
+    ) -> Any:
         loop, server = asyncio.get_running_loop(), (await self._redis_py.locate(keys[0])).name
         caller = caller or Caller(loop.time() + COMMAND_TIMEOUT)
         while True:
@@ -121,6 +132,13 @@ class Commands:
             self._clock.learn(server, int(reply[1]), now=loop.time())
             if loop.time() >= caller.gives_up:
                 raise TimeoutError
+
+    async def server_of(self, key: str) -> str:
+        """Return the name of the server that has the key; an empty one if that is not known now."""
+        try:
+            return (await self._redis_py.locate(key)).name
+        except RAISED:
+            return ""
 
     async def learn_time(self, key: str, now_ms: int) -> None:
         """Record that the server which has the key has just told us its time, in Unix milliseconds."""
@@ -168,10 +186,9 @@ class Commands:
             await self._turns.acquire()
             return begun
         while (left := max(begun, self._answered) + patience - loop.time()) > 0:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(left):
-                    await self._turns.acquire()
-                    return max(begun, self._answered)
+            with contextlib.suppress(TimeoutError), Limit(left):
+                await self._turns.acquire()
+                return max(begun, self._answered)
         raise StoreUnavailable
 
     async def repeat(
@@ -200,7 +217,7 @@ class Commands:
                 caller.gives_up = begun + patience
             limit = blocks + (min(COMMAND_TIMEOUT, left) if patience else COMMAND_TIMEOUT)
             try:
-                async with asyncio.timeout(limit):
+                with Limit(limit):
                     answer = await command()
                 self._answered = loop.time()
                 if not blocks:

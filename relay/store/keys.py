@@ -29,11 +29,12 @@ KEYS = (
         "token",
     ),
     KeySpec(
-        "relay:revoked:{T}:ID",
+        "relay:revoked:{T}",
         "hash",
-        "30 s",
-        "the fields of a token that a `DELETE` has revoked. They name the transfers that it has to end: if the reply "
-        "was lost, it reads them again",
+        "a minute",
+        "the fields of a token that a `DELETE` has revoked, and the id of that revocation (`by`). They name the "
+        "transfers that it has to end: if the reply was lost, it reads them again. Clients of a token that is gone "
+        "without this key are not told that it was revoked",
     ),
     KeySpec(
         "relay:transfer:{T}:NAME",
@@ -105,8 +106,9 @@ KEYS = (
         "stream",
         "a minute",
         "short wake-ups for the clients that NODE holds. `about` is a transfer's id; or its token, name and id, if "
-        "NODE has to end it unless it has that upload; or the transfer key that a download waits for; or `farewell` "
-        "and a node that shuts down. Wake-ups carry no state, so a lost one costs only time",
+        "NODE has to end it unless it has that upload; or the transfer key that a download waits for; or "
+        "`abandoned` and a transfer's token, name and id, if NODE has to end it, because the other side's node cannot; "
+        "or `farewell` and a node that shuts down. Wake-ups carry no state, so a lost one costs only time",
     ),
 )
 
@@ -134,8 +136,8 @@ class Keys:
     def token(self, token: str) -> str:
         return f"{self.prefix}:token:{{{token}}}"
 
-    def revoked(self, token: str, revocation: str) -> str:
-        return f"{self.prefix}:revoked:{{{token}}}:{revocation}"
+    def revoked(self, token: str) -> str:
+        return f"{self.prefix}:revoked:{{{token}}}"
 
     def transfer(self, token: str, name: str) -> str:
         return f"{self.prefix}:transfer:{{{token}}}:{name}"

@@ -1,8 +1,10 @@
 """The verbs about nodes: heartbeats, and the inboxes through which nodes wake each other."""
 
+import contextlib
 from collections.abc import Mapping
 from typing import Any
 
+from relay.errors import StoreUnavailable
 from relay.store.commands import Commands, ms, result
 
 #: Maximum entries of an inbox: more than wake-ups can pile up between two reads.
@@ -35,9 +37,10 @@ class Nodes:
                 patience=settings.redis_patience,
             )
 
-        await run("beat", self._keys.node(node), sign)
         now, ages = await run("roll", self._keys.nodes, roll)
         await self._commands.learn_time(self._keys.nodes, int(now))
+        with contextlib.suppress(StoreUnavailable):  # its server may be away: without the facts it is alive, too
+            await run("beat", self._keys.node(node), sign)
         return {
             other.decode(errors="replace"): int(age) / 1000 for other, age in zip(ages[::2], ages[1::2], strict=True)
         }

@@ -1,5 +1,6 @@
 """How often an address has done something lately: counted in Redis, so for all nodes together."""
 
+import functools
 import ipaddress
 from enum import StrEnum
 
@@ -9,6 +10,8 @@ from relay.store.commands import Commands, ms
 #: Length of the IPv6 prefix that is counted as one address: most providers give each customer a /64, so counting
 #: single addresses would limit nobody.
 _IPV6_NETWORK = 64
+#: Maximum number of addresses of which it is remembered how they are counted: every log line of a request has that.
+_REMEMBERED = 1024
 
 
 class Counted(StrEnum):
@@ -18,6 +21,7 @@ class Counted(StrEnum):
     FAILURES = "failures"
 
 
+@functools.lru_cache(maxsize=_REMEMBERED)
 def counted_as(address: str) -> str:
     """Return the address under which a client is counted: its own, or the /64 network of an IPv6 address.
 

@@ -1,6 +1,6 @@
 """What the verbs take and return: transfers as Redis has them, and what is learned about them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Self
 
@@ -103,6 +103,27 @@ class Inquiry(NamedTuple):
         return cls(*parts) if len(parts) == len(cls._fields) else None
 
 
+class Abandoned(NamedTuple):
+    """A wake-up by which a side that has lost Redis asks the other side's node to end the transfer.
+
+    In a Redis Cluster, one node may be cut off from the master that has the transfer, and the other not.
+    """
+
+    token: str
+    name: str
+    id: str
+
+    def __str__(self) -> str:
+        """The topic of the wake-up. Nodes of earlier versions ignore it."""
+        return " ".join(("abandoned", *self))
+
+    @classmethod
+    def parse(cls, topic: str) -> Self | None:
+        """Return what a topic says to be abandoned, or None if it is another topic."""
+        word, *parts = topic.split(" ")
+        return cls(*parts) if word == "abandoned" and len(parts) == len(cls._fields) else None
+
+
 class Claimed(NamedTuple):
     """What a claim learns: the nodes on which a download waits for the name, and the bytes reserved for the upload.
 
@@ -170,6 +191,24 @@ class Returned(NamedTuple):
 
     transfer: Transfer
     former: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ender:
+    """Who ends a transfer, and what it knows."""
+
+    #: The id of the download that ends its own transfer; empty for all others.
+    joiner: str = ""
+    #: The id of the uploader's request that ends it; empty for all others.
+    sender: str = ""
+    #: The bytes handed to the downloader, if that is known; otherwise the last acknowledgement counts.
+    position: int = 0
+    #: Which of the streams `chunks` and `acks` only the ender reads, and reads no more: they are deleted.
+    unneeded: Sequence[str] = ()
+
+
+#: Somebody who knows nothing of the transfer's bytes.
+ANYBODY = Ender()
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ import fakeredis
 from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster, Sentinel
 from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.connection import AbstractConnection
+from redis.asyncio.connection import Connection as TCPConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ResponseError
@@ -40,6 +41,8 @@ class Link:
         self._connection = connection
         #: Kept because it would close the transport when it is garbage-collected.
         self._writer = connection._writer
+        #: The host and port that it leads to; None for a socket or fakeredis.
+        self.address: object = (connection.host, connection.port) if isinstance(connection, TCPConnection) else None
         #: What the connection is sent through; None if it leads to fakeredis, which has no socket.
         self.transport: asyncio.Transport | None = getattr(connection._writer, "transport", None)
 
@@ -87,6 +90,8 @@ class RedisPy:
         self._sentinels = sentinels
         # Asked once, because it is slow: these classes have protocols among their bases.
         self._is_cluster = isinstance(redis, RedisCluster)
+        #: The one server that has all keys; None of a Redis Cluster.
+        self._only = None if isinstance(redis, RedisCluster) else _server_of(redis)
 
     @classmethod
     def embedded(cls, server: fakeredis.FakeServer) -> Self:
@@ -136,13 +141,12 @@ class RedisPy:
 
     async def locate(self, key: str) -> Server:
         """Return the server that has the key, as far as redis-py knows. Raise what redis-py raises."""
-        if self._is_cluster:
-            cluster = cast(RedisCluster, self.redis)
-            await cluster.initialize()
-            node = cast(Any, cluster.get_node_from_key(key))
-            return Server(node.name, node.connection_class, node.connection_kwargs)
-        pool = cast(Redis, self.redis).connection_pool
-        return Server("", pool.connection_class, pool.connection_kwargs)
+        if self._only is not None:
+            return self._only
+        cluster = cast(RedisCluster, self.redis)
+        await cluster.initialize()
+        node = cast(Any, cluster.get_node_from_key(key))
+        return Server(node.name, node.connection_class, node.connection_kwargs)
 
     async def find_again(self, doubted: str) -> None:
         """Let redis-py find out which servers of a Redis Cluster have which keys now. Raise what redis-py raises.
@@ -166,6 +170,12 @@ class RedisPy:
             await redis.aclose()
         if self._is_cluster:  # redis-py leaves them open if it has not found the cluster
             await cast(RedisCluster, self.redis).nodes_manager.aclose("startup_nodes")
+
+
+def _server_of(redis: Redis) -> Server:
+    """Return the server that redis-py's object asks. Through Sentinel, it is found when it is connected to."""
+    pool = redis.connection_pool
+    return Server("", pool.connection_class, pool.connection_kwargs)
 
 
 def _cluster(options: dict[str, Any]) -> RedisCluster:

@@ -36,9 +36,9 @@ def pack(commands: Sequence[Command]) -> list[Bytes]:
     copied."""
     pieces: list[Bytes] = []
     for command in commands:
-        *others, last = command
-        if isinstance(last, bytes | memoryview) and len(last) > _SMALL:
-            packed = _pack(tuple(others))
+        last = command[-1]
+        if isinstance(last, (bytes, memoryview)) and len(last) > _SMALL:
+            packed = _pack(tuple(command[:-1]))
             arguments = packed[packed.index(b"$") :]
             pieces += [b"*%d\r\n%b$%d\r\n" % (len(command), arguments, len(last)), last, b"\r\n"]
         else:

@@ -1,6 +1,5 @@
 """What the Redis servers say of themselves."""
 
-import asyncio
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +8,7 @@ from redis.exceptions import ResponseError
 from relay.store.commands import Commands
 from relay.store.failures import RAISED
 from relay.store.redis_py import COMMAND_TIMEOUT
+from relay.tasks import Limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Servers:
         if self._commands.is_embedded:
             return None
         try:
-            async with asyncio.timeout(COMMAND_TIMEOUT):
+            with Limit(COMMAND_TIMEOUT):
                 return [_facts(info) for info in await self._commands.info()]
         except (ResponseError, *RAISED):
             return None

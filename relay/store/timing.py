@@ -6,6 +6,9 @@ from relay.settings import Settings
 TOUCH = 5.0
 #: Seconds that a stream's keys remain after its transfer has ended, so that the other side can read the outcome.
 LINGER = 30.0
+#: Seconds that a revocation is remembered: until each side of the token's transfers has noticed it, even if a wake-up
+#: was lost.
+REVOKED_TTL = 60.0
 #: Seconds that the uploader's keys live after a download has joined: until the uploader's side notices, even if its
 #: wake-up was lost.
 JOINED_TTL = 60.0

@@ -6,7 +6,7 @@ from relay.errors import Error, Problem
 from relay.names import new_id
 from relay.store.commands import Commands, ms, pairs
 from relay.store.records import transfers_in
-from relay.store.timing import LINGER
+from relay.store.timing import REVOKED_TTL
 
 
 class Tokens:
@@ -33,9 +33,13 @@ class Tokens:
 
     async def revoke(self, *, token: str) -> list[tuple[str, str]] | None:
         """Delete a token. Return the names and ids of its transfers, or None if it was gone already."""
-        keys = [self._keys.token(token), self._keys.revoked(token, new_id())]
-        fields = pairs(await self._commands.run("revoke", keys, [ms(LINGER)]))
+        keys = [self._keys.token(token), self._keys.revoked(token)]
+        fields = pairs(await self._commands.run("revoke", keys, [new_id(), ms(REVOKED_TTL)]))
         return transfers_in(fields) if fields else None
+
+    async def was_revoked(self, *, token: str) -> bool:
+        """Return whether a token was revoked within the last minute."""
+        return await self._commands.ask(("EXISTS", self._keys.revoked(token))) == [1]
 
 
 def need_token(reply: Sequence[bytes]) -> None:

@@ -5,11 +5,12 @@ from dataclasses import replace
 from typing import Any
 
 from relay.buffers import BATCH
+from relay.errors import StoreUnavailable
 from relay.names import new_id
 from relay.states import Answer, Outcome, State
 from relay.store.commands import Commands, ms, pairs
 from relay.store.offsets import offset_of
-from relay.store.records import Broken, Claimed, Final, Result, Returned, Touched, Transfer
+from relay.store.records import ANYBODY, Broken, Claimed, Ender, Final, Result, Returned, Touched, Transfer
 from relay.store.streams import RedisStream
 from relay.store.timing import CLAIM_MARGIN, JOINED_TTL, LINGER, lease
 from relay.store.tokens import need_bytes, need_room, need_token
@@ -106,18 +107,31 @@ class Transfers:
         return int(reply[1]) if reply[0] == b"reserved" else 0
 
     async def no_longer_waiting(self, waiting: Sequence[Transfer]) -> list[Transfer]:
-        """Return the transfers that no longer wait, or whose token has expired."""
+        """Return the transfers that no longer wait, or whose token has expired.
+
+        Leave out those whose server is away. Raise StoreUnavailable if all servers are.
+        """
+        by_server: dict[str, list[Transfer]] = {}
+        for transfer in waiting:
+            by_server.setdefault(await self._commands.server_of(transfer.keys.token), []).append(transfer)
+        found: list[list[Transfer]] = []
+        failure: StoreUnavailable | None = None
+        for group in by_server.values():
+            try:
+                found.append(await self._no_longer_waiting(group))
+            except StoreUnavailable as error:
+                failure = error
+        if failure is not None and not found:
+            raise failure
+        return [transfer for group in found for transfer in group]
+
+    async def _no_longer_waiting(self, waiting: Sequence[Transfer]) -> list[Transfer]:
+        """Do the same for transfers of one server."""
         tokens = list(dict.fromkeys(transfer.keys.token for transfer in waiting))
-
-        async def ask() -> list[Any]:
-            pipe = self._commands.redis.pipeline(transaction=False)
-            for transfer in waiting:
-                pipe.hmget(transfer.keys.transfer, "id", "state")
-            for token in tokens:
-                pipe.exists(token)
-            return await pipe.execute()
-
-        replies = await self._commands.call(ask)
+        replies = await self._commands.ask(
+            *(("HMGET", transfer.keys.transfer, "id", "state") for transfer in waiting),
+            *(("EXISTS", token) for token in tokens),
+        )
         live = {token for token, exists in zip(tokens, replies[len(waiting) :], strict=True) if exists}
         return [
             transfer
@@ -277,39 +291,33 @@ class Transfers:
         self,
         transfer: Transfer,
         outcome: Outcome,
+        by: Ender = ANYBODY,
         *,
-        joiner: str = "",
-        position: int = 0,
-        sender: str = "",
         within: Collection[State] = (State.WAITING, State.STREAMING, State.INTERRUPTED),
         any_leg: bool = True,
-        unneeded: Sequence[str] = (),
     ) -> "Final | Answer":
-        """End the transfer, if the name still belongs to it (or, with `joiner`, to that download of it; or, with
-        `sender`, to that request of its uploader).
+        """End the transfer, if the name still belongs to it (or to the download, or the request, that ends it).
 
-        `position`: the bytes handed to the downloader, if the caller knows; otherwise the last acknowledgement counts.
-        `unneeded`: which of `chunks` and `acks` only the caller reads, and reads no more; they are deleted.
         Unless `any_leg`: only if the transfer is still in its present leg.
         Exactly one caller gets `Final`. The others get GONE; or KEPT if the transfer is in none of the states `within`.
         """
-        if joiner or outcome in _OBSERVED:
+        if by.joiner or outcome in _OBSERVED:
             within = {*State}
         while True:
             reply = await self._commands.run(
                 "end",
                 [*transfer.keys.all(), transfer.keys.result],
                 [
-                    joiner or transfer.id,
+                    by.joiner or transfer.id,
                     transfer.name,
                     outcome,
                     ms(LINGER),
-                    position,
+                    by.position,
                     " ".join(sorted(within)),
                     int(outcome in _FROM_OUTSIDE),
-                    " ".join(unneeded),
+                    " ".join(by.unneeded),
                     transfer.leg,
-                    sender,
+                    by.sender,
                     transfer.id,
                     ms(self._settings.resume_wait),
                 ],
@@ -319,6 +327,8 @@ class Transfers:
                 return Answer.GONE
             if reply[0] != b"moved":
                 break
+            for stream in by.unneeded:
+                await self.delete(getattr(transfer.keys, stream))
             transfer = self.at_leg(transfer, int(reply[1]))
         if reply[0] != b"ended":
             return Answer(reply[0].decode())

@@ -61,7 +61,8 @@ async def confirm(
 
 
 async def is_taken(context: Context, transfer: Transfer) -> bool:
-    """Return whether the download that has joined a transfer is still there. If it is not, its place is free now.
+    """Return whether the download that has joined a transfer is still there, or has ended the transfer meanwhile.
+    Otherwise its place is free now.
 
     Its client may have lost its connection without its node noticing, and this may be that client coming back. So its
     node is asked: it vouches for a client that takes what it is sent, or breaks the download off. If it does neither,
@@ -71,7 +72,9 @@ async def is_taken(context: Context, transfer: Transfer) -> bool:
     deadline, pause, joiner = monotonic() + PATIENCE, _FIRST_LOOK, ""
     while True:
         now = await context.store.transfers.look(token=transfer.token, name=transfer.name, use=False)
-        if now is None or now.id != transfer.id or not now.joiner or (joiner and now.joiner != joiner):
+        if now is None or now.id != transfer.id:
+            return True  # or the other download would wait for another upload, although it came too late for this one
+        if not now.joiner or (joiner and now.joiner != joiner):
             return False
         if not now.rejoins or now.taken >= asked:
             return True

@@ -13,7 +13,7 @@ from relay.errors import ClientGone, StoreUnavailable, problem_for_downloader
 from relay.server.connection import Connection
 from relay.states import Answer, Outcome, State
 from relay.store.offsets import follows
-from relay.store.records import Final, Touched, Transfer
+from relay.store.records import Ender, Final, Touched, Transfer
 from relay.store.streams import Entry, Stream
 from relay.store.timing import TOUCH
 from relay.tasks import first
@@ -51,14 +51,14 @@ class Sink(Protocol):
         Raise Problem if the client cannot take such a transfer.
         """
 
-    async def begin(self, transfer: Transfer) -> None:
-        """Send the headers."""
+    async def begin(self, transfer: Transfer, *, at_end: bool = False) -> None:
+        """Send the headers. `at_end`: `complete` follows at once, and sends them with the last bytes."""
 
     async def write(self, data: Bytes) -> None:
         """Hand over some bytes. Return when there is room for more."""
 
-    def split_last(self, data: Bytes) -> tuple[Bytes, Bytes]:
-        """Return the part of the last bytes to write before `complete`, and the part to give to `complete`."""
+    def can_take(self, data: Bytes) -> bool:
+        """Return whether the client can be given the last bytes by `complete` alone, which must not take long."""
 
     async def catch_up(self) -> None:
         """Wait until the client has everything that was written. Raise ClientGone."""
@@ -120,10 +120,10 @@ class Download(Side):
                 outcome = Outcome.STORE_LOST
             finally:
                 unneeded = ("chunks", "acks") if outcome is Outcome.NODE_LOST else ("chunks",)
-                await self.context.endings.settle(
-                    self.transfer, outcome, *unneeded, joiner=self._joiner, position=self._position
-                )
+                ender = Ender(joiner=self._joiner, position=self._position, unneeded=unneeded)
+                await self.context.endings.settle(self.transfer, outcome, ender)
         if not self._sink.begun and outcome not in STARTS_AGAIN:
+            await self._check_revoked(outcome)
             raise problem_for_downloader(outcome, seconds=time_limit(self.context.settings, outcome))
         return outcome
 
@@ -157,7 +157,9 @@ class Download(Side):
             if self.context.gate.phase >= Phase.CUT:
                 return Outcome.DRAINED
             if monotonic() >= deadline:
-                answer = await self.context.endings.end(self.transfer, Outcome.UPLOADER_GONE, joiner=self._joiner)
+                answer = await self.context.endings.end(
+                    self.transfer, Outcome.UPLOADER_GONE, Ender(joiner=self._joiner)
+                )
                 if isinstance(answer, Final):
                     return Outcome.UPLOADER_GONE
             if monotonic() - begun >= _FIRST_ENTRY and not self._is_empty:
@@ -190,7 +192,7 @@ class Download(Side):
 
     async def _answer(self, *, woken: bool) -> None:
         """Vouch for our client if it takes what it is sent, or give its place to the one who wants it."""
-        if woken:
+        if woken and self._contested is None:  # whoever asks keeps asking
             self._contested = monotonic(), self._client_progress()
         if self._contested is None:
             return
@@ -264,15 +266,15 @@ class Download(Side):
     async def _hand_over_last(self, entry: Entry) -> Outcome:
         """Hand over the last bytes, unless the transfer has ended: then they must not arrive."""
         data = entry.data
-        if not self._is_empty:  # otherwise the headers are all there is to hand over
+        if not self._is_empty and not self._sink.can_take(data):
             await self._begin()
-            before, data = self._sink.split_last(data)
-            if before:
+            if before := data[:-1]:
                 # The leg may end before the last byte may be handed over. Then the next one begins there.
                 await self._hand_over(before)
                 self._position += len(before)
-                with self._sending():
-                    await self._sink.catch_up()
+            data = data[-1:]
+            with self._sending():
+                await self._sink.catch_up()
         answer = await self.transfers.finish(self.transfer, joiner=self._joiner)
         if self._decided is not None:
             return self._decided
@@ -280,7 +282,7 @@ class Download(Side):
             return await self._ended()
         self._finishing = True
         self._watching.close()
-        await self._begin()
+        await self._begin(at_end=True)
         await self._sink.complete(data)  # which watches by itself whether the client stalls
         self._position = entry.offset
         self.context.node.load.delivered += len(entry.data)
@@ -296,14 +298,14 @@ class Download(Side):
         length = self.transfer.length
         return length is None or entry.offset == length or (entry.offset < length and entry.outcome is None)
 
-    async def _begin(self) -> None:
+    async def _begin(self, *, at_end: bool = False) -> None:
         """Send the headers, unless they were sent.
 
         They go out with the first entry; or a second after joining, once the upload's node has sent a heartbeat. Until
         then, if the upload turns out to be gone, the client can still get a status.
         """
         if not self._sink.begun:
-            await self._sink.begin(self.transfer)
+            await self._sink.begin(self.transfer, at_end=at_end)
 
     async def _hand_over(self, data: Bytes) -> None:
         with self._sending():

@@ -7,6 +7,7 @@ from enum import IntEnum
 
 from relay.errors import Error, Problem
 from relay.settings import Settings
+from relay.tasks import occurs
 
 #: Seconds between looks at whether the last client has gone.
 _LOOK = 0.1
@@ -73,6 +74,4 @@ async def _pause(seconds: float, *, hurry: asyncio.Event, until: Callable[[], bo
     loop = asyncio.get_running_loop()
     deadline = loop.time() + seconds
     while (left := deadline - loop.time()) > 0 and not hurry.is_set() and not until():
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(min(_LOOK, left)):
-                await hurry.wait()
+        await occurs(hurry, within=min(_LOOK, left))

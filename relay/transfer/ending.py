@@ -7,13 +7,13 @@ cancelled: it releases the name, leaves the outcome in the other side's stream, 
 import asyncio
 import contextlib
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 
 from relay.cluster.node import Node
 from relay.errors import StoreUnavailable
 from relay.logs import fields, note
 from relay.states import Answer, Outcome, State
-from relay.store.records import Broken, Final, Inquiry, Transfer
+from relay.store.records import ANYBODY, Abandoned, Broken, Ender, Final, Inquiry, Transfer
 from relay.store.store import Store
 from relay.tasks import Background
 from relay.transfer.absence import Absences
@@ -40,25 +40,13 @@ class Endings:
         self,
         transfer: Transfer,
         outcome: Outcome,
+        by: Ender = ANYBODY,
         *,
-        joiner: str = "",
-        sender: str = "",
-        position: int = 0,
         within: Collection[State] = (State.WAITING, State.STREAMING, State.INTERRUPTED),
         any_leg: bool = True,
-        unneeded: Sequence[str] = (),
     ) -> Final | Answer:
         """End a transfer (see `Transfers.end`). If this call ended it, log and count it, and wake the other side."""
-        answer = await self._store.transfers.end(
-            transfer,
-            outcome,
-            joiner=joiner,
-            sender=sender,
-            position=position,
-            within=within,
-            any_leg=any_leg,
-            unneeded=unneeded,
-        )
+        answer = await self._store.transfers.end(transfer, outcome, by, within=within, any_leg=any_leg)
         if isinstance(answer, Final):
             self._account(answer, outcome)
             for node in {answer.transfer.uploader, answer.transfer.downloader} - {""}:
@@ -102,54 +90,53 @@ class Endings:
             await self._node.inbox.send(answer.other, answer.transfer.id)
         return answer
 
-    async def settle(
-        self,
-        transfer: Transfer,
-        outcome: Outcome,
-        *unneeded: str,
-        joiner: str = "",
-        sender: str = "",
-        position: int = 0,
-        seconds: float = 0,
-    ) -> None:
-        """Make sure that this side's transfer, or its leg, has ended.
+    async def settle(self, transfer: Transfer, outcome: Outcome, by: Ender, *, seconds: float = 0) -> None:
+        """Make sure that this side's transfer, or its leg, has ended, and delete the streams that nobody will read.
 
-        Delete the streams that nobody will read any more; these are `unneeded`: any of `chunks` and `acks`.
-
-        `position` is the bytes handed over and `seconds` the time since it began, as this side knows them.
+        `seconds` is the time since it began, as this side knows it.
 
         Run to the end even if the caller is cancelled. Wait for it, except when Redis is away: then the client need
         not wait, and the keys that cannot be deleted expire.
         """
         note(outcome=outcome.value)
-        known = Final(transfer, delivered=position, seconds=round(seconds))
-        work = self._background.spawn(self._settle(known, outcome, unneeded, joiner, sender))
+        work = self._background.spawn(self._settle(transfer, outcome, by, seconds))
         if outcome is not Outcome.STORE_LOST:
             await asyncio.shield(work)
 
-    async def _settle(self, known: Final, outcome: Outcome, unneeded: Sequence[str], joiner: str, sender: str) -> None:
-        transfer, at = known.transfer, known.delivered
+    async def _settle(self, transfer: Transfer, outcome: Outcome, by: Ender, seconds: float) -> None:
         answer: Broken | Final | Answer | None = None
+        is_told = outcome is Outcome.STORE_LOST and not transfer.upload and await self._abandon(transfer)
         try:
-            if joiner and outcome in _COMES_BACK:
-                answer = await self.leave(transfer, joiner=joiner, position=at)
-            elif transfer.upload and not joiner and outcome in _RETURNS:
-                answer = await self.interrupt(transfer, sender=sender or transfer.id, position=at)
+            if by.joiner and outcome in _COMES_BACK:
+                answer = await self.leave(transfer, joiner=by.joiner, position=by.position)
+            elif transfer.upload and not by.joiner and outcome in _RETURNS:
+                answer = await self.interrupt(transfer, sender=by.sender or transfer.id, position=by.position)
                 if answer is Answer.GONE:  # another request has taken this one's place
                     await self._store.transfers.delete(transfer.keys.acks)
-            if isinstance(answer, Broken) or (transfer.upload and answer is Answer.GONE and not joiner):
+            if isinstance(answer, Broken) or (transfer.upload and answer is Answer.GONE and not by.joiner):
                 return
-            answer = await self.end(transfer, outcome, joiner=joiner, sender=sender, position=at, unneeded=unneeded)
+            answer = await self.end(transfer, outcome, by)
         except StoreUnavailable:
             left = fields(transfer=transfer.id, outcome=outcome.value)
             log.warning("Redis is away, so a transfer's keys are left to expire", extra=left)
+            if is_told:
+                return  # the other side's node ends it, and accounts for it
         # If Redis has lost the transfer, nobody gets `Final`. Then the uploader's side accounts for it, if it had
         # claimed the name.
-        if outcome is Outcome.STORE_LOST and transfer.uploader and not joiner and not isinstance(answer, Final):
-            self._account(known, outcome)
+        if outcome is Outcome.STORE_LOST and transfer.uploader and not by.joiner and not isinstance(answer, Final):
+            self._account(Final(transfer, delivered=by.position, seconds=round(seconds)), outcome)
 
     async def _give_up(self, interrupted: Transfer) -> None:
         await self.end(interrupted, Outcome.UPLOADER_GONE, within=[State.INTERRUPTED], any_leg=False)
+
+    async def _abandon(self, transfer: Transfer) -> bool:
+        """Ask the other side's node to end the transfer, because it may reach Redis. Return whether it is asked."""
+        abandoned = Abandoned(transfer.token, transfer.name, transfer.id)
+        for node in {transfer.uploader, transfer.downloader} - {self._node.id, ""}:
+            with contextlib.suppress(StoreUnavailable):
+                await self._store.nodes.wake(node=node, about=str(abandoned))
+                return True
+        return False
 
     def _account(self, final: Final, outcome: Outcome) -> None:
         """Log one line and count one for a transfer that ended."""
@@ -169,11 +156,16 @@ class Endings:
         log.info("ended", extra=ended)
 
     def _disown(self, inquiry: Inquiry) -> None:
-        """End the claim of an upload that is not on this node: Redis was rolled back to a time when it was."""
+        """End a transfer whose upload is not on this node, because Redis was rolled back to a time when it was; or one
+        whose other side has lost Redis."""
 
         async def end() -> None:
             with contextlib.suppress(StoreUnavailable):
                 claim = self._store.transfers.identify(token=inquiry.token, name=inquiry.name, transfer_id=inquiry.id)
-                await self.end(claim, Outcome.STORE_LOST)
+                if self._node.inbox.has_listener(str(inquiry)):
+                    await self._store.transfers.end(claim, Outcome.STORE_LOST)
+                    self._node.inbox.wake(claim.id)  # the upload is here, and accounts for it
+                else:
+                    await self.end(claim, Outcome.STORE_LOST)
 
         self._background.spawn(end())

@@ -7,12 +7,11 @@ from collections.abc import Iterator
 from functools import partial
 
 from relay.cluster.inbox import Listener
-from relay.cluster.node import RECHECK
 from relay.errors import ClientGone, Error, Problem, StoreUnavailable
 from relay.names import new_id
 from relay.server.connection import Connection
 from relay.states import Answer, Outcome
-from relay.store.records import Transfer
+from relay.store.records import Ender, Transfer
 from relay.transfer.context import Context
 from relay.transfer.doubt import BRIEF, PATIENCE, confirm, is_taken, with_room
 from relay.transfer.download import Joined
@@ -69,7 +68,7 @@ class Finder:
             if not may_wait:
                 raise Problem(Error.NO_UPLOAD)
             with self._client.watched():  # a client that waits may have pipelined more data, and is not being read
-                await self._listener.wait(min(RECHECK, self._deadline - time.monotonic()))
+                await self._listener.wait(min(self._context.node.recheck_after, self._deadline - time.monotonic()))
             self.check_client()
 
     def check_client(self) -> None:
@@ -124,7 +123,8 @@ class Finder:
         with contextlib.suppress(StoreUnavailable):
             endings = self._context.endings
             if await endings.leave(transfer, joiner=joiner) is Answer.KEPT:
-                await endings.end(transfer, Outcome.DOWNLOADER_GONE, joiner=joiner, unneeded=["chunks"])
+                ender = Ender(joiner=joiner, unneeded=["chunks"])
+                await endings.end(transfer, Outcome.DOWNLOADER_GONE, ender)
 
     async def _withdraw(self) -> None:
         with contextlib.suppress(StoreUnavailable):

@@ -1,7 +1,6 @@
 """The stream of a transfer whose two clients are on one node: the bytes do not leave the process."""
 
 import asyncio
-import contextlib
 from collections import deque
 from collections.abc import Sequence
 from weakref import WeakValueDictionary
@@ -10,6 +9,7 @@ from relay.buffers import Bytes
 from relay.states import Outcome
 from relay.store.offsets import chunk_id, offset_of, offsets_after
 from relay.store.streams import Ack, Entry
+from relay.tasks import occurs
 
 
 class LocalStream:
@@ -60,7 +60,4 @@ class LocalStreams:
 async def _next(event: asyncio.Event, timeout: float) -> bool:
     """Wait until the event is set the next time. Return False if that takes longer than `timeout` seconds."""
     event.clear()
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(timeout):
-            return await event.wait()
-    return False
+    return await occurs(event, within=timeout)

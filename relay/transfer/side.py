@@ -11,7 +11,7 @@ from time import monotonic
 from typing import Any
 
 from relay.cluster.inbox import Listener
-from relay.errors import ClientGone
+from relay.errors import ClientGone, Error, Problem, StoreUnavailable
 from relay.server.connection import Connection
 from relay.settings import Settings
 from relay.states import Outcome, State
@@ -39,6 +39,8 @@ class Side:
         self.peer = ""
         #: When it entered its present state, in monotonic seconds.
         self._since = monotonic()
+        #: When its first leg began, in monotonic seconds; None before.
+        self._begun: float | None = None
 
     @contextlib.contextmanager
     def _listed(self, sides: dict[Any, None]) -> Iterator[None]:
@@ -105,12 +107,24 @@ class Side:
         """End the transfer or its leg because the other side's node is dead. Return how it ended, or None."""
         return await self._try_to_end(Outcome.NODE_LOST)
 
+    async def _check_revoked(self, outcome: Outcome) -> None:
+        """Raise Problem if the transfer ended because its token is gone, although nobody has revoked it.
+
+        The streams say `revoked` for that too: nodes of earlier versions know no other word.
+        """
+        if outcome is Outcome.REVOKED:
+            with contextlib.suppress(StoreUnavailable):
+                if not await self.context.store.tokens.was_revoked(token=self.transfer.token):
+                    raise Problem(Error.TOKEN_GONE)
+
     async def _keep_alive(self, listener: Listener) -> Outcome:
         """Keep the transfer alive until something ends it from outside. Return how it ended."""
         stall, longest = self.context.settings.stall, self.context.settings.max_duration or math.inf
-        begun, progress, since = monotonic(), self._client_progress(), monotonic()
+        progress, since = self._client_progress(), monotonic()
+        self._begun = self._begun or since
         while True:
-            woken = await listener.wait(self._pause(min(TOUCH, stall, longest)))
+            left = max(0, self._begun + longest - monotonic())
+            woken = await listener.wait(self._pause(min(TOUCH, stall, left)))
             if self.client.is_lost and self._client_matters():
                 raise ClientGone
             outcome: Outcome | None = None
@@ -118,7 +132,7 @@ class Side:
                 progress, since = self._client_progress(), monotonic()
             elif monotonic() - max(since, owed) >= stall:
                 outcome = Outcome.STALLED
-            if monotonic() - begun >= longest:
+            if monotonic() - self._begun >= longest:
                 outcome = Outcome.TOO_LONG
             if not await self.context.node.is_alive(self.peer) and (ended := await self._on_node_lost()):
                 return ended

@@ -14,6 +14,8 @@ class Supply:
     file from an earlier upload: then that part of the body is received and thrown away.
     """
 
+    __slots__ = ("_again", "_intake", "_sent", "position", "rewound", "skipped")
+
     def __init__(self, intake: BodyIntake, budget: RewindBudget, *, begin: int = 0) -> None:
         #: The byte offset of the next byte to send.
         self.position = begin
@@ -21,8 +23,8 @@ class Supply:
         self.rewound = self.skipped = 0
         self._intake = intake
         self._sent = Rewind(budget, begin)
-        #: What to send before the rest of the body.
-        self._again: deque[Bytes] = deque()
+        #: What to send before the rest of the body. Thousands of uploads may wait, and a deque takes 760 bytes.
+        self._again: deque[Bytes] | None = None
 
     @property
     def is_exhausted(self) -> bool:
@@ -68,5 +70,5 @@ class Supply:
         self._sent.append(piece)
         self.skipped += len(piece)
         if (beyond := self._sent.end - self.position) > 0:
-            self._again.append(memoryview(piece)[len(piece) - beyond :])
+            self._again = deque([memoryview(piece)[len(piece) - beyond :]])
             self.skipped -= beyond

@@ -14,7 +14,7 @@ from relay.errors import ClientGone, Error, Problem, StoreUnavailable, problem_f
 from relay.server.connection import Connection
 from relay.server.intake import BodyIntake
 from relay.states import Answer, Outcome, State
-from relay.store.records import Final, Touched, Transfer
+from relay.store.records import Ender, Final, Touched, Transfer
 from relay.store.streams import Ack, Stream
 from relay.store.transfers import RESERVE_AHEAD
 from relay.tasks import first
@@ -105,6 +105,7 @@ class Upload(Side):
                     await self._settle(outcome)
         if outcome is Outcome.COMPLETE or self._is_part_done:
             return self._window.written
+        await self._check_revoked(outcome)
         raise self._problem(outcome)
 
     def _problem(self, outcome: Outcome) -> Problem:
@@ -119,9 +120,7 @@ class Upload(Side):
         await self.context.endings.settle(
             replace(self.transfer, downloader=self.peer),
             outcome,
-            *unneeded,
-            sender=self._sender,
-            position=self._window.acknowledged,
+            Ender(sender=self._sender, position=self._window.acknowledged, unneeded=unneeded),
             seconds=monotonic() - self._since,
         )
 
@@ -199,6 +198,7 @@ class Upload(Side):
                 if monotonic() >= deadline:
                     answer = await self.context.endings.end(self.transfer, outcome, within=[State.WAITING])
                     if isinstance(answer, Final):
+                        self._window.acknowledge(answer.delivered)
                         return outcome
                 now = await self._stand()
                 if now.outcome is not None:
@@ -241,6 +241,7 @@ class Upload(Side):
         if not self._supply.seek(self._start):
             return await self._cannot_go_back()
         self._window, self._ack_id = Window(self.context.settings.window, start=self._start), _JOINED
+        self._meter = Meter(monotonic(), total=self._start)  # what the downloader has already is not transferred now
         self._stream = stream = self.context.stream(self.transfer, self.peer)
         with (
             self._listed(self.context.node.load.uploads[State.STREAMING]),
@@ -267,7 +268,7 @@ class Upload(Side):
 
     async def _try_to_end(self, outcome: Outcome) -> Outcome | None:
         """End it, unless the download hands over the last bytes: then that side decides how it ends."""
-        answer = await self.context.endings.end(self.transfer, outcome, sender=self._sender)
+        answer = await self.context.endings.end(self.transfer, outcome, Ender(sender=self._sender))
         if answer is Answer.KEPT:
             return None
         return outcome if isinstance(answer, Final) else (await self._touch()).outcome
@@ -295,10 +296,11 @@ class Upload(Side):
             chunks = self._take()
             if not await self._reserve_written():
                 return Outcome.TOO_LARGE
-            whole = self._supply.is_exhausted and self.is_last
+            taken = self._supply.is_exhausted  # asked now: if the body ends while this is written, its end is not
+            whole = taken and self.is_last
             if outcome := await self._record_ack(await stream.append(chunks, offset=self._window.written, whole=whole)):
                 return outcome
-            while whole or self._supply.is_exhausted or not self._window.is_open:
+            while taken or not self._window.is_open:
                 if outcome := await self._wait_for_ack(stream):
                     return outcome
                 if self._is_part_done:

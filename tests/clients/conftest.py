@@ -105,7 +105,7 @@ def haproxy(node: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 @pytest.fixture(scope="session")
 def nginx(node: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nginx]:
-    with Nginx(node[0], tmp_path_factory.mktemp("nginx")) as balancer:
+    with Nginx(node.nodes, tmp_path_factory.mktemp("nginx")) as balancer:
         yield balancer
 
 

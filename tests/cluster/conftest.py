@@ -1,4 +1,4 @@
-"""Fixtures: three nodes with the default settings over one real Redis. The clients are real, too."""
+"""Fixtures: three nodes over one real Redis, with the default settings but for one. The clients are real, too."""
 
 import os
 from collections.abc import Iterator
@@ -13,7 +13,8 @@ from tests.support.wait import wait_until
 
 @pytest.fixture(scope="session")
 def three_nodes(redis_server: RedisServer) -> Iterator[Cluster]:
-    with over_redis(redis_server, "abc") as cluster:
+    # No downloader of these tests comes back, so an upload waits for it only briefly.
+    with over_redis(redis_server, "abc", rejoin_wait=1) as cluster:
         yield cluster
     assert not list(cluster.keys("node"))
 

@@ -1,5 +1,7 @@
 """How long a token lives, measured by the TTL of its key in Redis."""
 
+import contextlib
+
 import httpx
 import pytest
 
@@ -79,4 +81,35 @@ def test_an_operator_revokes_a_token_in_redis(cluster: Cluster, token: str) -> N
             assert download.read(1) == b"a"
             cluster.redis.delete(f"{cluster.prefix}:token:{{{token}}}")
             assert download.finish()[0] == CUT_OFF
-        assert upload.finish()[1].endswith(b"401")
+        told = upload.finish()[1]
+        assert told.endswith(b"401")
+        assert b"is gone" in told
+        assert b"revoked" not in told
+
+
+def test_a_token_that_redis_has_evicted_was_not_revoked(cluster: Cluster, token: str) -> None:
+    """Its waiting upload is told the truth as soon as its node looks, which a wake-up makes it do."""
+    assert cluster.redis is not None
+    with Curl("-T", "-", "-w", "%{http_code}", cluster.url(0, token, "x"), pipe=True) as upload:
+        cluster.wait_state(token, "waiting")
+        transfer: bytes = cluster.redis.hget(f"{cluster.prefix}:transfer:{{{token}}}:x", "id")  # type: ignore[assignment]
+        cluster.redis.delete(f"{cluster.prefix}:token:{{{token}}}")
+        cluster.redis.xadd(f"{cluster.prefix}:inbox:{cluster[0].id}", {"about": transfer})
+        told = upload.finish()[1]
+    assert told.endswith(b"401")
+    assert b"is gone" in told
+    assert b"revoked" not in told
+
+
+@pytest.mark.parametrize("joined", [False, True], ids=["waiting", "streaming"])
+def test_a_token_that_a_client_revokes_was_revoked(cluster: Cluster, token: str, joined: bool) -> None:
+    with Curl("-T", "-", "-w", "%{http_code}", cluster.url(0, token, "x"), pipe=True) as upload:
+        cluster.wait_state(token, "waiting")
+        with Curl("-N", cluster.url(1, token, "x")) if joined else contextlib.nullcontext() as download:
+            if download is not None:
+                upload.write(b"a")
+                assert download.read(1) == b"a"
+            assert httpx.delete(cluster.url(2, token)).status_code == 204
+            told = upload.finish()[1]
+    assert told.endswith(b"401")
+    assert b"The token was revoked" in told

@@ -19,7 +19,7 @@ from redis.asyncio.connection import AbstractConnection
 
 from relay.settings import Settings
 from relay.store.failures import failure_of
-from relay.store.redis_py import RedisPy
+from relay.store.redis_py import RedisPy, Server
 from relay.store.resp import Command, error, pack
 from tests.support.ports import free_port
 from tests.support.redis import RedisServer, cluster_of_two, newest
@@ -235,6 +235,23 @@ async def test_sentinel_has_its_own_redis_objects_and_the_master_a_pool() -> Non
     connection = pool.connection_class(**pool.connection_kwargs | {"protocol": 2})
     with pytest.raises(exceptions.ConnectionError):  # it asks the sentinel, which is not there
         await connection.connect()
+    for each in sentinel.sentinels:
+        await each.aclose()
+
+
+async def test_a_connection_by_sentinel_tells_where_it_leads_to(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sentinel: Any = Sentinel([("127.0.0.1", free_port())], socket_timeout=1)  # type: ignore[no-untyped-call]
+    pool = sentinel.master_for("main").connection_pool
+
+    async def master(service: str) -> tuple[str, int]:
+        return "127.0.0.1", redis_server.port
+
+    monkeypatch.setattr(sentinel, "discover_master", master)
+    link = await Server("", pool.connection_class, pool.connection_kwargs).connect()
+    assert link.address == ("127.0.0.1", redis_server.port), "connections to a replaced master would be used"
+    await link._connection.disconnect()
     for each in sentinel.sentinels:
         await each.aclose()
 

@@ -19,7 +19,9 @@ from tests.support.redis import RedisServer, newest
 from tests.support.wait import wait_until
 
 #: Low limits keep the tests short. They are high enough that a busy machine does not exceed them by itself.
+#: An upload ends at once when its downloader has left, because none of these clients comes back.
 LIMITS = {
+    "rejoin_wait": 0,
     "heartbeat": 0.5,
     "node_death": 4,
     "redis_patience": 1,

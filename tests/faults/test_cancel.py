@@ -14,7 +14,8 @@ import pytest
 from relay.errors import Error, Problem
 from relay.names import new_token
 from relay.settings import Settings
-from relay.states import Outcome, State
+from relay.states import Answer, Outcome, State
+from relay.store.records import Transfer
 from relay.transfer.relay import Relay
 from tests.support.redis import RedisServer
 from tests.support.sides import Downloader, Uploader, keys_of_transfers, serving
@@ -65,8 +66,9 @@ async def pair(request: pytest.FixtureRequest, prefix: str) -> AsyncIterator[Pai
     embedded = fakeredis.FakeServer()
     asyncio.get_running_loop().set_task_factory(factory)
 
-    def settings(node: str) -> Settings:  # the window is so small that a few bytes fill it
-        return Settings(redis_url=url, prefix=prefix, node=node, chunk=10, window=20)
+    def settings(node: str) -> Settings:
+        # The window is so small that a few bytes fill it. An upload ends as soon as its downloader has left.
+        return Settings(redis_url=url, prefix=prefix, node=node, chunk=10, window=20, rejoin_wait=0)
 
     async with (
         serving(settings("up"), embedded) as up,
@@ -169,3 +171,21 @@ async def delete(pair: Pair, side: str, at: int, *, whole_token: bool) -> bool:
     if deleted is not None:
         assert deleted is (isinstance(told, Problem) and told.error is Error.CANCELLED), (at, told)
     return sides[side].was_met
+
+
+async def test_whoever_was_given_nothing_yet_is_told_why(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The headers go out with the last bytes if these are the first, too. So until then there is an error status."""
+    token, up, down = new_token(), Uploader([b"abc"]), Downloader()
+    await pair.up.store.tokens.make(token=token)
+    transfers = pair.down.store.transfers
+    finish = transfers.finish
+
+    async def cancel_first(transfer: Transfer, *, joiner: str) -> Answer:
+        assert await pair.third.cancel(token=token, name="x")
+        return await finish(transfer, joiner=joiner)
+
+    monkeypatch.setattr(transfers, "finish", cancel_first)
+    upload = pair.up.upload(token=token, name="x", length=3, media_type="", body=up.body(), client=up.connection)
+    told = await asyncio.gather(upload, pair.download(token, down), return_exceptions=True)
+    assert [problem.error for problem in told if isinstance(problem, Problem)] == 2 * [Error.CANCELLED], told
+    assert not down.begun

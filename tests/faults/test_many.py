@@ -1,10 +1,12 @@
 """Thousands of clients on one node: what each costs, that each is served, and that they leave nothing behind.
 
-With `RELAY_TEST_FULL=1` in the environment, there are 10,000 waiting uploads and 1,000 streams; otherwise fewer.
+With `RELAY_TEST_FULL=1` in the environment, there are 10,000 waiting uploads, 10,000 interrupted ones and 1,000
+streams; otherwise fewer.
 """
 
 import asyncio
 import contextlib
+import http.client
 import os
 import random
 import secrets
@@ -25,7 +27,7 @@ from relay.errors import Problem, StoreUnavailable
 from relay.names import new_id
 from relay.settings import Settings
 from relay.states import Outcome, State
-from relay.store.records import Final
+from relay.store.records import Abandoned, Farewell, Final, Inquiry
 from relay.store.store import Store
 from tests.support.cluster import Cluster, NodeProcess
 from tests.support.crowd import Selection, crowd, need_descriptors, read_until, request
@@ -38,6 +40,8 @@ UPLOADS, STREAMS = (10_000, 1_000) if FULL else (2_000, 200)
 #: How long the idle node is watched, in seconds (each waiting upload checks Redis every 30 s), and the number of rounds
 #: of the streams.
 WATCHED, ROUNDS = (35, 20) if FULL else (5, 5)
+#: How long an interrupted transfer waits for its uploader, in seconds: longer than it takes to make all of them.
+RESUME_WAIT = 120 if FULL else 20
 KIB = 1024
 #: Sizes in bytes, so small that 1,000 full windows fit into the memory of any machine.
 SMALL = {"chunk": 16 * KIB, "window": 64 * KIB}
@@ -49,7 +53,7 @@ CONNECTIONS, OWN = 64, 4
 def crowded(redis_server: RedisServer) -> Iterator[Cluster]:
     need_descriptors(2 * UPLOADS)
     prefix = f"many-{secrets.token_hex(4)}"
-    settings = {"prefix": prefix, "redis_commands": CONNECTIONS, **SMALL}
+    settings = {"prefix": prefix, "redis_commands": CONNECTIONS, "resume_wait": RESUME_WAIT, **SMALL}
     cluster = Cluster([NodeProcess(prefix, redis_server.url, settings)], redis_server.client(), prefix)
     assert cluster[0].id  # the id is cached; ask for it before the node is busy
     yield cluster
@@ -124,9 +128,42 @@ def serve(port: int, path: str, upload: socket.socket) -> float:
     with crowd(port, [request("GET", path)]) as (download,):
         assert read_until(upload, b"\r\n\r\n").startswith(b"HTTP/1.1 100 ")
         upload.sendall(b"bytes")
-        assert read_until(download, b"bytes").startswith(b"HTTP/1.1 200 ")
+        assert read_until(download, b"\r\n\r\nbytes").startswith(b"HTTP/1.1 200 ")
     assert read_until(upload, b"delivered 5 bytes\n").startswith(b"HTTP/1.1 200 ")
     return time.monotonic() - begun
+
+
+def test_transfers_that_are_interrupted(crowded: Cluster) -> None:
+    """One client makes them without a body, over one connection, and does not return."""
+    node, process = crowded[0], psutil.Process(crowded[0].process.pid)
+    tokens = [crowded.token() for _ in range(10)]
+    before, open_before = node.rss(), process.num_fds()
+    client = http.client.HTTPConnection("127.0.0.1", node.port)
+    for index in range(UPLOADS):
+        create(client, f"/{tokens[index % 10]}/{index}")
+    client.close()
+    wait_until(lambda: holding(crowded, "interrupted") == UPLOADS, "all to be interrupted")
+    each = (node.rss() - before) / UPLOADS
+    assert each < 20 * KIB
+    assert connections(crowded) <= CONNECTIONS + OWN
+    assert process.num_fds() <= open_before + CONNECTIONS + OWN
+    share = cpu_share(process)
+    assert share < 0.1
+    wait_until(lambda: not transfers(crowded), "all to be given up", timeout=RESUME_WAIT + 60)
+    wait_until(lambda: holding(crowded, "interrupted") == 0, "the node to hold none of them any more")
+    assert node.log().count("outcome=uploader_gone") == UPLOADS
+    for index in (0, UPLOADS - 1):
+        create(client, f"/{tokens[index % 10]}/{index}")
+    client.close()
+    memory = f"{each / KIB:.1f} KiB each"
+    print(f"{UPLOADS} interrupted: {memory}, {share:.1%} of a core, {connections(crowded)} connections")
+
+
+def create(client: http.client.HTTPConnection, path: str) -> None:
+    """Make a resumable upload whose bytes are to come in later requests."""
+    client.request("PUT", path, headers={"Upload-Complete": "?0", "Content-Length": "0"})
+    answer = client.getresponse()
+    assert (answer.status, answer.read()) == (201, b"")
 
 
 def test_streams_that_trickle(crowded: Cluster) -> None:
@@ -209,6 +246,33 @@ def test_streams_whose_downloaders_are_slow(crowded: Cluster) -> None:
     print(f"{STREAMS} streams: {used / STREAMS / KIB:.0f} KiB of Redis each, {each / KIB:.0f} KiB of the node each")
 
 
+def test_what_uploads_keep_to_send_it_again_is_bounded(crowded: Cluster) -> None:
+    """Each of 24 uploads has sent 9 MiB, and keeps them for its downloader to come back, as far as the node allows.
+
+    That is 64 MiB. Python keeps the memory, so the second crowd must fit into what the first one left.
+    """
+    node, count, size, grown = crowded[0], 24, 9 * KIB * KIB, []
+    before, piece = node.rss(), random.Random(1).randbytes(64 * KIB)
+    for _ in range(2):
+        token = crowded.token()
+        puts = [request("PUT", f"/{token}/{index}", Content_Length=size + 1) for index in range(count)]
+        gets = [request("GET", f"/{token}/{index}?wait=60") for index in range(count)]
+        with crowd(node.port, puts) as uploads, crowd(node.port, gets) as downloads:
+            for upload, download in zip(uploads, downloads, strict=True):
+                upload.sendall(piece)
+                read_until(download, b"\r\n\r\n")
+                with download.makefile("rb") as reader:
+                    for _ in range(size // len(piece) - 1):
+                        assert reader.read(len(piece)) == piece
+                        upload.sendall(piece)
+                    assert reader.read(len(piece)) == piece
+            grown.append((node.rss() - before) / KIB**2)
+        wait_until(lambda: not transfers(crowded), "all names to be free", timeout=120)
+    assert 64 < grown[0] < 1.3 * 64 + 16
+    assert grown[1] < grown[0] + 16
+    print(f"{count} uploads keep their last bytes: {grown[0]:.0f} MiB, and again {grown[1]:.0f} MiB")
+
+
 async def test_a_lost_wake_up_only_delays_an_upload(prefix: str) -> None:
     """From time to time, the node checks Redis for all uploads that wait."""
     async with serving(Settings(prefix=prefix), fakeredis.FakeServer()) as relay:
@@ -224,7 +288,25 @@ async def test_a_lost_wake_up_only_delays_an_upload(prefix: str) -> None:
         await relay.node.recheck(time.monotonic())
         assert not (await asyncio.wait([upload], timeout=0.1))[0]
         await relay.node.recheck(time.monotonic() + RECHECK)
-        with pytest.raises(Problem, match="REVOKED"):
+        with pytest.raises(Problem, match="TOKEN_GONE"):
+            await asyncio.wait_for(upload, 10)
+
+
+async def test_an_upload_that_its_other_side_has_abandoned_ends(prefix: str) -> None:
+    async with serving(Settings(prefix=prefix), fakeredis.FakeServer()) as relay:
+        token, client = await relay.make_token(), Uploader([b"bytes"])
+        upload = asyncio.create_task(
+            relay.upload(
+                token=token, name="x", length=None, media_type="", body=client.body(), client=client.connection
+            )
+        )
+        while not (waiting := relay.node.load.uploads[State.WAITING]):
+            await asyncio.sleep(0)
+        (held,) = waiting
+        topic = str(Abandoned(token, "x", held.transfer.id))
+        assert (Inquiry.parse(topic), Farewell.parse(topic)) == (None, None), "older nodes would misread it"
+        relay.node.inbox.wake(topic)
+        with pytest.raises(Problem, match="STORE_LOST"):
             await asyncio.wait_for(upload, 10)
 
 

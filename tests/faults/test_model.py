@@ -1,4 +1,5 @@
-"""Uploads, downloads, disconnects, killed nodes and drains in any order, compared with a simple model.
+"""Uploads, downloads, disconnects, downloaders that come back, killed nodes and drains in any order, compared with a
+simple model.
 
 The test runs three `Relay`s over one Redis in one event loop, with scripted clients. After every step, the model
 predicts which clients get a response and which one, the state of each name, and what may be left in Redis.
@@ -9,6 +10,7 @@ A failure prints the steps that lead to it, and how to run them again.
 import asyncio
 import os
 import secrets
+import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -27,6 +29,7 @@ from relay.settings import Settings
 from relay.states import Outcome, State
 from relay.store.store import Store
 from relay.store.timing import LINGER
+from relay.transfer import upload
 from relay.transfer.drain import Phase
 from tests.support.redis import RedisServer
 from tests.support.sides import Downloader, Hosted, Uploader
@@ -54,6 +57,11 @@ if os.environ.get("RELAY_TEST_FULL"):
     EXAMPLES, STEPS, PHASES = 150, 50, [hypothesis.Phase.generate, hypothesis.Phase.shrink]
 #: A wait that never ends during a run, and the maximum time for everything that must happen, in seconds.
 LONG, SOON = 300, 10.0
+#: Seconds that an upload waits for its first downloader, which no run of the clock reaches.
+FOR_EVER = 7 * 24 * 3600
+#: Where a downloader that comes back begins: with all that it has, with half of it, with nothing, or with more than
+#: there is yet.
+BACK = st.sampled_from(["all", "all", "half", "nothing", "more"])
 
 
 @dataclass(eq=False)
@@ -68,6 +76,18 @@ class Up:
     down: "Down | None" = None
     is_ended: bool = False
     has_name: bool = False
+    #: How many bytes its last downloader had when it left; None if it has had none.
+    had: int | None = None
+    #: How many bytes its node has taken for downloaders, at least.
+    taken: int = 0
+    #: Whether its node keeps what was sent, so that a downloader may come back with less than that.
+    can_rewind: bool = True
+
+    def can_begin_at(self, start: int) -> bool:
+        """Return whether a downloader that wants the file from byte offset `start` can have it."""
+        if self.is_ended and start > len(self.client.content):
+            return False
+        return self.can_rewind or start >= self.taken
 
 
 @dataclass(eq=False)
@@ -80,11 +100,32 @@ class Down:
     client: Downloader
     task: "asyncio.Task[Outcome]"
     up: Up | None = None
+    #: Whether it waits for an upload if there is none.
+    waits: bool = False
+
+    @property
+    def position(self) -> int:
+        """How many bytes of the file the client has."""
+        return self.client.start + len(self.client.got)
+
+    def wanted(self) -> bytes:
+        """Return the bytes that it wants of what was sent so far."""
+        assert self.up is not None
+        return self.up.client.content[self.client.start :]
 
     def has_what_it_can(self) -> bool:
-        """Return whether the response has begun and, unless the client is paused, all bytes sent have arrived."""
-        assert self.up is not None
-        return self.client.begun and (not self.client.takes.is_set() or self.client.got == self.up.client.content)
+        """Return whether the response has begun, and all bytes sent have arrived or the client refuses the next."""
+        return self.client.begun and (self.client.got == self.wanted() or self.client.is_blocked)
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether it does not take what it is sent. Then another download may have its place."""
+        return self.client.is_blocked and self.client.got != self.wanted()
+
+    @property
+    def is_finishing(self) -> bool:
+        """Whether all that its client lacks is the end of the response."""
+        return self.up is not None and self.up.is_ended and self.position == len(self.up.client.content)
 
 
 Side = Up | Down
@@ -100,6 +141,9 @@ class Model(RuleBasedStateMachine):
         super().__init__()
         self.prefix = f"model-{secrets.token_hex(4)}"
         self.runner = asyncio.Runner()
+        #: How far the clock by which uploads wait has been advanced, in seconds.
+        self.ahead = 0.0
+        upload.monotonic = lambda: time.monotonic() + self.ahead  # type: ignore[attr-defined]
         self.server = fakeredis.FakeServer()
         self.started = 0
         self.nodes = [self._start_node() for _ in range(NODES)]
@@ -117,6 +161,7 @@ class Model(RuleBasedStateMachine):
             side.client.leave()
         self._run(self._close())
         self.runner.close()
+        upload.monotonic = time.monotonic  # type: ignore[attr-defined]
 
     async def _close(self) -> None:
         await asyncio.wait_for(asyncio.gather(*(s.task for s in self._sides()), return_exceptions=True), SOON)
@@ -136,7 +181,10 @@ class Model(RuleBasedStateMachine):
     @rule(nodes=st.tuples(NODE, NODE), token=TOKEN, name=NAME)
     def put_twice_at_once(self, nodes: tuple[int, int], token: int, name: str) -> None:
         """One of the two gets the name, unless the name is taken or the token has ended."""
-        pair = [self._put(self.nodes[node], self._token(token), name) for node in nodes]
+        one, other = (self.nodes[node] for node in nodes)
+        if one.relay.settings.rewind != other.relay.settings.rewind:
+            other = one  # what follows must not depend on which of the two gets the name
+        pair = [self._put(node, self._token(token), name) for node in (one, other)]
         if refusal := self._refusal(pair[0]) or (Error.NAME_IN_USE if self._holder(pair[0].token, name) else None):
             self._settle(dict.fromkeys(pair, refusal))
             return
@@ -144,41 +192,69 @@ class Model(RuleBasedStateMachine):
         loser, winner = sorted(pair, key=lambda up: not up.task.done())
         self._settle({loser: Error.NAME_IN_USE, **self._claimed(winner)})
 
-    @rule(
-        node=NODE,
-        token=TOKEN,
-        name=NAME,
-        wait=st.sampled_from([0, LONG]),
-    )
-    def get(self, node: int, token: int, name: str, wait: int) -> None:
-        down = self._get(self.nodes[node], self._token(token), name, wait)
+    @rule(node=NODE, token=TOKEN, name=NAME, wait=st.sampled_from([0, LONG]), start=st.sampled_from([0, 0, 0, 3]))
+    def get(self, node: int, token: int, name: str, wait: int, start: int) -> None:
+        down = self._get(self.nodes[node], self._token(token), name, wait, start)
         end = self._refusal(down)
+        holder: Up | None = None
+        ends: Ends = {}
         if end is None:
             self.stale.discard((down.token, name))
             holder = self._holder(down.token, name)
             if holder is None:
                 end = None if wait else Error.NO_UPLOAD
+            elif holder.down is not None and holder.down.is_stuck:
+                ends = self._replaced(holder.down)
             elif holder.down is not None:
                 end = Error.TAKEN
-            else:
-                holder.down, down.up = down, holder
-        self._settle(self._flow(down.up) if end is None else {down: end})
+        if end is not None:
+            ends[down] = end
+        elif holder is not None:
+            ends |= self._attach(holder, down)
+        self._settle(ends)
 
     @precondition(lambda self: any(up.down is None for up in self.ups))
-    @rule(data=st.data(), node=NODE)
-    def join(self, data: st.DataObject, node: int) -> None:
+    @rule(data=st.data(), node=NODE, back=BACK, wait=st.sampled_from([0, LONG]))
+    def join(self, data: st.DataObject, node: int, back: str, wait: int) -> None:
+        """A downloader comes, or comes back, to an upload that waits."""
         up = data.draw(st.sampled_from([up for up in self.ups if up.down is None]))
-        up.down = self._get(self.nodes[node], up.token, up.name, 0)
-        up.down.up = up
-        self._settle(self._flow(up))
+        down = self._get(self.nodes[node], up.token, up.name, wait, self._start_at(up, back))
+        if not up.is_ended and up.can_begin_at(down.client.start):
+            up.client.send(secrets.token_bytes(CHUNK))
+        self._settle(self._attach(up, down))
 
     @precondition(lambda self: any(up.down is None for up in self.ups))
     @rule(data=st.data(), nodes=st.tuples(NODE, NODE))
     def join_twice_at_once(self, data: st.DataObject, nodes: tuple[int, int]) -> None:
-        """One of the two gets the upload."""
+        """One of the two gets the upload, if it can have what it wants."""
         up = data.draw(st.sampled_from([up for up in self.ups if up.down is None]))
-        pair = [self._get(self.nodes[node], up.token, up.name, LONG) for node in nodes]
-        self._settle({**self._joined(up, pair), **self._flow(up)})
+        start = up.had or 0
+        if not up.can_begin_at(start):
+            return
+        if not up.is_ended:
+            up.client.send(secrets.token_bytes(CHUNK))
+        wait = 0 if up.is_ended else LONG
+        pair = [self._get(self.nodes[node], up.token, up.name, wait, start) for node in nodes]
+        self._settle(self._joined(up, pair))
+
+    @precondition(lambda self: self._stuck())
+    @rule(data=st.data(), node=NODE, back=BACK)
+    def come_back_beside_the_older_connection(self, data: st.DataObject, node: int, back: str) -> None:
+        """The client's older connection is dead, and its node has not noticed."""
+        old = data.draw(st.sampled_from(self._stuck()))
+        up = old.up
+        assert up is not None
+        up.had = old.position
+        down = self._get(self.nodes[node], up.token, up.name, 0, self._start_at(up, back))
+        ends = self._replaced(old)
+        self._settle(ends | self._attach(up, down))
+
+    @precondition(lambda self: any(up.down is None and up.had is not None for up in self.ups))
+    @rule()
+    def nobody_comes_back_in_time(self) -> None:
+        self.ahead += LONG + 1
+        self._look_again()
+        self._settle({up: Error.DOWNLOADER_GONE for up in self.ups if up.down is None and up.had is not None})
 
     @precondition(lambda self: any(not up.is_ended for up in self.ups))
     @rule(data=st.data(), size=SIZE)
@@ -193,7 +269,10 @@ class Model(RuleBasedStateMachine):
         up = data.draw(st.sampled_from([up for up in self.ups if not up.is_ended]))
         up.client.end()
         up.is_ended = True
-        self._settle(self._flow(up))
+        ends = self._flow(up)
+        if up.down is not None and not ends and up.down.is_finishing:
+            self._wait(lambda: up.down and up.down.client.is_blocked, "the end to be handed over")
+        self._settle(ends)
 
     @precondition(lambda self: self.downs)
     @rule(data=st.data())
@@ -205,10 +284,10 @@ class Model(RuleBasedStateMachine):
             down.client.takes.set()
         self._settle(self._flow(down.up))
 
-    @precondition(lambda self: any(not up.is_ended or up.down is None for up in self.ups))
+    @precondition(lambda self: self._may_leave())
     @rule(data=st.data())
     def uploader_leaves(self, data: st.DataObject) -> None:
-        up = data.draw(st.sampled_from([up for up in self.ups if not up.is_ended or up.down is None]))
+        up = data.draw(st.sampled_from(self._may_leave()))
         up.client.leave()
         ends: Ends = {up: ClientGone}
         self._settle(ends | self._told(up.down, Outcome.UPLOADER_GONE))
@@ -216,19 +295,24 @@ class Model(RuleBasedStateMachine):
     @precondition(lambda self: self.downs)
     @rule(data=st.data())
     def downloader_leaves(self, data: st.DataObject) -> None:
+        """Its upload waits for it to come back."""
         down = data.draw(st.sampled_from(self.downs))
         down.client.leave()
-        ends: Ends = {down: ClientGone}
-        if down.up is not None:
-            ends[down.up] = Error.DOWNLOADER_GONE
-        self._settle(ends)
+        self._settle({down: ClientGone})
 
     @precondition(lambda self: self.ups)
     @rule(node=NODE, data=st.data())
     def cancel(self, node: int, data: st.DataObject) -> None:
         up = data.draw(st.sampled_from(self.ups))
-        assert self._run(self.nodes[node].relay.cancel(token=up.token, name=up.name))
-        self._settle({up: Error.CANCELLED, **self._told(up.down, Outcome.CANCELLED)})
+        cancelling = self.nodes[node].relay.cancel(token=up.token, name=up.name)
+        if up.down is not None and up.down.is_finishing:
+            with pytest.raises(Problem) as refused:
+                self._run(cancelling)
+            assert refused.value.error is Error.TOO_LATE
+            self._settle({})
+        else:
+            assert self._run(cancelling)
+            self._settle({up: Error.CANCELLED, **self._told(up.down, Outcome.CANCELLED)})
 
     @rule(node=NODE, name=NAME)
     def cancel_what_nobody_uploads(self, node: int, name: str) -> None:
@@ -239,6 +323,7 @@ class Model(RuleBasedStateMachine):
             self.stale.discard((token, name))
             self._settle({})
 
+    @precondition(lambda self: not any(down.is_finishing for down in self.downs))
     @rule(node=NODE, revoked=st.booleans())
     def a_token_ends(self, node: int, revoked: bool) -> None:
         self.dead_token = token = self.tokens.pop(0)
@@ -248,7 +333,7 @@ class Model(RuleBasedStateMachine):
         ends: Ends = {}
         for up in self.ups:
             if up.token == token:
-                ends |= {up: Error.REVOKED, **self._told(up.down, Outcome.REVOKED)}
+                ends |= {up: Error.REVOKED if revoked else Error.TOKEN_GONE, **self._told(up.down, Outcome.REVOKED)}
         ends |= {down: Error.UNKNOWN_TOKEN for down in self.downs if down.token == token and down.up is None}
         self._look_again()
         self._settle(ends)
@@ -256,18 +341,17 @@ class Model(RuleBasedStateMachine):
     @precondition(lambda self: self._sides() and self.started < NODES + REPLACED)
     @rule(data=st.data())
     def a_node_is_killed(self, data: st.DataObject) -> None:
-        self.has_killed, dead = True, data.draw(st.sampled_from(self._sides())).node
+        """An upload whose downloader was on the node waits for it to come back."""
+        dead = data.draw(st.sampled_from(self._sides())).node
+        if any(down.is_finishing and down.up and down.up.node is dead for down in self.downs):
+            return  # no upload would remain in the model that says how the download ends
+        self.has_killed = True
         ends: Ends = {}
         for up in [up for up in self.ups if up.node is dead]:
             if up.down is None or up.down.node is dead:
                 self.stale.add((up.token, up.name))
             else:
                 ends |= self._told(up.down, Outcome.NODE_LOST)
-        ends |= {
-            down.up: Error.NODE_LOST
-            for down in self.downs
-            if down.node is dead and down.up and down.up.node is not dead
-        }
         with_it: list[Side] = [side for side in self._sides() if side.node is dead]
         self._run(dead.kill([side.task for side in with_it]))
         self._forget(with_it)
@@ -276,8 +360,10 @@ class Model(RuleBasedStateMachine):
         self._settle(ends)
 
     @precondition(lambda self: self._sides() and self.started < NODES + REPLACED)
+    @precondition(lambda self: not any(down.is_finishing for down in self.downs))  # a drain would wait for it
     @rule(data=st.data())
     def a_node_is_drained(self, data: st.DataObject) -> None:
+        """An upload whose downloader was on the node waits for it to come back."""
         draining = data.draw(st.sampled_from(self._sides())).node
         relay = draining.relay
         relay.gate.advance(Phase.CLOSED)
@@ -290,7 +376,9 @@ class Model(RuleBasedStateMachine):
         relay.gate.advance(Phase.CUT)
         ends: Ends = {}
         for up in [up for up in self.ups if up.down is not None and draining in (up.node, up.down.node)]:
-            ends |= {up: Error.DRAINING, **self._told(up.down, Outcome.DRAINED)}
+            ends |= self._told(up.down, Outcome.DRAINED)
+            if up.node is draining:
+                ends[up] = Error.DRAINING
         self._settle(ends)
         self._run(draining.stop())
         self.nodes[self.nodes.index(draining)] = self._start_node()
@@ -302,7 +390,7 @@ class Model(RuleBasedStateMachine):
         for down in self.downs:
             assert not down.client.is_complete
             assert down.up is not None or not down.client.got
-            assert down.up is None or down.up.client.content.startswith(down.client.got)
+            assert down.up is None or down.wanted().startswith(down.client.got)
 
     @invariant()
     def every_name_does_what_the_model_says(self) -> None:
@@ -330,7 +418,7 @@ class Model(RuleBasedStateMachine):
             kind, _, rest = key.removeprefix(f"{self.prefix}:").partition(":")
             if kind == "transfer" and rest not in live:
                 return False
-            if kind in ("chunks", "acks") and rest.rpartition(":")[0] not in live:
+            if kind in ("chunks", "acks") and ":".join(rest.split(":")[:2]) not in live:
                 return self.has_killed and left <= LINGER * 1000
         return True
 
@@ -350,7 +438,9 @@ class Model(RuleBasedStateMachine):
             node=f"node{self.started}",
             chunk=CHUNK,
             window=WINDOW,
-            upload_wait=LONG,
+            upload_wait=FOR_EVER,
+            rejoin_wait=LONG,
+            rewind=0 if self._keeps_nothing(self.started) else 1024 * 1024,
             stall=LONG,
         )
 
@@ -358,6 +448,11 @@ class Model(RuleBasedStateMachine):
             return await Hosted(config, self.server).started()
 
         return self._run(start())
+
+    @staticmethod
+    def _keeps_nothing(number: int) -> bool:
+        """Return whether the node with this number cannot send anything once more."""
+        return number % NODES == 0
 
     async def _bury(self, dead: str) -> None:
         """Make the other nodes consider the dead node dead at once, as they would after its heartbeats stop."""
@@ -383,12 +478,13 @@ class Model(RuleBasedStateMachine):
             token=token, name=name, length=None, media_type="", body=client.body(), client=client.connection
         )
         self.ups.append(Up(node, token, name, client, self._task(work)))
+        self.ups[-1].can_rewind = node.relay.settings.rewind > 0
         return self.ups[-1]
 
-    def _get(self, node: Hosted, token: str, name: str, wait: int) -> Down:
-        client = Downloader()
+    def _get(self, node: Hosted, token: str, name: str, wait: int, start: int = 0) -> Down:
+        client = Downloader(start)
         work = node.relay.download(token=token, name=name, wait=wait, sink=client, client=client.connection)
-        self.downs.append(Down(node, token, name, client, self._task(work)))
+        self.downs.append(Down(node, token, name, client, self._task(work), waits=wait > 0))
         return self.downs[-1]
 
     def _task(self, work: Coroutine[Any, Any, T]) -> "asyncio.Task[T]":
@@ -405,7 +501,41 @@ class Model(RuleBasedStateMachine):
         holder = self._holder(token, name)
         if holder is None:
             return State.FREE
-        return State.WAITING if holder.down is None else State.STREAMING
+        if holder.down is None:
+            return State.WAITING
+        return State.FINISHING if holder.down.is_finishing else State.STREAMING
+
+    def _stuck(self) -> list[Down]:
+        return [down for down in self.downs if down.up is not None and down.is_stuck]
+
+    def _may_leave(self) -> list[Up]:
+        """Return the uploads whose clients matter: their nodes have not received the whole body."""
+        return [up for up in self.ups if not up.is_ended or (up.down is None and not up.taken)]
+
+    @staticmethod
+    def _start_at(up: Up, back: str) -> int:
+        """Return the byte offset at which a downloader begins that comes back to the upload."""
+        had = up.had or 0
+        return {"all": had, "half": had // 2, "nothing": 0, "more": len(up.client.content) + 3}[back]
+
+    def _attach(self, up: Up, down: Down) -> Ends:
+        """Record that the download joins the upload. Return how both end, if they do.
+
+        If the upload cannot send what the download wants, it ends, and the download waits for another one.
+        """
+        if up.can_begin_at(down.client.start):
+            up.down, down.up = down, up
+            return self._flow(up)
+        ends: Ends = {up: Error.DOWNLOADER_GONE}
+        return ends | ({} if down.waits else {down: Error.NO_UPLOAD})
+
+    def _replaced(self, old: Down) -> Ends:
+        """Wait until the download has lost its place. Return how it has ended: as its node or another one says."""
+        self._wait(old.task.done, "the older connection to lose its place")
+        (end,) = self._run(_ends([old.task]))
+        assert end in (ClientGone, Outcome.DOWNLOADER_GONE)
+        self._forget([old])
+        return {}
 
     def _claimed(self, up: Up) -> Ends:
         """Record that the upload has the name. One of the downloads that wait for it joins; the others are too late."""
@@ -419,11 +549,20 @@ class Model(RuleBasedStateMachine):
         begun = self._wait(lambda: [down for down in downs if down.client.begun], "one download to join")
         (up.down,) = begun
         up.down.up = up
-        return {down: Error.TAKEN for down in downs if down is not up.down}
+        others: list[Side] = [down for down in downs if down is not up.down]
+        if not up.is_ended:
+            return dict.fromkeys(others, Error.TAKEN)
+        ends: Ends = dict(zip(others, self._run(_ends([down.task for down in others])), strict=True))
+        assert {*ends.values()} <= {Error.TAKEN, Error.NO_UPLOAD}, "the upload was taken, or over by then"
+        return {**ends, **self._flow(up)}
 
     def _flow(self, up: Up | None) -> Ends:
         """Return how a transfer ends if its body is complete and its downloader reads; otherwise nothing."""
-        if up is None or up.down is None or not up.is_ended or not up.down.client.takes.is_set():
+        if up is None or up.down is None or not up.is_ended:
+            return {}
+        if up.down.client.start > len(up.client.content):
+            return {up: Error.DOWNLOADER_GONE, up.down: Outcome.DOWNLOADER_GONE}
+        if not up.down.client.takes.is_set():
             return {}
         return {up: len(up.client.content), up.down: Outcome.COMPLETE}
 
@@ -437,12 +576,13 @@ class Model(RuleBasedStateMachine):
         for side, end in ends.items():
             if isinstance(side, Down):
                 assert side.client.is_complete is (end is Outcome.COMPLETE)
-                assert side.up is None or side.up.client.content.startswith(side.client.got)
-                assert end is not Outcome.COMPLETE or side.client.got == side.up.client.content  # type: ignore[union-attr]
+                assert side.up is None or side.wanted().startswith(side.client.got)
+                assert end is not Outcome.COMPLETE or side.client.got == side.wanted()
         self._forget(ends)
         for down in self.downs:
             if down.up is not None:
                 self._wait(down.has_what_it_can, "bytes to arrive")
+                down.up.taken = down.position + 1 if down.is_stuck else len(down.up.client.content)
         assert not [side for side in self._sides() if side.task.done()]
 
     def _forget(self, sides: Iterable[Side]) -> None:
@@ -455,7 +595,7 @@ class Model(RuleBasedStateMachine):
             else:
                 self.downs.remove(side)
                 if side.up is not None:
-                    side.up.down = None
+                    side.up.down, side.up.had = None, side.position
 
     def _look_again(self) -> None:
         """Make everything that waits check Redis now. It would do so by itself within half a minute."""

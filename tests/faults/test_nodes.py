@@ -131,8 +131,9 @@ def test_rubbish_in_redis_stops_neither_heartbeats_nor_wake_ups(cluster: Faulty,
 
 @SIDES
 def test_a_node_with_the_default_limits_is_killed(redis_server: RedisServer, prefix: str, side: str) -> None:
-    """The other side is told, and the name is free, within 10 s."""
-    nodes = [NodeProcess(name, redis_server.url, {"prefix": prefix}) for name in ("up", "down")]
+    """The other side is told, and the name is free, within 10 s; unless an upload waits for its downloader."""
+    limits = {"prefix": prefix, "rejoin_wait": 0}
+    nodes = [NodeProcess(name, redis_server.url, limits) for name in ("up", "down")]
     killed, other = nodes if side == "uploader" else reversed(nodes)
     with contextlib.ExitStack() as stack:
         for node in nodes:

@@ -8,8 +8,14 @@ import pytest
 from tests.support.cluster import Cluster, NodeProcess, assert_no_traceback, over_redis
 from tests.support.wait import wait_until
 
-#: Low limits keep the tests short.
-LIMITS: dict[str, object] = {"upload_wait": 4, "download_wait_max": 60, "max_upload": 64 * 1024 * 1024}
+#: Low limits keep the tests short. An upload waits a second for a downloader that has left, which none of these come
+#: back from.
+LIMITS: dict[str, object] = {
+    "upload_wait": 4,
+    "rejoin_wait": 1,
+    "download_wait_max": 60,
+    "max_upload": 64 * 1024 * 1024,
+}
 
 
 @pytest.fixture(scope="session", params=["embedded", "cluster"])

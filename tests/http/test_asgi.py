@@ -67,7 +67,7 @@ class Call:
 
 @pytest.fixture
 async def app() -> AsyncIterator[Starlette]:
-    app = create_app(Settings(redis_url="", node="here", upload_wait=5))
+    app = create_app(Settings(redis_url="", node="here", upload_wait=5, rejoin_wait=0))
     async with app.router.lifespan_context(app):
         yield app
 

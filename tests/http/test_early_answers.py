@@ -90,7 +90,7 @@ CLIENTS: dict[str, Callable[[str, Path], int]] = {
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
     """Start one node."""
-    cluster = Cluster([NodeProcess("alone", settings={"failure_rate": ""})], None, "relay")
+    cluster = Cluster([NodeProcess("alone", settings={"failure_rate": "", "rejoin_wait": 0})], None, "relay")
     yield cluster
     cluster.stop()
     assert_no_traceback(cluster.logs())

@@ -1,6 +1,7 @@
 """The OpenAPI document says what the app does: asked for by OPTIONS, and tried by schemathesis."""
 
 import json
+import re
 import secrets
 from collections.abc import Iterator
 from typing import Any
@@ -18,6 +19,7 @@ from relay.api.routes import OPERATIONS
 from relay.errors import Error
 from relay.settings import Settings
 from tests.support.cluster import Cluster, NodeProcess, assert_no_traceback
+from tests.support.pages import API
 
 #: The waits are short, so that schemathesis sees them end.
 SETTINGS: dict[str, object] = {
@@ -62,6 +64,16 @@ def test_it_has_every_error(served: Any) -> None:
     elsewhere = {Error.WRONG_METHOD}  # the answer to methods that are not in the document
     for error in set(Error) - elsewhere:
         assert f"- `{error.type}`: " in said, error
+
+
+def test_it_has_every_status_of_the_page_for_people(served: Any) -> None:
+    rows = re.findall(r"^\| (`(?:GET|PUT|POST|HEAD|DELETE) /.*)$", API.read_text(), re.MULTILINE)
+    assert len(rows) > 10
+    for row in rows:
+        request, *answers = row.split(" | ")
+        method, path = request.split("`")[1].split()
+        responses = served["paths"][path.replace("TOKEN", "{token}").replace("NAME", "{name}")][method.lower()]
+        assert set(re.findall(r"\b[2345]\d\d\b(?! s\b|\))", " ".join(answers))) <= {*responses["responses"]}, request
 
 
 schema = schemathesis.openapi.from_dict(document(OPERATIONS, Settings.model_validate(SETTINGS)))

@@ -31,7 +31,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def secure(redis_server: RedisServer, certificate: str) -> Iterator[Cluster]:
-    with over_redis(redis_server, "ab", ssl_certfile=certificate, upload_wait=60) as cluster:
+    with over_redis(redis_server, "ab", ssl_certfile=certificate, upload_wait=60, rejoin_wait=1) as cluster:
         yield cluster
 
 

@@ -40,7 +40,7 @@ METHODS = ["GET", "GET", "PUT", "POST", "HEAD", "DELETE", "OPTIONS", "PATCH", "T
 #: Every key that the relay may write. Names are percent-encoded in it, so that no character of a name can separate
 #: parts of the key.
 KEY = re.compile(
-    r"relay:(token:\{[A-Za-z0-9]{22}\}|revoked:\{[A-Za-z0-9]{22}\}:[0-9a-f]{16}"
+    r"relay:(token:\{[A-Za-z0-9]{22}\}|revoked:\{[A-Za-z0-9]{22}\}"
     r"|(transfer|chunks|acks):\{[A-Za-z0-9]{22}\}:[A-Za-z0-9._~%-]+(:[0-9a-f]{16})?"
     r"|node:here-[0-9a-f]+|nodes|tokens|uploads:here-[0-9a-f]+|inbox:here-[0-9a-f]+|rate:(tokens|failures):[0-9a-f.:/unkow]+)"
 )

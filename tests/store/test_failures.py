@@ -5,6 +5,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,8 +19,11 @@ from relay.store.failures import FAILURES, Kind, describe, failure_of
 from relay.store.redis_py import RedisPy
 from relay.store.resp import pack
 from relay.store.store import Store
+from tests.support.certificate import make_certificate
+from tests.support.cluster import NodeProcess, assert_no_traceback
 from tests.support.ports import free_port
-from tests.support.redis import RedisServer, servers
+from tests.support.redis import RedisServer, newest, servers
+from tests.support.wait import wait_until
 
 #: What brings a server into a state, and what takes it out of it again, as commands; then the command it refuses.
 STATES: dict[str, tuple[list[str], list[str], str]] = {
@@ -184,7 +188,8 @@ def secured(server: RedisServer) -> Iterator[RedisServer]:
 
 
 async def complaint(url: str, caplog: pytest.LogCaptureFixture) -> str:
-    store = Store.connect(Settings(redis_url=url, redis_patience=1.2))
+    # The last attempt begins after 0.6 s, because the pause after it would go beyond the patience. It has 0.5 s.
+    store = Store.connect(Settings(redis_url=url, redis_patience=1.1))
     with caplog.at_level(logging.ERROR, "relay.store"), pytest.raises(StoreUnavailable):
         await store.nodes.beat(node="a", facts={"host": "x"})
     await store.aclose()
@@ -214,6 +219,42 @@ async def test_a_wrong_url_is_explained(
     assert "right@" not in line
     assert "wrong" not in line
     assert line.startswith("Redis at ")
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("redis://127.0.0.1:{tls}", "if it wants TLS, use rediss://"),
+        ("redis+cluster://127.0.0.1:{tls}", "if it wants TLS, use rediss://"),
+        ("rediss://127.0.0.1:{plain}", "rediss:// used for a port without TLS?"),
+        ("rediss+cluster://127.0.0.1:{plain}", "rediss:// used for a port without TLS?"),
+        ("rediss://127.0.0.1:{tls}", "ssl_ca_certs= for a private authority"),
+    ],
+)
+def test_a_node_says_at_once_that_only_one_end_speaks_tls(with_tls: dict[str, int], url: str, words: str) -> None:
+    """It says so in one line when it starts, before anybody asks for anything."""
+    node = NodeProcess("a", url.format(**with_tls), {"redis_patience": 0.3, "heartbeat": 0.3})
+    try:
+        wait_until(lambda: "Redis at " in node.log(), "a complaint")
+        wait_until(lambda: "Redis does not answer" in node.log(), "the first heartbeats")
+    finally:
+        node.kill()
+    (line,) = [line for line in node.log().splitlines() if "Redis at " in line]
+    assert words in line
+    assert_no_traceback(node.log())
+
+
+@pytest.fixture
+def with_tls(tmp_path: Path) -> Iterator[dict[str, int]]:
+    """Start a server with one port for TLS and one without. Yield both ports."""
+    program = newest("a mismatch of TLS was not tested")
+    if b"libssl" not in program.resolve().read_bytes():
+        pytest.skip(f"{program} has no TLS")
+    certificate, key = make_certificate(tmp_path)
+    tls = free_port()
+    files = ["--tls-cert-file", certificate, "--tls-key-file", key]
+    with RedisServer(program, "--tls-port", str(tls), *files, "--tls-auth-clients", "no") as server:
+        yield {"tls": tls, "plain": server.port}
 
 
 def test_no_word_stands_twice() -> None:

@@ -1,6 +1,7 @@
 """What still works when Redis is out of memory, which error is raised, and how much memory a transfer takes."""
 
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -8,8 +9,8 @@ from relay.buffers import CHUNK
 from relay.errors import Error, StoreUnavailable
 from relay.names import new_id
 from relay.settings import Settings
-from relay.states import Answer, Outcome
-from relay.store.records import Final, Transfer
+from relay.states import Answer, Outcome, State
+from relay.store.records import Broken, Final, Returned, Transfer
 from relay.store.store import Store
 from relay.store.streams import Entry
 from relay.transfer.window import Window, footprint
@@ -77,6 +78,36 @@ async def test_without_memory_a_running_transfer_is_read_and_ends(store: Store, 
     assert isinstance(await store.transfers.end(transfer, Outcome.CANCELLED), Final)
     assert (await store.transfers.touch(transfer, joiner="me")).outcome is not None
     assert await store.transfers.end(transfer, Outcome.CANCELLED) is Answer.GONE
+
+
+async def test_without_memory_a_side_may_leave_and_its_transfer_goes_on(store: Store, transfer: Transfer) -> None:
+    """Afterwards the transfer waits; only what needs memory has to wait for it, too."""
+    resumable = replace(transfer, upload="digest")
+    await store.transfers.claim(resumable, node="up", length=None, media_type="", use=False)
+    await store.transfers.join(transfer, joiner="me", node="down")
+    await store.transfers.stream(transfer).append([b"abc"], offset=3)
+    await fill(store)
+    left = await store.transfers.leave(transfer, joiner="me", position=3)
+    assert isinstance(left, Broken)
+    # The marker needs memory, so the stream is deleted, and the upload asks.
+    assert (await store.transfers.touch(transfer, written="3-0")).outcome is Outcome.BROKEN
+    waits = await store.transfers.touch(left.transfer)
+    assert (waits.outcome, waits.state, waits.start) == (None, State.WAITING, 3)
+    with pytest.raises(StoreUnavailable):
+        await store.transfers.join(left.transfer, joiner="me", node="down", start=3)
+    assert isinstance(await store.transfers.interrupt(left.transfer, sender=transfer.id), Broken)
+    found = await store.transfers.look(token=transfer.token, name=transfer.name, use=False)
+    assert found is not None
+    assert (found.state, found.position, found.leg) == (State.INTERRUPTED, 3, 2)
+    back = await store.transfers.take_back(transfer, upload="digest", sender="again", node="b", state=State.WAITING)
+    assert isinstance(back, Returned)
+    assert back.transfer.leg == 3
+    await client(store).config_set("maxmemory", 0)
+    assert await store.transfers.join(back.transfer, joiner="me", node="down", start=3) is Answer.JOINED
+    await fill(store)
+    again = await store.transfers.take_back(back.transfer, upload="digest", sender="3", node="b", state=State.WAITING)
+    assert isinstance(again, Returned)
+    assert (await store.transfers.touch(back.transfer, joiner="me")).outcome is Outcome.BROKEN
 
 
 async def test_without_memory_nodes_still_count_as_alive(store: Store) -> None:

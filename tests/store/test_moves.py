@@ -9,7 +9,7 @@ from relay.errors import Problem
 from relay.names import new_id
 from relay.states import MOVES, Answer, Event, Move, Outcome, State
 from relay.store.commands import Caller
-from relay.store.records import Broken, Claimed, Final, Returned, Transfer
+from relay.store.records import Broken, Claimed, Ender, Final, Returned, Transfer
 from relay.store.store import Store
 from tests.store.conftest import client, live
 
@@ -143,8 +143,8 @@ async def test_a_repeated_join_is_joined_and_another_is_taken(store: Store, tran
 async def test_a_joiner_ends_only_its_own_download(store: Store, transfer: Transfer) -> None:
     await store.transfers.claim(transfer, node="up", length=None, media_type="", use=False)
     await store.transfers.join(transfer, joiner="me", node="down")
-    assert await store.transfers.end(transfer, Outcome.DOWNLOADER_GONE, joiner="you") is Answer.GONE
-    assert isinstance(await store.transfers.end(transfer, Outcome.DOWNLOADER_GONE, joiner="me"), Final)
+    assert await store.transfers.end(transfer, Outcome.DOWNLOADER_GONE, Ender(joiner="you")) is Answer.GONE
+    assert isinstance(await store.transfers.end(transfer, Outcome.DOWNLOADER_GONE, Ender(joiner="me")), Final)
 
 
 async def test_only_the_joiner_itself_may_finish_and_then_end_a_transfer(store: Store, transfer: Transfer) -> None:
@@ -152,8 +152,8 @@ async def test_only_the_joiner_itself_may_finish_and_then_end_a_transfer(store: 
     assert await store.transfers.finish(transfer, joiner="you") is Answer.GONE
     assert await state_of(store, transfer) is State.STREAMING
     await store.transfers.finish(transfer, joiner="me")
-    assert await store.transfers.end(transfer, Outcome.DOWNLOADER_GONE, joiner="you") is Answer.GONE
-    assert isinstance(await store.transfers.end(transfer, Outcome.DOWNLOADER_GONE, joiner="me"), Final)
+    assert await store.transfers.end(transfer, Outcome.DOWNLOADER_GONE, Ender(joiner="you")) is Answer.GONE
+    assert isinstance(await store.transfers.end(transfer, Outcome.DOWNLOADER_GONE, Ender(joiner="me")), Final)
 
 
 async def test_a_finishing_transfer_completes_without_its_token(store: Store, transfer: Transfer) -> None:
@@ -161,15 +161,15 @@ async def test_a_finishing_transfer_completes_without_its_token(store: Store, tr
     await store.tokens.revoke(token=transfer.token)
     for side in ({"written": "0-0"}, {"joiner": "me"}):
         assert await store.transfers.touch(transfer, **side) == live(State.FINISHING, "down")  # type: ignore[arg-type]
-    assert isinstance(await store.transfers.end(transfer, Outcome.COMPLETE, joiner="me"), Final)
+    assert isinstance(await store.transfers.end(transfer, Outcome.COMPLETE, Ender(joiner="me")), Final)
     await client(store).delete(transfer.keys.chunks, transfer.keys.acks)
 
 
 async def test_no_outcome_is_left_for_an_upload_that_left_while_finishing(store: Store, transfer: Transfer) -> None:
     await bring_to(store, transfer, State.FINISHING)
-    assert await store.transfers.end(transfer, Outcome.DRAINED, unneeded=["acks"]) is Answer.KEPT
+    assert await store.transfers.end(transfer, Outcome.DRAINED, Ender(unneeded=["acks"])) is Answer.KEPT
     assert await store.transfers.touch(transfer, joiner="me") == live(State.FINISHING, "down")
-    await store.transfers.end(transfer, Outcome.COMPLETE, joiner="me", unneeded=["chunks"])
+    await store.transfers.end(transfer, Outcome.COMPLETE, Ender(joiner="me", unneeded=["chunks"]))
     assert not await client(store).exists(*transfer.keys.all()[1:])
 
 
@@ -180,14 +180,14 @@ async def test_an_end_deletes_the_streams_that_only_its_caller_reads(
     """It does so even if another caller has ended the transfer before and left the outcome in them."""
     await bring_to(store, transfer, state)
     for _ in range(2):
-        await store.transfers.end(transfer, Outcome.NODE_LOST, unneeded=["chunks", "acks"])
+        await store.transfers.end(transfer, Outcome.NODE_LOST, Ender(unneeded=["chunks", "acks"]))
         assert not await client(store).exists(transfer.keys.chunks, transfer.keys.acks)
 
 
 async def test_only_one_caller_hears_that_it_ended_the_transfer(store: Store, transfer: Transfer) -> None:
     await store.transfers.claim(transfer, node="up", length=9, media_type="", use=False)
     await store.transfers.join(transfer, joiner="me", node="down")
-    final = await store.transfers.end(transfer, Outcome.COMPLETE, joiner="me", position=9)
+    final = await store.transfers.end(transfer, Outcome.COMPLETE, Ender(joiner="me", position=9))
     assert isinstance(final, Final)
     assert (final.delivered, final.transfer.uploader, final.transfer.downloader) == (9, "up", "down")
     assert await store.transfers.end(transfer, Outcome.UPLOADER_GONE) is Answer.GONE

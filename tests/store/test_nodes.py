@@ -41,6 +41,12 @@ async def test_a_beat_returns_all_nodes_with_their_ages(store: Store) -> None:
     assert await client(store).hgetall(store.keys.node("a")) == {b"host": b"x"}
 
 
+async def test_a_node_beats_even_if_its_facts_cannot_be_written(store: Store) -> None:
+    """In a Redis Cluster their server may be away, and the one with the list of nodes not."""
+    await client(store).set(store.keys.node("a"), "no hash", px=10_000)
+    assert set(await store.nodes.beat(node="a", facts={"host": "x"})) == {"a"}
+
+
 async def test_a_node_that_signs_off_is_gone(store: Store) -> None:
     await store.nodes.beat(node="a", facts={"host": "x"})
     await store.nodes.wake(node="a", about="x")

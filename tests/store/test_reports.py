@@ -8,7 +8,7 @@ from relay.names import new_id, new_token
 from relay.operations.census import Census
 from relay.operations.reports import Reports
 from relay.states import State
-from relay.store.records import Transfer
+from relay.store.records import Broken, Transfer
 from relay.store.store import Store
 from tests.store.conftest import client
 
@@ -152,6 +152,33 @@ async def test_transfers_lists_all_with_those_that_stream_first(store: Store, to
     assert (streams.state, streams.uploader, streams.downloader) == (State.STREAMING, "up", "down")
     assert (streams.delivered, streams.length) == (10, None)
     assert (waits.id, waits.state, waits.length, waits.downloader) == (transfer.id, State.WAITING, 30, "")
+
+
+async def test_transfers_lists_one_whose_uploader_is_away(store: Store, transfer: Transfer) -> None:
+    """It is as far as its downloader is, although no stream says so."""
+    resumable = replace(transfer, upload="digest")
+    await store.transfers.claim(resumable, node="up", length=30, media_type="", use=False)
+    await store.transfers.join(transfer, joiner="me", node="down", start=4)
+    await store.transfers.stream(transfer).append([b"0123456789"], offset=14)
+    await store.transfers.stream(transfer).read(position=14, acknowledge=True, count=1, timeout=0.01)
+
+    async def listed() -> Progress:
+        (shown,) = await Census(store).transfers()
+        return shown
+
+    shown = await listed()
+    assert (shown.state, shown.uploader, shown.downloader, shown.delivered) == (State.STREAMING, "up", "down", 14)
+    assert isinstance(await store.transfers.interrupt(transfer, sender=transfer.id), Broken)
+    shown = await listed()
+    assert (shown.state, shown.uploader, shown.downloader) == (State.INTERRUPTED, "", "down")
+    assert (shown.delivered, shown.length, shown.leg, shown.share) == (14, 30, 1, 14 / 30)
+    assert isinstance(await store.transfers.leave(transfer, joiner="me"), Broken)
+    assert (await listed()).downloader == ""
+    await Census(store).report(node="a", transfers=[await listed()])
+    await store.nodes.beat(node="a", facts={"interrupted": 1})
+    overview = await Census(store).overview()
+    assert [shown.state for shown in overview.transfers] == [State.INTERRUPTED]
+    assert overview.interrupted == 1
 
 
 async def test_tokens_lists_all_or_those_with_a_prefix(store: Store, token: str) -> None:

@@ -17,7 +17,7 @@ from relay.rates import Rate
 from relay.settings import Settings
 from relay.states import Answer, Outcome
 from relay.store.rates import Counted
-from relay.store.records import Claimed, Final
+from relay.store.records import Claimed, Ender, Final
 from relay.store.store import Store
 from relay.store.streams import Entry
 from tests.support.certificate import make_certificate
@@ -139,5 +139,5 @@ async def one_transfer(store: Store) -> None:
     ack = await store.transfers.stream(transfer).append([], offset=3, whole=True)
     assert ack is not None
     assert ack.position == 3
-    assert isinstance(await store.transfers.end(transfer, Outcome.COMPLETE, joiner="me", position=3), Final)
+    assert isinstance(await store.transfers.end(transfer, Outcome.COMPLETE, Ender(joiner="me", position=3)), Final)
     await store.commands.redis.delete(transfer.keys.chunks, transfer.keys.acks)

@@ -43,10 +43,13 @@ def assert_no_traceback(log: str) -> None:
 class NodeProcess:
     """One `relay serve` process."""
 
-    def __init__(self, name: str, redis_url: str = "", settings: Mapping[str, object] | None = None) -> None:
+    def __init__(
+        self, name: str, redis_url: str = "", settings: Mapping[str, object] | None = None, *, port: int = 0
+    ) -> None:
         self.name = name
         self.redis_url = redis_url
-        self.port = free_port()
+        self.settings = settings
+        self.port = port or free_port()
         scheme = "https" if (settings or {}).get("ssl_certfile") else "http"
         self.url = f"{scheme}://127.0.0.1:{self.port}"
         self._log = tempfile.NamedTemporaryFile(mode="w+", prefix=f"relay-{name}-", suffix=".log")  # noqa: SIM115
@@ -63,6 +66,10 @@ class NodeProcess:
     def id(self) -> str:
         """The node's id in Redis: its name, and a suffix that differs between processes of the same name."""
         return httpx.get(self.url + "/healthz").headers["relay-node"]
+
+    def successor(self) -> "NodeProcess":
+        """Start a node in the place of this one, which has ended: with its name, settings and port."""
+        return NodeProcess(self.name, self.redis_url, self.settings, port=self.port)
 
     def wait_ready(self) -> None:
         wait_until(lambda: self.is_ready() or self.process.poll() is not None, f"{self.name} to be ready")

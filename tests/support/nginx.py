@@ -1,6 +1,7 @@
-"""nginx with the configuration of deploy/nginx.conf, as a process in front of one node on this machine."""
+"""nginx with the configuration of deploy/nginx.conf, as a process in front of nodes on this machine."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.support.balancer import Balancer
@@ -10,8 +11,9 @@ from tests.support.cluster import NodeProcess
 class Nginx(Balancer):
     """One nginx process. The test is skipped if nginx is not installed."""
 
-    def __init__(self, node: NodeProcess, folder: Path) -> None:
+    def __init__(self, nodes: Sequence[NodeProcess], folder: Path) -> None:
         super().__init__("nginx", "nginx.conf", folder)
+        servers = "".join(f"server 127.0.0.1:{node.port};" for node in nodes)
         for old, new in (
             ("pid /tmp/", f"pid {folder}/"),
             ("_temp_path /tmp/", f"_temp_path {folder}/"),
@@ -19,7 +21,8 @@ class Nginx(Balancer):
             ("worker_processes auto", "worker_processes 1"),
             ("worker_rlimit_nofile 20000;", ""),  # more than a container may have
             ("/dev/stdout", "/dev/null"),
-            ("proxy_pass http://$nodes:4000", f"proxy_pass http://127.0.0.1:{node.port}"),
+            ("    server {", f"    upstream nodes {{{servers}}}\n    server {{"),
+            ("proxy_pass http://$nodes:4000", "proxy_pass http://nodes"),
         ):
             assert old in self.text, old
             self.text = self.text.replace(old, new)

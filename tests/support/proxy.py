@@ -25,6 +25,13 @@ class Proxy:
         self.rate = 0
         #: Whether bytes are held back while connections stay open, as on a dead link. They are forwarded afterwards.
         self.is_silent = False
+        #: The node of this name gets nothing through, as if `is_silent` were set for its connections alone.
+        self.silences = b""
+        #: How many connections, the oldest first, are dead for ever, because of `forget`. The others work.
+        self._forgotten = 0
+        self._accepted = 0
+        #: The node at the other end of each connection, by the connection's number.
+        self._names: dict[int, bytes] = {}
         #: Pieces for Redis that contain these bytes are held back, even if their connection is closed meanwhile.
         self.holds = b""
         #: Number of pieces that are held back, and not forwarded yet.
@@ -41,13 +48,17 @@ class Proxy:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
-        self._server = self._do(asyncio.start_server(self._serve, "127.0.0.1", 0))
+        self._server = self._do(asyncio.start_server(self._accept, "127.0.0.1", 0))
         self.port: int = self._server.sockets[0].getsockname()[1]
         self.url = f"redis://127.0.0.1:{self.port}/0"
 
     def cut(self) -> None:
         """Reset every connection that is open now."""
         self._do(self._cut())
+
+    def forget(self) -> None:
+        """Hold back everything on the connections that are open now, as a firewall does that has lost its table."""
+        self._forgotten = self._accepted
 
     @contextlib.contextmanager
     def silent(self) -> Iterator[None]:
@@ -68,6 +79,10 @@ class Proxy:
         self._thread.join()
         self._loop.close()
 
+    async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Open the connection that the next client gets."""
+        return await asyncio.open_connection("127.0.0.1", self.target)
+
     def _do(self, work: Coroutine[Any, Any, Any]) -> Any:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(20)
 
@@ -82,23 +97,28 @@ class Proxy:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._cut()
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if (task := asyncio.current_task()) is not None:
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._accepted += 1
+        task = self._loop.create_task(self._serve(self._accepted, reader, writer))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _serve(self, number: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writers = [writer]
+        self._names[number] = b""
         try:
             while self.is_silent:
                 await asyncio.sleep(0.01)
             if self.refuses:
                 return
-            target_reader, target_writer = await asyncio.open_connection("127.0.0.1", self.target)
+            target_reader, target_writer = await self.connect()
             writers.append(target_writer)
             self._writers.update(writers)
-            async with asyncio.TaskGroup() as both:
-                both.create_task(self._forward(reader, target_writer, replies=False))
-                both.create_task(self._forward(target_reader, writer, replies=True))
-        except* (OSError, _End):
+            with contextlib.suppress(asyncio.CancelledError):  # by close()
+                async with asyncio.TaskGroup() as both:
+                    both.create_task(self._forward(number, reader, target_writer, replies=False))
+                    both.create_task(self._forward(number, target_reader, writer, replies=True))
+        except* (OSError, Ended):
             pass
         finally:
             for each in writers:
@@ -110,9 +130,16 @@ class Proxy:
         while self.holds and self.holds in piece:
             await asyncio.sleep(0.01)
 
-    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, replies: bool) -> None:
+    def _is_silenced(self, number: int) -> bool:
+        return self._names[number] == self.silences
+
+    async def _forward(
+        self, number: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, replies: bool
+    ) -> None:
         while piece := await reader.read(_PIECE):
-            while self.is_silent:
+            if not replies and b"SETNAME" in piece:
+                self._names[number] = piece.split(b"SETNAME\r\n", 1)[1].split(b"\r\n")[1]
+            while self.is_silent or number <= self._forgotten or (self.silences and self._is_silenced(number)):
                 await asyncio.sleep(0.01)
             is_held = not replies and bool(self.holds) and self.holds in piece
             if is_held:
@@ -124,8 +151,8 @@ class Proxy:
             writer.write(piece)
             await writer.drain()
             self.held -= is_held
-        raise _End
+        raise Ended
 
 
-class _End(Exception):
+class Ended(Exception):
     """Raised when one direction of a connection has ended, to end the other direction too."""

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,6 +17,7 @@ import pytest
 import redis
 
 from tests.support.ports import free_port
+from tests.support.proxy import Proxy
 from tests.support.wait import wait_until
 
 
@@ -83,19 +84,19 @@ class RedisServer:
         """Return everything the server holds, for `roll_back`."""
         with self.client() as client:
             client.save()
-        snapshot = self._dump.read_bytes()
-        self._dump.unlink()
+        snapshot = self.dump.read_bytes()
+        self.dump.unlink()
         return snapshot
 
     def roll_back(self, snapshot: bytes) -> None:
         """Kill the server and start it again with an earlier snapshot, as a failover to a lagging replica would."""
         self.kill()
-        self._dump.write_bytes(snapshot)
+        self.dump.write_bytes(snapshot)
         self.start()
-        self._dump.unlink()
+        self.dump.unlink()
 
     @property
-    def _dump(self) -> Path:
+    def dump(self) -> Path:
         return Path(self._folder) / "dump.rdb"
 
     def kill(self) -> None:
@@ -131,8 +132,12 @@ def cluster_of_two(program: Path, *options: str) -> Iterator[list[RedisServer]]:
 
 
 @contextlib.contextmanager
-def cluster_with_replicas(program: Path, *options: str) -> Iterator[list[RedisServer]]:
-    """Run a Redis Cluster of three masters, followed by a replica of each. A failover takes about three seconds."""
+def cluster_with_replicas(program: Path, *options: str, proxies: Sequence[Proxy] = ()) -> Iterator[list[RedisServer]]:
+    """Run a Redis Cluster of three masters, followed by a replica of each. A failover takes about three seconds.
+
+    `proxies`: one for each of the six, through which clients and replicas reach it. The nodes of the cluster talk to
+    each other past them.
+    """
     options = (
         "--cluster-enabled",
         "yes",
@@ -142,7 +147,12 @@ def cluster_with_replicas(program: Path, *options: str) -> Iterator[list[RedisSe
         "0",
         *options,
     )
-    nodes = [RedisServer(program, *options) for _ in range(6)]
+    announced: list[tuple[str, ...]] = [("--cluster-announce-port", str(proxy.port)) for proxy in proxies] or [
+        () for _ in range(6)
+    ]
+    nodes = [RedisServer(program, *options, *each) for each in announced]
+    for proxy, node in zip(proxies, nodes, strict=False):
+        proxy.target = node.port
     clients: list[Any] = [node.client() for node in nodes]
     for index, client in enumerate(clients):
         client.execute_command("CLUSTER", "SET-CONFIG-EPOCH", index + 1)

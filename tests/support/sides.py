@@ -124,6 +124,8 @@ class Downloader:
         self.begun = False
         #: Whether the client has seen the end of the response.
         self.is_complete = False
+        #: Whether it is being sent something and does not take it.
+        self.is_blocked = False
         self.got = b""
         self.takes = asyncio.Event()
         self.takes.set()
@@ -135,18 +137,20 @@ class Downloader:
     def start_of(self, transfer: Transfer) -> int:
         return self.start
 
-    async def begin(self, transfer: Transfer) -> None:
+    async def begin(self, transfer: Transfer, *, at_end: bool = False) -> None:
         self.begun = True
 
     async def write(self, data: bytes | memoryview) -> None:
         await asyncio.sleep(0)
+        self.is_blocked = not self.takes.is_set()
         await self.takes.wait()
+        self.is_blocked = False
         if self.connection.is_lost:
             raise ClientGone
         self.got += data
 
-    def split_last(self, data: bytes | memoryview) -> tuple[bytes | memoryview, bytes | memoryview]:
-        return b"", data
+    def can_take(self, data: bytes | memoryview) -> bool:
+        return self.takes.is_set()
 
     async def catch_up(self) -> None:
         await self.takes.wait()

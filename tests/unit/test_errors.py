@@ -16,6 +16,8 @@ DETAILS = {
     "sent": 1,
     "what": "tokens",
     "offset": 1,
+    "field": "f",
+    "values": "v",
 }
 
 

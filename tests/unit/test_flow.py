@@ -1,5 +1,8 @@
 """Offsets, the window, the share of a window, buffers and the rate meter."""
 
+import tracemalloc
+from collections import deque
+
 import pytest
 
 from relay.buffers import BATCH, CHUNK, Blocks, Buffer
@@ -194,13 +197,38 @@ def test_a_taken_chunk_does_not_change() -> None:
 def test_a_block_is_reused_when_no_slice_of_it_is_left() -> None:
     blocks = Blocks(1000)
     first = blocks.get()
-    second = blocks.get()
-    assert first.obj is not second.obj
-    block, slice_ = first.obj, first[10:20]
+    first[0] = 1
+    slice_ = first[10:20]
     del first
-    assert blocks.get().obj is not block
+    second = blocks.get()
+    assert second[0] == 0
     del slice_
-    assert blocks.get().obj is block
+    assert [blocks.get()[0] for _ in range(3)] == [1, 1, 1]
+
+
+@pytest.mark.parametrize("idle", [0, 20])
+def test_no_block_is_new_while_no_more_are_in_use_than_before(idle: int) -> None:
+    """Uploads keep the bytes that they sent last, and some of them do not go on."""
+    blocks = Blocks(CHUNK)
+    kept = [blocks.get() for _ in range(idle)]
+    in_use, new = deque(blocks.get() for _ in range(42)), 0
+    for _ in range(500):
+        in_use.popleft()[0] = 1
+        in_use.append(blocks.get())
+        new += in_use[-1][0] == 0  # those that were in use already are marked when they are given back
+    assert new < 1.5 * (len(kept) + len(in_use))
+
+
+def test_unused_blocks_take_a_bounded_part_of_the_memory() -> None:
+    blocks = Blocks(CHUNK)
+    tracemalloc.start()
+    try:
+        in_use = [blocks.get() for _ in range(400)]
+        in_use.clear()
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept <= 33 * 1024 * 1024
 
 
 def test_streams_that_trickle_keep_no_block_each() -> None:
@@ -225,3 +253,9 @@ def test_a_meter_read_twice_at_the_same_time_returns_the_same() -> None:
     meter = Meter(0.0)
     first = meter.read(1000, 2.0)
     assert meter.read(1000, 2.0) == pytest.approx(first, rel=0.01)
+
+
+def test_a_meter_does_not_count_what_was_there_before() -> None:
+    """A downloader comes back with half of the file, and then from the beginning."""
+    assert Meter(0.0, total=5000).read(5000, 2.0) == 0
+    assert Meter(0.0, total=0).read(100, 2.0) > 0

@@ -93,7 +93,7 @@ def test_the_table_of_requests_has_every_status() -> None:
             row = re.search(rf"^\| `{method.upper()} {shown}`.*$", text, re.MULTILINE)
             if (method, shown) == ("post", "/TOKEN/NAME") or path in NOTHING:
                 continue  # as PUT; nothing is there
-            if method == "head" and shown != "/TOKEN/NAME":
+            if method == "head" and not shown.startswith("/TOKEN/NAME"):
                 continue  # as GET
             assert row, (method, shown)
             for status in set(operation["responses"]) - anywhere:

@@ -1,10 +1,10 @@
-"""Ending tasks with `stop` and `first`."""
+"""Ending tasks with `stop` and `first`, and limiting their time with `Limit` and `occurs`."""
 
 import asyncio
 
 import pytest
 
-from relay.tasks import first, stop
+from relay.tasks import Limit, first, occurs, stop
 
 
 async def endless() -> str | None:
@@ -59,3 +59,61 @@ async def test_cancelling_first_ends_all_its_tasks() -> None:
     with pytest.raises(asyncio.CancelledError):
         await waiting
     assert len(asyncio.all_tasks()) == 1
+
+
+@pytest.mark.parametrize("times", [1, 3])
+async def test_stopping_first_ends_what_runs_in_a_first_within_it(times: int) -> None:
+    """While the inner one waits for a task that swallows its cancellation, it is cancelled again itself."""
+    waiting: asyncio.Task[object] = asyncio.create_task(first(endless(), first(endless(), stubborn(times))))
+    for _ in range(4):
+        await asyncio.sleep(0)
+    assert len(asyncio.all_tasks()) == 6
+    await asyncio.wait_for(stop([waiting]), 10)
+    assert waiting.cancelled()
+    assert len(asyncio.all_tasks()) == 1
+
+
+async def test_a_limit_ends_a_block_that_takes_longer() -> None:
+    with pytest.raises(TimeoutError), Limit(0.01):
+        await asyncio.sleep(3600)
+    task = asyncio.current_task()
+    assert task is not None
+    assert not task.cancelling()
+
+
+async def test_a_limit_leaves_a_block_alone_that_is_over_in_time() -> None:
+    with Limit(0.01):
+        await asyncio.sleep(0)
+    await asyncio.sleep(0.05)  # longer than the limit
+
+
+@pytest.mark.parametrize("seconds", [0.01, 3600])
+async def test_a_limit_does_not_swallow_a_cancellation_by_somebody_else(seconds: float) -> None:
+    async def limited() -> None:
+        with Limit(seconds):
+            try:
+                await asyncio.sleep(3600)
+            except asyncio.CancelledError:
+                await asyncio.sleep(0.05)  # the limit passes meanwhile, if it is the short one
+                raise
+
+    waiting = asyncio.create_task(limited())
+    await asyncio.sleep(0)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+
+
+async def test_the_inner_of_two_limits_ends_its_own_block_only() -> None:
+    with Limit(3600):
+        with pytest.raises(TimeoutError), Limit(0):
+            await asyncio.sleep(3600)
+        await asyncio.sleep(0)
+
+
+async def test_an_event_occurs_in_time_or_does_not() -> None:
+    event = asyncio.Event()
+    assert not await occurs(event, within=0.01)
+    asyncio.get_running_loop().call_soon(event.set)
+    assert await occurs(event, within=3600)
+    assert await occurs(event, within=0)

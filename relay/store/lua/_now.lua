@@ -1,6 +1,11 @@
 -- Shared by the verbs that need the time; put before them when they are loaded.
--- Returns Redis's own clock in Unix milliseconds, so that the clocks of nodes need not agree.
+-- Return Redis's own clock in Unix seconds or milliseconds, so that the clocks of nodes need not agree. A script reads
+-- it once.
+local time
+local function now_s()
+  time = time or redis.call('TIME')
+  return time[1]
+end
 local function now_ms()
-  local time = redis.call('TIME')
-  return time[1] * 1000 + math.floor(time[2] / 1000)
+  return now_s() * 1000 + math.floor(time[2] / 1000)
 end

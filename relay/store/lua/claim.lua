@@ -14,7 +14,8 @@ local use_ms, most_ms, claim_ms, most_names = tonumber(ARGV[6]), tonumber(ARGV[7
 local most_bytes = tonumber(ARGV[10])
 local state, rejoins, upload = ARGV[11], ARGV[12], ARGV[13]
 
-if redis.call('EXISTS', token) == 0 then return {'no_token'} end
+local count = redis.call('HLEN', token)
+if count == 0 then return {'no_token'} end
 local wanted = redis.call('HGET', token, 'wanted:' .. name) or ''
 local holder = redis.call('HGET', transfer, 'id')
 if holder == id then return {'claimed', wanted, redis.call('HGET', transfer, 'reserved') or '0'} end
@@ -22,7 +23,7 @@ local last = redis.call('XREVRANGE', acks, '+', '-', 'COUNT', 1)[1]
 if last and last[2][1] == 'end' then return {'ended', last[2][2]} end
 if use_ms > 0 then use(token, use_ms, most_ms) end
 if holder then return {'busy', redis.call('HGETALL', transfer), now_ms()} end
-if not room(token, most_names) then return {'crowded'} end
+if not room(count, most_names) then return {'crowded'} end
 local reserved = 0
 if most_bytes > 0 then
   local left
@@ -30,7 +31,7 @@ if most_bytes > 0 then
   if not reserved then return {'spent', left} end
 end
 redis.call('HSET', transfer, 'id', id, 'state', state, 'uploader', node, 'length', length, 'type', type_,
-  'created', redis.call('TIME')[1])
+  'created', now_s())
 if rejoins == '1' then redis.call('HSET', transfer, 'rejoins', 1) end
 if upload ~= '' then redis.call('HSET', transfer, 'upload', upload) end
 if reserved > 0 then redis.call('HSET', transfer, 'reserved', string.format('%.0f', reserved)) end

@@ -6,17 +6,19 @@ local token, transfer, chunks, acks = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local id, name, joiner, node, joined_ms, lease_ms = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 local leg, start = ARGV[7], ARGV[8]
 
-local stored = redis.call('HMGET', transfer, 'id', 'state', 'joiner', 'leg')
+local stored = redis.call('HMGET', transfer, 'id', 'state', 'joiner', 'leg', 'legs', 'joined')
 local state, holder = stored[2], stored[3]
 if stored[1] ~= id or (stored[4] or '0') ~= leg then return 'absent' end
 if holder and holder ~= joiner then return 'taken' end
 if state ~= 'waiting' and state ~= 'interrupted' then return holder and 'joined' or 'taken' end
-redis.call('HSET', transfer, 'downloader', node, 'joiner', joiner)
+if state == 'interrupted' then
+  redis.call('HSET', transfer, 'downloader', node, 'joiner', joiner)
+else
+  redis.call('HSET', transfer, 'state', 'streaming', 'downloader', node, 'joiner', joiner, 'position', start,
+    'legs', (stored[5] or 0) + 1, 'joined', stored[6] or now_s())
+end
 redis.call('HDEL', token, 'wanted:' .. name)  -- all downloads that waited for the name have been woken
 if state == 'interrupted' then return 'attached' end
-redis.call('HSET', transfer, 'state', 'streaming', 'position', start)
-redis.call('HSETNX', transfer, 'joined', redis.call('TIME')[1])
-redis.call('HINCRBY', transfer, 'legs', 1)
 redis.call('PEXPIRE', transfer, joined_ms)
 redis.call('XADD', acks, '0-1', 'joined', node)
 redis.call('PEXPIRE', acks, lease_ms)

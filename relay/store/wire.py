@@ -1,0 +1,233 @@
+"""One connection to Redis. Commands are sent without waiting for the replies to those before them, and Redis replies in
+the same order.
+
+redis-py opens the connection (see `redis_py`), and then its socket is ours. The kernel writes what arrives into a
+block, and the strings of the replies are slices of that block, so no byte is copied after that. With redis-py's own
+reader and hiredis the bytes of a transfer were copied four times.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, cast
+
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from relay.buffers import BATCH, CHUNK, Blocks, Bytes
+from relay.store.redis_py import Link
+from relay.store.resp import Command, IncompleteError, pack, parse, reader
+
+#: Bytes of a block for small replies.
+_BLOCK_SMALL = 8 * 1024
+#: Bytes of a block for large replies: all chunks of one read fit into it.
+BLOCK = BATCH * (CHUNK + 64) + 8 * 1024
+#: Minimum bytes of a block that has to be made for one huge reply, in addition to that reply: what follows a chunk in a
+#: reply of several.
+_AFTER = 64
+_NONE = memoryview(b"")
+_CLOSED = "Redis has closed the connection"
+
+
+class Connection(Protocol):
+    """One connection to Redis."""
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether no more commands can be sent through it."""
+
+    @property
+    def address(self) -> object:
+        """Where it leads to."""
+
+    @property
+    def heard(self) -> float:
+        """When Redis last sent something through it, in the event loop's seconds."""
+
+    async def call(self, commands: Sequence[Command], *, large: bool = False) -> list[Any]:
+        """Send commands and return their replies. A reply that is an error is not raised.
+
+        `large`: the replies may be large. Nobody else may then be waiting for replies on this connection.
+        Raise redis-py's ConnectionError.
+        """
+
+    def close(self) -> None:
+        """Close it. Whoever waits for a reply gets a ConnectionError."""
+
+
+@dataclass(slots=True)
+class _Expected:
+    """The replies to the commands of one call."""
+
+    count: int
+    all: "asyncio.Future[list[Any]]"
+    replies: list[Any] = field(default_factory=list)
+
+
+class _Replies(asyncio.BufferedProtocol):
+    """Parses replies, and gives each to the call that is next in the order of the commands."""
+
+    def __init__(self, blocks: Blocks) -> None:
+        self.is_lost = False
+        self._loop = asyncio.get_running_loop()
+        #: When Redis last sent something, in the event loop's seconds.
+        self.heard = self._loop.time()
+        self._expected: deque[_Expected] = deque()
+        #: Whether the next replies may be large. If not, hiredis parses them.
+        self._is_large = False
+        self._reader = reader()
+        self._small = memoryview(bytearray(_BLOCK_SMALL))
+        self._blocks = blocks
+        #: The block to receive into. It is filled up to offset `_filled`. The next reply begins at `_parsed`, and is
+        #: incomplete at least until the block is filled up to `_need`.
+        self._block = _NONE
+        self._filled = self._parsed = self._need = 0
+        self._were_large = False
+
+    def expect(self, count: int, *, large: bool) -> "asyncio.Future[list[Any]]":
+        """Return a future of the next `count` replies. Raise redis-py's ConnectionError, as the future may."""
+        if self.is_lost:
+            raise RedisConnectionError(_CLOSED)
+        expected = _Expected(count, self._loop.create_future())
+        self._expected.append(expected)
+        self._is_large = large
+        return expected.all
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        if not self._is_large:
+            return self._small
+        if max(self._need, self._filled + 1) > len(self._block):
+            self._renew()
+        return self._block[self._filled :]
+
+    def _renew(self) -> None:
+        """Take a block that has room for the incomplete reply. Slices of the old block stay valid."""
+        begun = self._block[self._parsed : self._filled]
+        need = max(self._need - self._parsed, len(begun) + 1)
+        if need + _AFTER > BLOCK:
+            block = memoryview(bytearray(need + _AFTER))
+        elif need > _BLOCK_SMALL or self._were_large:
+            block = self._blocks.get()
+        else:
+            block = memoryview(bytearray(_BLOCK_SMALL))
+        block[: len(begun)] = begun
+        self._block, self._need = block, need
+        self._parsed, self._filled = 0, len(begun)
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self.heard = self._loop.time()
+        if self._is_large:
+            self._filled += nbytes
+            if self._filled >= self._need:
+                self._parse()
+            return
+        self._reader.feed(bytes(self._small[:nbytes]))
+        while (reply := self._reader.gets()) is not False:
+            self._hand_out(reply)
+
+    def _parse(self) -> None:
+        try:
+            while self._parsed < self._filled:
+                block = cast(bytearray, self._block.obj)
+                reply, self._parsed = parse(block, self._parsed, self._filled)
+                self._hand_out(reply)
+        except IncompleteError as error:
+            self._need = error.need
+        else:
+            self._were_large = self._filled > _BLOCK_SMALL
+            self._block = _NONE
+            self._filled = self._parsed = self._need = 0
+
+    def _hand_out(self, reply: Any) -> None:
+        if not self._expected:
+            self.is_lost = True  # Redis says something unasked only when it is about to close the connection
+            return
+        expected = self._expected[0]
+        expected.replies.append(reply)
+        if len(expected.replies) == expected.count:
+            self._expected.popleft()
+            if not expected.all.done():
+                expected.all.set_result(expected.replies)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.is_lost = True
+        while self._expected:
+            expected = self._expected.popleft()
+            if not expected.all.done():
+                expected.all.set_exception(RedisConnectionError(_CLOSED))
+
+
+class SocketConnection:
+    """A connection to a Redis server; see `Connection`.
+
+    A call that is cancelled leaves the connection usable. But commands that are sent after it still wait for the reply
+    to the cancelled one, because Redis replies in order.
+    """
+
+    def __init__(self, link: Link, transport: asyncio.Transport, blocks: Blocks) -> None:
+        self._link = link
+        self._transport = transport
+        self._loop = asyncio.get_running_loop()
+        self._replies = _Replies(blocks)
+        self._pieces: list[Bytes] = []
+        link.hand_over(transport, self._replies)
+
+    @property
+    def is_lost(self) -> bool:
+        return self._replies.is_lost
+
+    @property
+    def address(self) -> object:
+        return self._link.address
+
+    @property
+    def heard(self) -> float:
+        return self._replies.heard
+
+    async def call(self, commands: Sequence[Command], *, large: bool = False) -> list[Any]:
+        pieces = pack(commands)  # first, because it may raise
+        replies = self._replies.expect(len(commands), large=large)
+        if not self._pieces:  # all calls of this round of the event loop are sent together
+            self._loop.call_soon(self._flush)
+        self._pieces += pieces
+        return await replies
+
+    def _flush(self) -> None:
+        pieces, self._pieces = self._pieces, []
+        if not self.is_lost:
+            self._transport.writelines(pieces)
+
+    def close(self) -> None:
+        self._replies.is_lost = True
+        self._transport.abort()
+
+
+class EmbeddedConnection:
+    """A connection to fakeredis inside this process; see `Connection`. It carries out one call after the other."""
+
+    def __init__(self, link: Link) -> None:
+        self.is_lost = False
+        self.address = link.address
+        self.heard = asyncio.get_running_loop().time()
+        self._link = link
+        self._turn = asyncio.Lock()
+
+    async def call(self, commands: Sequence[Command], *, large: bool = False) -> list[Any]:
+        async with self._turn:
+            if self.is_lost:
+                raise RedisConnectionError(_CLOSED)
+            try:
+                return await self._link.exchange(b"".join(pack(commands)), len(commands))
+            except BaseException:
+                self.close()  # its reply may still come, and would be taken for that of the next call
+                raise
+
+    def close(self) -> None:
+        self.is_lost = True
+
+
+def connection_over(link: Link, blocks: Blocks) -> Connection:
+    """Return a connection over what redis-py has opened. `blocks` are of `BLOCK` bytes each."""
+    if link.transport is None:
+        return EmbeddedConnection(link)
+    return SocketConnection(link, link.transport, blocks)

@@ -1,0 +1,84 @@
+"""Clients that come back, and how each is told to download one URL into one file until it is whole."""
+
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.support.cutting import Cut
+
+#: Seconds without a byte after which each client gives a connection up; but curl looks at the last 5 s on average.
+SILENCE = 2
+#: The first curl whose --retry goes on where it was, instead of throwing away what it has.
+_RESUMES = (8, 17)
+
+
+@dataclass(frozen=True)
+class Resumer:
+    """One client; `arguments` returns those of its program, given the URL and the file."""
+
+    name: str
+    program: str
+    arguments: Callable[[str, str], list[str]]
+    #: After which cuts it can go on with a file whose length it is not told.
+    without_length: tuple[Cut, ...] = tuple(Cut)
+
+    def is_there(self) -> bool:
+        return bool(shutil.which(self.program)) and (self.name != "curl --retry" or _curl_version() >= _RESUMES)
+
+    def download(self, url: str, file: Path) -> str:
+        """Run it until it is content. Return what it said if it gave up, otherwise nothing."""
+        done = subprocess.run(
+            [self.program, *self.arguments(url, str(file))],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=100,
+            check=False,
+        )
+        return f"exit {done.returncode}: {done.stdout[-500:]}{done.stderr[-500:]}" if done.returncode else ""
+
+
+def curl_loop(url: str, file: str, more: str = "") -> list[str]:
+    """Return the arguments of sh for the loop of the documentation, with `more` options of curl."""
+    options = f"{more} -fsS -C - --speed-time {SILENCE} --speed-limit 1"
+    return ["-c", f'until curl {options} -o "$1" "$0"; do sleep 0.1; done', url, file]
+
+
+def _curl_retry(url: str, file: str) -> list[str]:
+    options = ["-fsS", "-C", "-", "--speed-time", str(SILENCE), "--speed-limit", "1"]
+    return [*options, "--retry", "20", "--retry-delay", "1", "--retry-all-errors", "-o", file, url]
+
+
+def _wget(url: str, file: str) -> list[str]:
+    return ["-nv", "-c", "--tries=20", "--waitretry=1", f"--timeout={SILENCE}", "-O", file, url]
+
+
+def _aria2(url: str, file: str) -> list[str]:
+    options = ["-x1", "-s1", "-c", "--max-tries=20", "--retry-wait=1", f"--timeout={SILENCE}", "--file-allocation=none"]
+    return ["-q", *options, "-d", "/", "-o", file[1:], url]
+
+
+def _curl_version() -> tuple[int, ...]:
+    said = subprocess.run(["curl", "--version"], capture_output=True, text=True, check=True).stdout
+    found = re.match(r"curl (\d+)\.(\d+)", said)
+    return tuple(map(int, found.groups())) if found else ()
+
+
+_RESUMERS = [
+    Resumer("until curl", "sh", curl_loop),
+    Resumer("curl --retry", "curl", _curl_retry),
+    # wget counts on the last byte in Content-Range, which is not known, and never has enough (1.21).
+    Resumer("wget", "wget", _wget, without_length=()),
+    # aria2 refuses a Content-Range without the length, which RFC 9110 section 14.4 allows.
+    Resumer("aria2", "aria2c", _aria2, without_length=()),
+]
+
+
+def resumers() -> list[Resumer]:
+    """Return those of the clients that are on this machine. Skip the test if there are none."""
+    return [each for each in _RESUMERS if each.is_there()] or pytest.skip("none of curl, wget and aria2 is on PATH")

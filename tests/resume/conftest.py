@@ -1,0 +1,61 @@
+"""Fixtures: three nodes over one real Redis, the ways to them, and a big file."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.cluster import Cluster, over_redis
+from tests.support.haproxy import HAProxy
+from tests.support.nginx import Nginx
+from tests.support.redis import RedisServer
+from tests.support.wait import wait_until
+
+MIB = 1024 * 1024
+#: Bytes of the big file. `RELAY_TEST_FULL=1` in the environment makes it as large as users' files are.
+SIZE = 200_000_000 if os.environ.get("RELAY_TEST_FULL") else 48_000_000
+
+
+@pytest.fixture(scope="session")
+def three_nodes(redis_server: RedisServer) -> Iterator[Cluster]:
+    with over_redis(redis_server, "abc") as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def cluster(three_nodes: Cluster) -> Iterator[Cluster]:
+    """Yield the cluster. After each test, check that no transfer has left a key behind."""
+    yield three_nodes
+    wait_until(lambda: not three_nodes.left_over(), "no key to be left over", timeout=40)
+
+
+@pytest.fixture(scope="session")
+def behind(redis_server: RedisServer) -> Iterator[Cluster]:
+    """Start nodes for balancers. A balancer and the kernels around it hold more than 8 MiB for a client that is slow.
+
+    Measured: up to 8 MiB with HAProxy, and up to 40 MiB with nginx, which takes all that its kernel has room for.
+    """
+    with over_redis(redis_server, "de", rewind=48 * MIB) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def haproxy(behind: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[HAProxy]:
+    with HAProxy(behind, tmp_path_factory.mktemp("haproxy")) as balancer:
+        yield balancer
+
+
+@pytest.fixture(scope="session")
+def nginx(behind: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nginx]:
+    with Nginx(behind.nodes, tmp_path_factory.mktemp("nginx")) as balancer:
+        yield balancer
+
+
+@pytest.fixture(scope="session")
+def big_file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Make a file of random bytes, and delete it after the session."""
+    path = tmp_path_factory.mktemp("data") / "big.bin"
+    path.write_bytes(os.urandom(SIZE))
+    yield path
+    path.unlink()

@@ -1,0 +1,133 @@
+"""Two downloads want one upload: the second may be the client of the first, whose connection is dead."""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Callable
+
+import fakeredis
+import pytest
+
+from relay.errors import ClientGone, Error, Problem
+from relay.settings import Settings
+from relay.states import Outcome, State
+from relay.transfer.doubt import is_taken
+from relay.transfer.relay import Relay
+from tests.support.sides import Downloader, Uploader, serving
+
+PIECES = [secrets.token_bytes(8) for _ in range(40)]
+WHOLE = b"".join(PIECES)
+
+
+@pytest.fixture(params=["one node", "two nodes"])
+async def nodes(request: pytest.FixtureRequest, prefix: str) -> AsyncIterator[tuple[Relay, Relay]]:
+    """Yield the node of the first download, and that of the second."""
+    server, config = fakeredis.FakeServer(), {"prefix": prefix, "chunk": 8, "window": 16, "stall": 300}
+    async with serving(Settings(node="a", **config), server) as one:  # type: ignore[arg-type]
+        if request.param == "one node":
+            yield one, one
+        else:
+            async with serving(Settings(node="b", **config), server) as other:  # type: ignore[arg-type]
+                yield one, other
+
+
+async def until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.001)
+
+
+def get(node: Relay, token: str, client: Downloader) -> "asyncio.Task[Outcome]":
+    work = node.download(token=token, name="x", wait=0, sink=client, client=client.connection)
+    return asyncio.create_task(work)
+
+
+def put(node: Relay, token: str, client: Uploader) -> "asyncio.Task[int]":
+    work = node.upload(token=token, name="x", length=None, media_type="", body=client.body(), client=client.connection)
+    return asyncio.create_task(work)
+
+
+async def test_a_client_that_takes_what_it_is_sent_keeps_its_place(nodes: tuple[Relay, Relay]) -> None:
+    """It is slow, so that there is always something that it has not taken yet."""
+    token = await nodes[0].make_token()
+    slow, second = Downloader(), Downloader()
+    upload = put(nodes[0], token, Uploader(PIECES))
+    slow.takes.clear()
+    await until(lambda: nodes[0].node.load.uploads[State.WAITING])
+    download = get(nodes[0], token, slow)
+    await until(lambda: slow.is_blocked)
+
+    async def take_slowly() -> None:
+        while not download.done():
+            await asyncio.sleep(0.5)
+            slow.takes.set()
+            await asyncio.sleep(0)
+            slow.takes.clear()
+
+    taking = asyncio.create_task(take_slowly())
+    with pytest.raises(Problem) as refused:
+        await get(nodes[1], token, second)
+    assert refused.value.error is Error.TAKEN
+    taking.cancel()
+    slow.takes.set()
+    assert await download is Outcome.COMPLETE
+    assert await upload == len(WHOLE)
+    assert slow.got == WHOLE
+
+
+async def test_a_client_that_takes_nothing_loses_its_place_to_the_one_that_comes_back(
+    nodes: tuple[Relay, Relay],
+) -> None:
+    """Its node breaks it off by itself, before whoever asks has to."""
+    token = await nodes[0].make_token()
+    first = Downloader()
+    upload = put(nodes[0], token, Uploader(PIECES))
+    await until(lambda: nodes[0].node.load.uploads[State.WAITING])
+    download = get(nodes[0], token, first)
+    await until(lambda: len(first.got) > 8)
+    first.takes.clear()
+    await until(lambda: first.is_blocked)
+    second = Downloader(len(first.got))
+    assert await get(nodes[1], token, second) is Outcome.COMPLETE
+    with pytest.raises(ClientGone):
+        await download
+    assert await upload == len(WHOLE)
+    assert first.got + second.got == WHOLE
+
+
+async def test_a_downloader_that_comes_back_again_and_again_does_not_prolong_a_transfer(prefix: str) -> None:
+    """`RELAY_MAX_DURATION` is about all of it."""
+    limits = Settings(prefix=prefix, node="a", chunk=8, window=16, max_duration=0.5)
+    async with serving(limits, fakeredis.FakeServer()) as node:
+        token, up = await node.make_token(), Uploader(PIECES[:1], is_open=True)
+        upload, got = put(node, token, up), b""
+        for _ in range(100):
+            await until(lambda: upload.done() or node.node.load.uploads[State.WAITING])
+            if upload.done():
+                break
+            client = Downloader(len(got))
+            download = get(node, token, client)
+            up.send(b"more")
+            await until(lambda client=client, download=download: client.got or download.done())  # type: ignore[misc]
+            got += client.got
+            await asyncio.sleep(0.05)
+            client.leave()
+            await asyncio.wait([download])
+        with pytest.raises(Problem) as ended:
+            await asyncio.wait_for(upload, 5)
+        assert ended.value.error is Error.TOO_LONG
+        assert up.content.startswith(got)
+
+
+async def test_an_upload_that_is_over_by_the_time_of_the_answer_was_taken(nodes: tuple[Relay, Relay]) -> None:
+    """Otherwise the second download would wait for another upload of the name, although it came too late for this."""
+    token, first = await nodes[0].make_token(), Downloader()
+    upload = put(nodes[0], token, Uploader(PIECES))
+    await until(lambda: nodes[0].node.load.uploads[State.WAITING])
+    first.takes.clear()
+    download = get(nodes[0], token, first)
+    await until(lambda: first.is_blocked)
+    seen = await nodes[1].look(token=token, name="x")
+    assert seen is not None
+    first.takes.set()
+    assert (await download, await upload) == (Outcome.COMPLETE, len(WHOLE))
+    assert await is_taken(nodes[1].context, seen)
