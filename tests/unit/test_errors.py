@@ -16,8 +16,6 @@ DETAILS = {
     "sent": 1,
     "what": "tokens",
     "offset": 1,
-    "field": "f",
-    "values": "v",
 }
 
 
