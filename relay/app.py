@@ -43,8 +43,11 @@ class Paths:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         app = self._fixed.get(scope["path"])
         if app is None:
-            name = self._upload if is_upload(scope) else self._name
-            app = name if len(segments_of(scope)) > 1 else self._token
+            count = len(segments_of(scope))
+            # A name has no PATCH, so that is meant for an upload, although its address is wrong.
+            is_part = scope["method"] == "PATCH" and count == 3  # noqa: PLR2004 (token, name, upload)
+            name = self._upload if is_part or is_upload(scope) else self._name
+            app = name if count > 1 else self._token
         await app(scope, receive, send)
 
 

@@ -186,6 +186,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "Download: waits for an upload, then streams",
         "The bytes, as they arrive. Whole only if the response ends as HTTP says it must.",
         content=BYTES,
+        also=((206, "The bytes from the first one of the Range on, as they arrive."),),
         unmodified=_UNMODIFIED,
         errors=_DOWNLOAD,
         query=wait_parameter,

@@ -317,17 +317,20 @@ def test_errors_are_problem_json_if_asked_for(cluster: Cluster) -> None:
     assert problem["detail"].endswith(".")
 
 
-@pytest.mark.parametrize(("method", "header"), [("GET", "Range: bytes=5-"), ("PUT", "Content-Range: bytes 5-9/10")])
-def test_ranges_are_refused_before_anything_is_taken(cluster: Cluster, token: str, method: str, header: str) -> None:
-    upload = put(cluster, token, "x") if method == "GET" else None
-    name = "x" if method == "GET" else "y"
-    data = ("-d", "12345") if method == "PUT" else ()
-    done = curl("-X", method, "-H", header, "-w", "%{http_code}", cluster.url(1, token, name), *data)
+def test_a_part_of_a_file_is_refused(cluster: Cluster, token: str) -> None:
+    done = curl(
+        "-X",
+        "PUT",
+        "-H",
+        "Content-Range: bytes 5-9/10",
+        "-w",
+        "%{http_code}",
+        cluster.url(1, token, "y"),
+        "-d",
+        "12345",
+    )
     assert done.stdout.endswith(b"400"), done
-    assert header.partition(":")[0].encode() in done.stdout
-    if upload:
-        assert curl("-H", "Range: bytes=0-", cluster.url(1, token, name)).stdout == b"data"
-        assert upload().status_code == 200
+    assert b"Content-Range" in done.stdout
 
 
 def test_an_upload_of_unknown_length_cannot_go_to_http_1_0(cluster: Cluster, token: str) -> None:

@@ -40,12 +40,12 @@ if state == 'streaming' or state == 'finishing' then
   -- An acknowledgement that is still under way must not replace the marker. None is beyond what was written, so the
   -- marker goes there.
   local written = string.match(last_id(chunks), '^%d+')
-  if not has_word(unneeded, 'chunks') then mark(chunks, outcome, delivered, '0', linger_ms) end
+  if not has_word(unneeded, 'chunks') then mark(chunks, outcome, delivered, delivered, linger_ms) end
   if not has_word(unneeded, 'acks') then mark(acks, outcome, delivered, written, linger_ms) end
 else
   if tell and state == 'waiting' and not has_word(unneeded, 'acks') then mark(acks, outcome, delivered, position, linger_ms) end
   -- A download that is attached waits for its uploader.
-  if stored[2] and stored[2] ~= id then mark(chunks, outcome, delivered, '0', linger_ms) end
+  if stored[2] and stored[2] ~= id then mark(chunks, outcome, delivered, delivered, linger_ms) end
 end
 delete_unneeded()
 -- pcall: if Redis is out of memory, the bytes are not counted, but the transfer ends all the same.

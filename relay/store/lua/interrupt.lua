@@ -22,6 +22,6 @@ local delivered = delivered_of(acks, position, stored[6] or '0')
 local following = string.format('%.0f', leg + 1)
 redis.call('HSET', transfer, 'state', 'interrupted', 'leg', following, 'position', delivered, 'uploader', keeper)
 if redis.call('PTTL', token) < wait_ms then redis.call('PEXPIRE', token, wait_ms) end
-if state == 'streaming' then mark(chunks, 'broken', delivered, '0', linger_ms, following) end
+if state == 'streaming' then mark(chunks, 'broken', delivered, delivered, linger_ms, following) end
 redis.call('UNLINK', acks)
 return {'broken', following, stored[8] or ''}

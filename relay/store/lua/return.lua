@@ -21,7 +21,7 @@ redis.call('PEXPIRE', transfer, wait_ms)  -- first, because it needs no memory: 
 local following = string.format('%.0f', leg + 1)
 if before == 'streaming' then
   position = delivered_of(acks, position)
-  mark(chunks, 'broken', position, '0', linger_ms, following)
+  mark(chunks, 'broken', position, position, linger_ms, following)
   mark(acks, 'uploader_gone', position, string.match(last_id(chunks), '^%d+'), linger_ms)
 end
 if length ~= '' then redis.call('HSET', transfer, 'length', length) end
