@@ -217,6 +217,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "How far a resumable upload is; a request that brings bytes is ended",
         "Upload-Offset is the byte to go on from, Upload-Complete whether the downloader has everything.",
         status=204,
+        also=((424, "It ended with one of 408, 502, 503 and 504; these would make a client ask again."),),
         errors=_STATUS,
     ),
     Operation(
