@@ -152,8 +152,11 @@ def test_transfers_that_are_interrupted(crowded: Cluster) -> None:
     wait_until(lambda: not transfers(crowded), "all to be given up", timeout=RESUME_WAIT + 60)
     wait_until(lambda: holding(crowded, "interrupted") == 0, "the node to hold none of them any more")
     assert node.log().count("outcome=uploader_gone") == UPLOADS
-    for index in (0, UPLOADS - 1):
-        create(client, f"/{tokens[index % 10]}/{index}")
+    for path in (f"/{tokens[0]}/0", f"/{tokens[(UPLOADS - 1) % 10]}/{UPLOADS - 1}"):
+        create(client, path)
+        client.request("DELETE", path)
+        answer = client.getresponse()
+        assert (answer.status, answer.read()) == (204, b"")
     client.close()
     memory = f"{each / KIB:.1f} KiB each"
     print(f"{UPLOADS} interrupted: {memory}, {share:.1%} of a core, {connections(crowded)} connections")
