@@ -1,8 +1,8 @@
 """Resumable uploads: an uploader that loses its connection returns by another request, through any node.
 
 Begin with `ResumableUploads`, which has one method for each request of the protocol; see `api.resumable` for that. The
-downloader's position is the truth: a request that begins elsewhere is refused. If the downloader comes back with more
-after that, the bytes up to there are received and thrown away.
+downloader's position is the truth: a request that begins behind it is refused. One that begins before it, as an offset
+asked for a moment ago may, is received and thrown away up to there.
 """
 
 import asyncio
@@ -52,6 +52,10 @@ class Part(NamedTuple):
         if self.length is None and self.is_last and self.size is not None:
             return self.offset + self.size
         return self.length
+
+    def reaches(self, position: int) -> bool:
+        """Return whether it has bytes beyond a byte offset of the file."""
+        return self.is_last or (self.size is not None and self.offset + self.size > position)
 
     def check(self, stored: int | None, *, most: int) -> None:
         """Raise Problem if it contradicts itself or the `stored` length of the file, or exceeds `most` bytes."""
@@ -283,9 +287,9 @@ class ResumableUploads:
 
 
 async def check_offset(context: Context, transfer: Transfer, part: Part) -> None:
-    """End the request that brings bytes now, if there is one. Raise Problem unless the part begins where that ended."""
+    """End the request that brings bytes now, if there is one. Raise Problem unless the part can go on from there."""
     position = await stop_request_before(context, transfer)
-    if part.offset != position:
+    if part.offset > position or (part.offset < position and not part.reaches(position)):
         raise Problem(Error.MISMATCHING_OFFSET, offset=position, provided=part.offset)
 
 

@@ -150,7 +150,7 @@ class Downloader:
         self.got += data
 
     def can_take(self, data: bytes | memoryview) -> bool:
-        return self.takes.is_set()
+        return True
 
     async def catch_up(self) -> None:
         await self.takes.wait()
