@@ -152,3 +152,14 @@ def test_the_two_loops_of_the_api_page_carry_a_file(checkout: Path) -> None:
         shown = terminal.finish()
     assert "delivered 3000000 bytes\n" in shown
     assert (checkout / "received.bin").read_bytes() == (checkout / "sample.bin").read_bytes()
+
+
+def test_curl_alone_sends_a_resumable_upload(checkout: Path) -> None:
+    (checkout / "sample.bin").write_bytes(os.urandom(3_000_000))
+    (commands,) = shell_blocks(API, "Resumable uploads")
+    token = httpx.post(f"{URL}/token").text.strip()
+    download = f'curl -fs -o received.bin "{URL}/{token}/sample.bin?wait=60" &'
+    with Terminal(f"TOKEN={token}\n{download}\n{commands}wait\n", checkout) as terminal:
+        shown = terminal.finish()
+    assert "delivered 3000000 bytes\n" in shown
+    assert (checkout / "received.bin").read_bytes() == (checkout / "sample.bin").read_bytes()
