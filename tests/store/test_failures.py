@@ -239,8 +239,10 @@ def test_a_node_says_at_once_that_only_one_end_speaks_tls(with_tls: dict[str, in
         wait_until(lambda: "Redis does not answer" in node.log(), "the first heartbeats")
     finally:
         node.kill()
-    (line,) = [line for line in node.log().splitlines() if "Redis at " in line]
-    assert words in line
+    lines = [
+        line for line in node.log().splitlines() if "Redis at " in line
+    ]  # on a busy machine, also one of a timeout
+    assert any(words in line for line in lines), lines
     assert_no_traceback(node.log())
 
 
