@@ -45,7 +45,7 @@ async def test_the_old_connections_are_not_used_any_more(sentinel: Sentinel, con
     await connections.share("k", [("PING",)])
     await leave_idle(connections)
     sentinel.master = sentinel.new
-    # One more than are idle. If that has connected to the new server before the others have their replies, these are void.
+    # One more than are idle. If that one is the first to get its reply, those to the others are void.
     calls = (connections.call("k", [("PING",)]) for _ in range(4))
     await asyncio.gather(*calls, return_exceptions=True)
     with sentinel.new.client() as client:
