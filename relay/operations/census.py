@@ -52,7 +52,7 @@ class Census:
         over = await self._store.commands.run(
             "enrol", [self._keys.tokens], [ms(_TOKENS_TTL), _MAX_CHECKED, ms(_CHECKED_FOR), *flat]
         )
-        return [token.decode() for token in over]
+        return [token.decode(errors="replace") for token in over]
 
     async def overview(self) -> Overview:
         """Return the cluster as its nodes last reported it. The cost grows with nodes, not with transfers or tokens."""
@@ -65,7 +65,7 @@ class Census:
             return await pipe.execute()
 
         count, names = await self._store.commands.call(first)
-        tokens = [name.decode() for name in names]
+        tokens = [name.decode(errors="replace") for name in names]
 
         async def second() -> list[Any]:
             pipe = self._store.commands.redis.pipeline(transaction=False)
@@ -89,7 +89,7 @@ class Census:
     async def _ages(self) -> dict[str, float]:
         """Return the seconds since each known node's last heartbeat."""
         flat = await self._store.commands.run("ages", [self._keys.nodes], [])
-        return {node.decode(): int(age) / 1000 for node, age in zip(flat[::2], flat[1::2], strict=True)}
+        return {node.decode(errors="replace"): int(age) / 1000 for node, age in zip(flat[::2], flat[1::2], strict=True)}
 
     async def transfers(self) -> list[Progress]:
         """Return every transfer, with the rate that its node last reported, and how long it waits still.
@@ -141,7 +141,10 @@ class Census:
 
         async def scan() -> list[str]:
             pattern = f"{self._keys.prefix}:{kind}:{{{beginning}*"
-            return [key.decode() async for key in self._store.commands.redis.scan_iter(match=pattern, count=1000)]
+            return [
+                key.decode(errors="replace")
+                async for key in self._store.commands.redis.scan_iter(match=pattern, count=1000)
+            ]
 
         return sorted(set(await self._store.commands.call(scan)))  # SCAN may return a key twice
 

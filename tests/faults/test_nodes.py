@@ -114,12 +114,14 @@ def test_rubbish_in_redis_stops_neither_heartbeats_nor_wake_ups(cluster: Faulty,
             cluster.redis.xadd(f"{cluster.prefix}:inbox:{node.id}", {b"about": b"\xff"})
     else:
         cluster.redis.zadd(f"{cluster.prefix}:nodes", {b"\xff": time.time()})
+        cluster.redis.zadd(f"{cluster.prefix}:tokens", {b"\xff": time.time() + 60})
     beat = cluster.redis.zscore(f"{cluster.prefix}:nodes", cluster[0].id)
     assert beat
     wait_until(
         lambda: ((cluster.redis and cluster.redis.zscore(f"{cluster.prefix}:nodes", cluster[0].id)) or 0) > beat + 1,
         "another beat",
     )
+    assert httpx.get(cluster.url(1, "")).status_code == 200
     begun = time.monotonic()
     with Curl(cluster.url(1, token, "x") + "?wait=60") as download:
         key = f"{cluster.prefix}:token:{{{token}}}"
