@@ -189,7 +189,8 @@ def test_java_downloads(cluster: Cluster, token: str, tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_bytes(body)
     with ThreadPoolExecutor(1) as pool:
-        uploading = pool.submit(curl, "-T", str(file), cluster.url(0, token, "x"))
-        done = java("GET", cluster.url(1, token, "x") + "?wait=10")
-        assert uploading.result(timeout=60).stdout == b"delivered 1000000 bytes\n"
+        # An upload waits 4 s here, and a busy machine may take longer to start Java.
+        uploading = pool.submit(curl, "--retry", "20", "-T", str(file), cluster.url(0, token, "x"))
+        done = java("GET", cluster.url(1, token, "x") + "?wait=50")
+        assert uploading.result(timeout=60).stdout.endswith(b"delivered 1000000 bytes\n")
     assert (done.stderr.strip(), done.stdout) == (b"200", body)
