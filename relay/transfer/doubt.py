@@ -69,19 +69,19 @@ async def is_taken(context: Context, transfer: Transfer, *, start: int) -> bool:
     off. If it does neither, the download is broken off from here.
     """
     asked = transfer.read_at
-    deadline, pause, joiner = monotonic() + PATIENCE, _FIRST_LOOK, ""
+    deadline, pause, contest = monotonic() + PATIENCE, _FIRST_LOOK, None
     while True:
         now = await context.store.transfers.look(token=transfer.token, name=transfer.name, use=False)
         if now is None or now.id != transfer.id:
             return True  # or the other download would wait for another upload, although it came too late for this one
-        if not now.joiner or (joiner and now.joiner != joiner):
+        if not now.joiner or (contest is not None and now.joiner != contest.joiner):
             return False
         if not now.rejoins or now.taken >= asked:
             return True
         if monotonic() > deadline or not await context.node.is_alive(now.downloader):
             return await context.endings.leave(now, joiner=now.joiner) is Answer.KEPT
-        joiner = now.joiner
-        contest = Contest(joiner, await _resumes(context, now, start))
+        if contest is None:
+            contest = Contest(now.joiner, await _resumes(context, now, start))
         await context.node.inbox.send(now.downloader, str(contest))
         await asyncio.sleep(pause)
         pause = min(2 * pause, _LONGEST)

@@ -19,7 +19,6 @@ from relay.store.streams import Entry, Stream
 from relay.store.timing import TOUCH
 from relay.tasks import first
 from relay.transfer.context import Context
-from relay.transfer.drain import Phase
 from relay.transfer.side import BLOCK, Side, time_limit
 
 #: Seconds that a joined download waits for the first entry before it sends its headers regardless.
@@ -164,7 +163,7 @@ class Download(Side):
                 return None
             if self.client.is_lost:
                 raise ClientGone
-            if self.context.gate.phase >= Phase.CUT:
+            if self.context.gate.phase >= self._ends_in:
                 return Outcome.DRAINED
             if monotonic() >= deadline:
                 answer = await self.context.endings.end(

@@ -113,7 +113,8 @@ class Endings:
                 answer = await self.interrupt(transfer, sender=by.sender or transfer.id, position=by.position)
                 if answer is Answer.GONE:  # another request has taken this one's place
                     await self._store.transfers.delete(transfer.keys.acks)
-            if isinstance(answer, Broken) or (transfer.upload and answer is Answer.GONE and not by.joiner):
+                    return
+            if isinstance(answer, Broken):
                 return
             answer = await self.end(transfer, outcome, by)
         except StoreUnavailable:

@@ -7,9 +7,9 @@ asked for a moment ago may, is received and thrown away up to there.
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from relay.errors import Error, Problem, problem_for_uploader
 from relay.logs import note
@@ -23,6 +23,7 @@ from relay.transfer.drain import Phase
 from relay.transfer.upload import Upload
 from relay.transfer.window import Window
 
+T = TypeVar("T")
 #: Seconds between two looks at a transfer whose downloader is handed the last bytes, and the maximum number of looks.
 _LOOK, _LOOKS = 0.1, 50
 
@@ -218,19 +219,14 @@ class ResumableUploads:
 
         Raise Problem; or ClientGone if there is nobody left to answer.
         """
-        found = await self._find(address, token=token, name=name)
-        if isinstance(found, Transfer):
-            try:
-                return await self._append(found, part, body=body, client=client)
-            except Problem as problem:
-                if problem.error is not Error.UNKNOWN_UPLOAD:
-                    raise
-            found = await self._find(address, token=token, name=name)  # it has ended meanwhile
-        if isinstance(found, Result):
-            if found.outcome is Outcome.COMPLETE and part == Part(found.delivered, 0, True, part.length):
-                return found.delivered  # the part before had the last bytes, and this one only says so
-            raise _ended(found)
-        raise Problem(Error.SUPERSEDED)
+        reached = await self._work_on(
+            address, lambda found: self._append(found, part, body=body, client=client), token=token, name=name
+        )
+        if not isinstance(reached, Result):
+            return reached
+        if reached.outcome is Outcome.COMPLETE and part == Part(reached.delivered, 0, True, part.length):
+            return reached.delivered  # the part before had the last bytes, and this one only says so
+        raise _ended(reached)
 
     async def _append(self, found: Transfer, part: Part, *, body: AsyncIterator[bytes], client: Connection) -> int:
         if part.size == 0 and not part.is_last:
@@ -242,17 +238,16 @@ class ResumableUploads:
 
     async def status(self, address: UploadAddress, *, token: str, name: str) -> UploadStatus:
         """Return how far an upload is, once its request before this has ended. Raise Problem."""
-        found = await self._find(address, token=token, name=name)
-        if isinstance(found, Transfer):
-            try:
-                return UploadStatus(await stop_request_before(self._context, found), found.length)
-            except Problem as problem:
-                if problem.error is not Error.UNKNOWN_UPLOAD:
-                    raise
-            found = await self._find(address, token=token, name=name)  # it has ended meanwhile
-        if isinstance(found, Result) and found.outcome is Outcome.COMPLETE:
-            return UploadStatus(found.delivered, found.delivered, is_complete=True)
-        raise _ended(found) if isinstance(found, Result) else Problem(Error.SUPERSEDED)
+
+        async def ask(found: Transfer) -> UploadStatus:
+            return UploadStatus(await stop_request_before(self._context, found), found.length)
+
+        status = await self._work_on(address, ask, token=token, name=name)
+        if not isinstance(status, Result):
+            return status
+        if status.outcome is Outcome.COMPLETE:
+            return UploadStatus(status.delivered, status.delivered, is_complete=True)
+        raise _ended(status)
 
     async def cancel(self, address: UploadAddress, *, token: str, name: str) -> None:
         """End an upload, for both sides. Raise Problem."""
@@ -274,6 +269,22 @@ class ResumableUploads:
         if part.is_last and not upload.is_last:  # it has ended too early
             raise Problem(Error.INCONSISTENT_LENGTH)
         return reached
+
+    async def _work_on(
+        self, address: UploadAddress, work: Callable[[Transfer], Awaitable[T]], *, token: str, name: str
+    ) -> T | Result:
+        """Return what `work` with the upload at an address returns; or how the upload has ended, be it meanwhile."""
+        found = await self._find(address, token=token, name=name)
+        if isinstance(found, Transfer):
+            try:
+                return await work(found)
+            except Problem as problem:
+                if problem.error is not Error.UNKNOWN_UPLOAD:
+                    raise
+            found = await self._find(address, token=token, name=name)
+        if isinstance(found, Transfer):
+            raise Problem(Error.SUPERSEDED)
+        return found
 
     async def _find(self, address: UploadAddress, *, token: str, name: str) -> Transfer | Result:
         """Return the upload at an address, or how it ended. Raise Problem(UNKNOWN_UPLOAD)."""
