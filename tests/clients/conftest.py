@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from tests.support.certificate import make_certificate
-from tests.support.cluster import Cluster, NodeProcess, assert_no_traceback
+from tests.support.cluster import Cluster, NodeProcess, alone
 from tests.support.haproxy import HAProxy
 from tests.support.nginx import Nginx
 from tests.support.wait import wait_until
@@ -82,19 +82,14 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
 
 @pytest.fixture(scope="session")
 def node() -> Iterator[Cluster]:
-    cluster = Cluster([NodeProcess("plain")], None, "relay")
-    yield cluster
-    cluster.stop()
-    assert_no_traceback(cluster.logs())
+    with alone("plain") as cluster:
+        yield cluster
 
 
 @pytest.fixture(scope="session")
 def secure_node(certificate: tuple[str, str]) -> Iterator[Cluster]:
-    settings = {"ssl_certfile": certificate[0], "ssl_keyfile": certificate[1]}
-    cluster = Cluster([NodeProcess("secure", settings=settings)], None, "relay")
-    yield cluster
-    cluster.stop()
-    assert_no_traceback(cluster.logs())
+    with alone("secure", ssl_certfile=certificate[0], ssl_keyfile=certificate[1]) as cluster:
+        yield cluster
 
 
 @pytest.fixture(scope="session")

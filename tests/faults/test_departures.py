@@ -21,7 +21,7 @@ import psutil
 import pytest
 
 from tests.support.certificate import make_certificate
-from tests.support.cluster import Cluster, NodeProcess, assert_no_traceback
+from tests.support.cluster import NodeProcess, alone, assert_no_traceback
 from tests.support.wait import wait_until
 
 COUNT = int(os.environ.get("RELAY_DEPARTURES", "40"))
@@ -196,10 +196,8 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
 @pytest.fixture(scope="module", params=["TCP", "TLS"])
 def node(request: pytest.FixtureRequest, certificate: tuple[str, str]) -> Iterator[NodeProcess]:
     tls = {"ssl_certfile": certificate[0], "ssl_keyfile": certificate[1]} if request.param == "TLS" else {}
-    cluster = Cluster([NodeProcess("left", settings={"failure_rate": "", "header_timeout": 2, **tls})], None, "relay")
-    yield cluster[0]
-    cluster.stop()
-    assert_no_traceback(cluster.logs())
+    with alone("left", failure_rate="", header_timeout=2, **tls) as cluster:
+        yield cluster[0]
 
 
 @pytest.fixture

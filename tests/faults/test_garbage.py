@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.support.cluster import CUT_OFF, Cluster, Curl, NodeProcess, assert_no_traceback
+from tests.support.cluster import CUT_OFF, Cluster, Curl, NodeProcess, alone
 from tests.support.raw import raw
 from tests.support.wait import wait_until
 
@@ -25,10 +25,8 @@ MIB = 1024 * 1024
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
     """Start one node with a short timeout for headers."""
-    cluster = Cluster([NodeProcess("alone", settings={"header_timeout": HEADER_TIMEOUT})], None, "relay")
-    yield cluster
-    cluster.stop()
-    assert_no_traceback(cluster.logs())
+    with alone(header_timeout=HEADER_TIMEOUT) as cluster:
+        yield cluster
 
 
 @pytest.fixture

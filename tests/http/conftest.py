@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.cluster import Cluster, NodeProcess, assert_no_traceback, over_redis
+from tests.support.cluster import Cluster, alone, over_redis
 from tests.support.wait import wait_until
 
 #: Low limits keep the tests short. An upload waits a second for a downloader that has left, which none of these come
@@ -20,14 +20,9 @@ LIMITS: dict[str, object] = {
 
 @pytest.fixture(scope="session", params=["embedded", "cluster"])
 def shared_cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
-    if request.param == "cluster":
-        with over_redis(request.getfixturevalue("redis_server"), "ab", **LIMITS) as cluster:
-            yield cluster
-        return
-    alone = Cluster([NodeProcess("alone", settings=LIMITS)], None, "relay")
-    yield alone
-    alone.stop()
-    assert_no_traceback(alone.logs())
+    server = request.getfixturevalue("redis_server") if request.param == "cluster" else None
+    with over_redis(server, "ab", **LIMITS) if server else alone(**LIMITS) as cluster:
+        yield cluster
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from tests.support.cluster import Cluster, NodeProcess, assert_no_traceback, curl
+from tests.support.cluster import Cluster, alone, curl
 from tests.support.haproxy import HAProxy
 from tests.support.raw import raw
 
@@ -90,10 +90,8 @@ CLIENTS: dict[str, Callable[[str, Path], int]] = {
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
     """Start one node."""
-    cluster = Cluster([NodeProcess("alone", settings={"failure_rate": "", "rejoin_wait": 0})], None, "relay")
-    yield cluster
-    cluster.stop()
-    assert_no_traceback(cluster.logs())
+    with alone(failure_rate="", rejoin_wait=0) as cluster:
+        yield cluster
 
 
 @pytest.fixture

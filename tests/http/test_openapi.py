@@ -18,7 +18,7 @@ from relay.api.openapi import document
 from relay.api.routes import OPERATIONS
 from relay.errors import Error
 from relay.settings import Settings
-from tests.support.cluster import Cluster, NodeProcess, assert_no_traceback
+from tests.support.cluster import Cluster, alone
 from tests.support.pages import API
 
 #: The waits are short, so that schemathesis sees them end.
@@ -37,10 +37,8 @@ EXCLUDED = [not_a_server_error, positive_data_acceptance]
 
 @pytest.fixture(scope="module")
 def node() -> Iterator[Cluster]:
-    cluster = Cluster([NodeProcess("alone", settings=SETTINGS)], None, "relay")
-    yield cluster
-    cluster.stop()
-    assert_no_traceback(cluster.logs())
+    with alone(**SETTINGS) as cluster:
+        yield cluster
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 import httpx
 import pytest
 
-from tests.support.cluster import Cluster, Curl, NodeProcess, curl, over_redis
+from tests.support.cluster import Cluster, Curl, alone, curl, over_redis
 from tests.support.http1 import Answer, Request, pieces_of
 from tests.support.raw import raw as connection
 from tests.support.resumable import PARTIAL, PROBLEMS, Exchanged, Uploader, check_rules
@@ -22,14 +22,9 @@ TOKEN = "A" * 22
 
 @pytest.fixture(scope="module", params=["embedded", "cluster"])
 def shared_cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
-    if request.param == "cluster":
-        with over_redis(request.getfixturevalue("redis_server"), "ab", **LIMITS) as cluster:
-            yield cluster
-        return
-    alone = Cluster([NodeProcess("alone", settings=LIMITS)], None, "relay")
-    yield alone
-    alone.stop()
-    assert "Traceback" not in alone.logs()
+    server = request.getfixturevalue("redis_server") if request.param == "cluster" else None
+    with over_redis(server, "ab", **LIMITS) if server else alone(**LIMITS) as cluster:
+        yield cluster
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.support.cluster import Cluster, Curl, NodeProcess, over_redis
+from tests.support.cluster import Cluster, Curl, NodeProcess, assert_no_traceback, over_redis
 from tests.support.haproxy import HAProxy
 from tests.support.http1 import Answer, Request, pieces_of
 from tests.support.redis import RedisServer
@@ -59,7 +59,7 @@ def third(cluster: Cluster) -> Iterator[NodeProcess]:
     yield node
     if node.process.poll() is None:
         node.kill()
-    assert "Traceback" not in node.log()
+    assert_no_traceback(node.log())
 
 
 def uploader(nodes: list[NodeProcess], token: str, data: bytes = DATA, **options: object) -> Uploader:

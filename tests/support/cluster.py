@@ -176,6 +176,17 @@ def over_redis(server: RedisServer, names: Iterable[str], **settings: object) ->
     assert not cluster.left_over()
 
 
+@contextlib.contextmanager
+def alone(name: str = "alone", /, **settings: object) -> Iterator[Cluster]:
+    """Run one node on the embedded store. Afterwards, check that it exited cleanly and logged no traceback."""
+    cluster = Cluster([NodeProcess(name, settings=settings)], None, "relay")
+    try:
+        yield cluster
+    finally:
+        cluster.stop()
+    assert_no_traceback(cluster.logs())
+
+
 def curl(*arguments: str | Path, stdin: bytes | None = None) -> subprocess.CompletedProcess[bytes]:
     """Run curl until it exits. Never raise because of its exit status."""
     command = ["curl", "-sS", *map(str, arguments)]
