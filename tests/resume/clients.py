@@ -11,29 +11,32 @@ import pytest
 
 from tests.support.cutting import Cut
 
-#: Seconds without a byte after which each client gives a connection up; but curl looks at the last 5 s on average.
-SILENCE = 2
+#: Seconds without a byte after which each client gives a connection up. A busy machine lets a client that is well wait
+#: for its processor and its disk. What its kernel has received by then counts as delivered, and cannot be had again.
+SILENCE = 30
 #: The first curl whose --retry goes on where it was, instead of throwing away what it has.
 _RESUMES = (8, 17)
 
 
 @dataclass(frozen=True)
 class Resumer:
-    """One client; `arguments` returns those of its program, given the URL and the file."""
+    """One client; `arguments` returns those of its program, given the URL, the file, and the seconds of silence after
+    which it gives a connection up.
+    """
 
     name: str
     program: str
-    arguments: Callable[[str, str], list[str]]
+    arguments: Callable[[str, str, int], list[str]]
     #: After which cuts it can go on with a file whose length it is not told.
     without_length: tuple[Cut, ...] = tuple(Cut)
 
     def is_there(self) -> bool:
         return bool(shutil.which(self.program)) and (self.name != "curl --retry" or _curl_version() >= _RESUMES)
 
-    def download(self, url: str, file: Path) -> str:
+    def download(self, url: str, file: Path, silence: int = SILENCE) -> str:
         """Run it until it is content. Return what it said if it gave up, otherwise nothing."""
         done = subprocess.run(
-            [self.program, *self.arguments(url, str(file))],
+            [self.program, *self.arguments(url, str(file), silence)],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -43,23 +46,23 @@ class Resumer:
         return f"exit {done.returncode}: {done.stdout[-500:]}{done.stderr[-500:]}" if done.returncode else ""
 
 
-def curl_loop(url: str, file: str, more: str = "") -> list[str]:
+def curl_loop(url: str, file: str, silence: int = SILENCE, more: str = "") -> list[str]:
     """Return the arguments of sh for the loop of the documentation, with `more` options of curl."""
-    options = f"{more} -fsS -C - --speed-time {SILENCE} --speed-limit 1"
+    options = f"{more} -fsS -C - --speed-time {silence} --speed-limit 1"
     return ["-c", f'until curl {options} -o "$1" "$0"; do sleep 0.1; done', url, file]
 
 
-def _curl_retry(url: str, file: str) -> list[str]:
-    options = ["-fsS", "-C", "-", "--speed-time", str(SILENCE), "--speed-limit", "1"]
+def _curl_retry(url: str, file: str, silence: int) -> list[str]:
+    options = ["-fsS", "-C", "-", "--speed-time", str(silence), "--speed-limit", "1"]
     return [*options, "--retry", "20", "--retry-delay", "1", "--retry-all-errors", "-o", file, url]
 
 
-def _wget(url: str, file: str) -> list[str]:
-    return ["-nv", "-c", "--tries=20", "--waitretry=1", f"--timeout={SILENCE}", "-O", file, url]
+def _wget(url: str, file: str, silence: int) -> list[str]:
+    return ["-nv", "-c", "--tries=20", "--waitretry=1", f"--timeout={silence}", "-O", file, url]
 
 
-def _aria2(url: str, file: str) -> list[str]:
-    options = ["-x1", "-s1", "-c", "--max-tries=20", "--retry-wait=1", f"--timeout={SILENCE}", "--file-allocation=none"]
+def _aria2(url: str, file: str, silence: int) -> list[str]:
+    options = ["-x1", "-s1", "-c", "--max-tries=20", "--retry-wait=1", f"--timeout={silence}", "--file-allocation=none"]
     return ["-q", *options, "-d", "/", "-o", file[1:], url]
 
 

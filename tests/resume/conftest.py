@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,9 @@ from tests.support.wait import wait_until
 MIB = 1024 * 1024
 #: Bytes of the big file. `RELAY_TEST_FULL=1` in the environment makes it as large as users' files are.
 SIZE = 200_000_000 if os.environ.get("RELAY_TEST_FULL") else 48_000_000
+#: Bytes of the file that is sent through a balancer. After the last cut more must be left of it than the balancer and
+#: the kernels around it hold (see `behind`): what they have taken counts as delivered, and cannot be asked for again.
+LARGER = max(SIZE, 120_000_000)
 
 
 @pytest.fixture(scope="session")
@@ -54,8 +58,20 @@ def nginx(behind: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 @pytest.fixture(scope="session")
 def big_file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Make a file of random bytes, and delete it after the session."""
-    path = tmp_path_factory.mktemp("data") / "big.bin"
-    path.write_bytes(os.urandom(SIZE))
+    """Make a file of `SIZE` random bytes, and delete it after the session."""
+    with random_file(tmp_path_factory.mktemp("data") / "big.bin", SIZE) as path:
+        yield path
+
+
+@pytest.fixture(scope="session")
+def larger_file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Make a file of `LARGER` random bytes, and delete it after the session."""
+    with random_file(tmp_path_factory.mktemp("data") / "larger.bin", LARGER) as path:
+        yield path
+
+
+@contextmanager
+def random_file(path: Path, size: int) -> Iterator[Path]:
+    path.write_bytes(os.urandom(size))
     yield path
     path.unlink()

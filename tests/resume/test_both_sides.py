@@ -53,7 +53,7 @@ def test_each_node_is_killed_in_turn(cluster: Cluster, big_file: Path, tmp_path:
     token, target = cluster.token(), tmp_path / "target"
     with (
         loop(*upload_loop(cluster.url(0, token, "x"), big_file)) as upload,
-        loop(*curl_loop(cluster.url(1, token, "x"), str(target), f"--limit-rate {RATE}")) as download,
+        loop(*curl_loop(cluster.url(1, token, "x"), str(target), more=f"--limit-rate {RATE}")) as download,
     ):
         for kill, part in ((0, 1), (1, 2), (0, 3)):
             wait_until(lambda part=part: size(target) > part * SIZE // 5, f"part {part}", timeout=60)  # type: ignore[misc]

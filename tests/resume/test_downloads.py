@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.resume.clients import Resumer, resumers
+from tests.resume.clients import SILENCE, Resumer, resumers
 from tests.resume.conftest import SIZE
 from tests.support.cluster import Cluster, Curl
 from tests.support.cutting import Cut, CuttingProxy
@@ -16,38 +16,43 @@ from tests.support.wait import wait_until
 
 #: After how many bytes each of the first connections is cut.
 AFTER = [SIZE // 6] * 3
+#: Seconds of silence after which a client gives up the connection that a proxy has silently stopped to forward.
+NOTICED = 5
 CHUNKED = ("-H", "Transfer-Encoding: chunked")
 
 
 class Way:
-    """A cluster, where the uploader goes, and the ports to which the downloader's connections go in turn."""
+    """A cluster, where the uploader goes, the ports to which the downloader's connections go in turn, and the file."""
 
-    def __init__(self, cluster: Cluster, upload: str, ports: list[int]) -> None:
+    def __init__(self, cluster: Cluster, upload: str, ports: list[int], file: Path) -> None:
         self.cluster = cluster
         self.upload = upload
         self.ports = ports
+        self.file = file
 
 
 @pytest.fixture(params=["one node", "two nodes", "HAProxy", "nginx"])
 def way(request: pytest.FixtureRequest) -> Way:
     if request.param in ("HAProxy", "nginx"):
         balancer = request.getfixturevalue(request.param.lower())
-        return Way(request.getfixturevalue("behind"), balancer.url, [balancer.port])
+        return Way(
+            request.getfixturevalue("behind"), balancer.url, [balancer.port], request.getfixturevalue("larger_file")
+        )
     cluster = request.getfixturevalue("cluster")
     nodes = cluster.nodes[:1] if request.param == "one node" else cluster.nodes[1:]
-    return Way(cluster, cluster[0].url, [node.port for node in nodes])
+    return Way(cluster, cluster[0].url, [node.port for node in nodes], request.getfixturevalue("big_file"))
 
 
 class Case:
     """One upload, and one client that downloads it through a proxy of its own, which cuts it off three times."""
 
-    def __init__(self, way: Way, token: str, file: Path, cut: Cut, *, chunked: bool) -> None:
+    def __init__(self, way: Way, token: str, cut: Cut, *, chunked: bool) -> None:
         self._proxy = CuttingProxy(way.ports, cut, AFTER)
+        self._silence = NOTICED if cut is Cut.SILENT else SILENCE
         path = f"{token}/{secrets.token_hex(4)}"
         self._url = f"http://127.0.0.1:{self._proxy.port}/{path}?wait=20"
-        self._upload = Curl(
-            "-w", " %{http_code}", *(CHUNKED if chunked else ()), "-H", "Expect:", "-T", file, f"{way.upload}/{path}"
-        )
+        options = ["-w", " %{http_code}", "-H", "Expect:", *(CHUNKED if chunked else ())]
+        self._upload = Curl(*options, "-T", way.file, f"{way.upload}/{path}")
 
     def close(self) -> None:
         self._upload.__exit__()
@@ -55,7 +60,7 @@ class Case:
 
     def run(self, client: Resumer, target: Path) -> tuple[str, int, tuple[int, bytes]]:
         """Return what the client said, how many cuts are left, and how the upload ended."""
-        said = client.download(self._url, target)
+        said = client.download(self._url, target, self._silence)
         return said, self._proxy.cuts_left, self._upload.finish()
 
 
@@ -67,17 +72,18 @@ def closing() -> Iterator[ExitStack]:
 
 @pytest.mark.parametrize("cut", Cut)
 def test_a_download_that_is_cut_off_three_times_arrives_whole(
-    way: Way, cut: Cut, big_file: Path, tmp_path: Path, closing: ExitStack
+    way: Way, cut: Cut, tmp_path: Path, closing: ExitStack
 ) -> None:
     token, runs = way.cluster.token(), {}
     with ThreadPoolExecutor() as pool:
         for client in resumers():
             for chunked in [False, True] if cut in client.without_length else [False]:
-                case = Case(way, token, big_file, cut, chunked=chunked)
+                case = Case(way, token, cut, chunked=chunked)
                 closing.callback(case.close)
                 target = tmp_path / f"{client.name}-{chunked}"
                 runs[target] = pool.submit(case.run, client, target)
         results = {target.name: done.result() for target, done in runs.items()}
-    assert results == dict.fromkeys(results, ("", 0, (0, f"delivered {SIZE} bytes\n 200".encode())))
-    assert [target.name for target in runs if target.read_bytes() != big_file.read_bytes()] == []
+    sent = way.file.read_bytes()
+    assert results == dict.fromkeys(results, ("", 0, (0, f"delivered {len(sent)} bytes\n 200".encode())))
+    assert [target.name for target in runs if target.read_bytes() != sent] == []
     wait_until(lambda: not way.cluster.left_over(), "no key to be left over", timeout=40)
