@@ -35,14 +35,13 @@ class Resumer:
 
     def download(self, url: str, file: Path, silence: int = SILENCE) -> str:
         """Run it until it is content. Return what it said if it gave up, otherwise nothing."""
-        done = subprocess.run(
-            [self.program, *self.arguments(url, str(file), silence)],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=100,
-            check=False,
-        )
+        command = [self.program, *self.arguments(url, str(file), silence)]
+        try:
+            done = subprocess.run(
+                command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=100, check=False
+            )
+        except subprocess.TimeoutExpired as late:
+            return f"not content after {late.timeout} s: {late.stderr!r}"
         return f"exit {done.returncode}: {done.stdout[-500:]}{done.stderr[-500:]}" if done.returncode else ""
 
 

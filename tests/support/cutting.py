@@ -8,7 +8,7 @@ import struct
 from collections.abc import Sequence
 from enum import StrEnum
 
-from tests.support.proxy import Ended, Proxy
+from tests.support.proxy import Ended, Proxy, flush
 
 #: SO_LINGER with which close() sends a reset and throws away what is unsent.
 _RESET = struct.pack("ii", 1, 0)
@@ -65,11 +65,11 @@ class CuttingProxy(Proxy):
         if not left:
             self._after.pop(0)
             await self._cut_off(writer)
+        await flush(writer)
         raise Ended
 
     async def _cut_off(self, writer: asyncio.StreamWriter) -> None:
-        writer.transport.set_write_buffer_limits(0)
-        await writer.drain()  # so that the kernel sends everything before its FIN
+        await flush(writer)  # so that the kernel sends everything before its FIN
         if self._how is Cut.SILENT:
             await asyncio.Event().wait()
         if self._how is Cut.RST:

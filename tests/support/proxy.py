@@ -151,7 +151,14 @@ class Proxy:
             writer.write(piece)
             await writer.drain()
             self.held -= is_held
+        await flush(writer)
         raise Ended
+
+
+async def flush(writer: asyncio.StreamWriter) -> None:
+    """Wait until the kernel has everything that was written: the end of the connection would throw the rest away."""
+    writer.transport.set_write_buffer_limits(0)
+    await writer.drain()
 
 
 class Ended(Exception):
