@@ -8,9 +8,9 @@ from starlette.middleware import Middleware
 from starlette.types import Receive, Scope, Send
 
 from relay.api.admission import Admission
-from relay.api.exchange import Services, endpoint, is_upload, segments_of
+from relay.api.exchange import Services, endpoint, is_link, is_upload, segments_of
 from relay.api.request_log import RequestLog
-from relay.api.routes import NAME, OPERATIONS, TOKEN, UPLOAD, handlers_of
+from relay.api.routes import LINK, NAME, OPERATIONS, TOKEN, UPLOAD, handlers_of
 from relay.api.upload_fields import offers
 from relay.cluster.node import Node
 from relay.metrics import Metrics
@@ -39,6 +39,7 @@ class Paths:
         resumable = offers(services.relay.settings)
         self._name = endpoint(services, handlers_of(NAME), resumable)
         self._upload = endpoint(services, handlers_of(UPLOAD), resumable)
+        self._link = endpoint(services, handlers_of(LINK))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         app = self._fixed.get(scope["path"])
@@ -46,7 +47,7 @@ class Paths:
             count = len(segments_of(scope))
             # A name has no PATCH, so that is meant for an upload, although its address is wrong.
             is_part = scope["method"] == "PATCH" and count == 3  # noqa: PLR2004 (token, name, upload)
-            name = self._upload if is_part or is_upload(scope) else self._name
+            name = self._upload if is_part or is_upload(scope) else self._link if is_link(scope) else self._name
             app = name if count > 1 else self._token
         await app(scope, receive, send)
 

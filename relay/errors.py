@@ -75,6 +75,10 @@ class Error(Enum):
         "Tokens are made for those who know a secret: send it as Authorization: Bearer SECRET.",
     )
     UNKNOWN_TOKEN = Spec(401, "Unknown token", "This token is unknown or has expired: get a new one with POST /token.")
+    LINK_ONLY = Spec(
+        403, "Link for one thing", "This link can only {does} this one name: ask whoever gave it to you for the token."
+    )
+    BAD_RIGHT = Spec(400, "Bad link", "for= takes receive or send.")
     REVOKED = Spec(401, "Token revoked", "The token was revoked: get a new one with POST /token.")
     TOKEN_GONE = Spec(
         401,

@@ -1,22 +1,16 @@
-"""Tokens and names: what is allowed, and how a name is written in URLs, Redis keys and headers. Pure."""
+"""Names and addresses: what is allowed, and how a name is written in URLs, Redis keys and headers. Pure."""
 
-import hashlib
 import re
 import secrets
-import string
 import unicodedata
 from typing import NamedTuple, Self
-from urllib.parse import quote, unquote_to_bytes
+from urllib.parse import quote, unquote, unquote_to_bytes
 
+from relay.access import SECRET_LENGTH, digest_of, random_word
 from relay.errors import Error, Problem
 
-#: 22 letters and digits are 131 bits. There is no `-` or `_`, so that a double click selects the whole token, and a
-#: token never looks like a command-line flag.
-_ALPHABET = string.ascii_letters + string.digits
-_TOKEN_LENGTH = 22
-_TOKEN = re.compile(rb"[A-Za-z0-9]{%d}" % _TOKEN_LENGTH)
 _ID_LENGTH = 16
-_UPLOAD = re.compile(rb"[0-9a-f]{%d}[A-Za-z0-9]{%d}" % (_ID_LENGTH, _TOKEN_LENGTH))
+_UPLOAD = re.compile(rb"[0-9a-f]{%d}[A-Za-z0-9]{%d}" % (_ID_LENGTH, SECRET_LENGTH))
 _BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 
 #: Maximum length of a decoded name, in bytes: the limit of ext4, APFS and NTFS, on which the download is saved.
@@ -27,11 +21,6 @@ _NFD_GROWTH = 3
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 #: Unicode's controls of text direction (embeddings, overrides, isolates) display `a<U+202E>fdp.exe` as `aexe.pdf`.
 _BIDI = re.compile("[\u202a-\u202e\u2066-\u2069]")
-
-
-def new_token() -> str:
-    """Return a new token of 131 random bits."""
-    return "".join(secrets.choice(_ALPHABET) for _ in range(_TOKEN_LENGTH))
 
 
 def new_id() -> str:
@@ -47,7 +36,7 @@ class UploadAddress(NamedTuple):
 
     @classmethod
     def new(cls, transfer_id: str) -> Self:
-        return cls(transfer_id, new_token())
+        return cls(transfer_id, random_word(SECRET_LENGTH))
 
     @staticmethod
     def fits(raw: bytes) -> bool:
@@ -68,14 +57,7 @@ class UploadAddress(NamedTuple):
     @property
     def digest(self) -> str:
         """What Redis has of the secret."""
-        return hashlib.sha256(self.secret.encode()).hexdigest()[:32]
-
-
-def parse_token(raw: bytes) -> str:
-    """Return the token in a path segment. Raise Problem(UNKNOWN_TOKEN) if it cannot be one: it must not reach Redis."""
-    if not _TOKEN.fullmatch(raw):
-        raise Problem(Error.UNKNOWN_TOKEN)
-    return raw.decode("ascii")
+        return digest_of(self.secret)
 
 
 def parse_name(raw: bytes) -> str:
@@ -125,6 +107,11 @@ def encode_name(name: str) -> str:
     colons can be mistaken for one that separates the parts of a key.
     """
     return quote(name, safe="")
+
+
+def decode_name(written: str) -> str:
+    """Return the name whose percent-encoded form this is."""
+    return unquote(written)
 
 
 def content_disposition(name: str) -> str:

@@ -11,12 +11,13 @@ from starlette.datastructures import Headers
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from relay.access import Access, Link, Right, Token
 from relay.api import upload_fields
 from relay.api.admission import Admission
 from relay.errors import ClientGone, Error, Problem
 from relay.logs import note
 from relay.metrics import Metrics
-from relay.names import UploadAddress, encode_name, parse_name, parse_token
+from relay.names import UploadAddress, decode_name, encode_name, parse_name
 from relay.operations.reports import Reports
 from relay.server.conditions import failed_condition
 from relay.server.connection import Connection
@@ -64,16 +65,32 @@ class Exchange:
     def segments(self) -> list[bytes]:
         return segments_of(self.scope)
 
-    def token(self) -> str:
-        """Return the token in the path. Raise Problem if it cannot be one."""
-        return parse_token(self.segments[0])
+    def token(self) -> Access:
+        """Return what the token in the path gives access to. Raise Problem if it cannot be a token."""
+        return Token.parse(self.segments[0]).access
 
-    def token_and_name(self) -> tuple[str, str]:
-        """Return the token, and the name as it is written in keys. Raise Problem if either cannot be one."""
-        if len(self.segments) > 2 and not is_upload(self.scope):  # noqa: PLR2004 (token and name)
+    @cached_property
+    def name(self) -> str:
+        """The name in the path, as it is written in keys. Raise Problem if it cannot be one."""
+        if len(self.segments) > 2 and not is_below_name(self.scope):  # noqa: PLR2004 (token and name)
             raise Problem(Error.BAD_NAME, why="The name contains a slash.")
-        name = encode_name(parse_name(self.segments[1]))
-        return self.token(), name
+        return encode_name(parse_name(self.segments[1]))
+
+    async def access(self, right: Right | None) -> Access:
+        """Return what the token or the link in the path gives access to.
+
+        A link does only for its own name, and only for the `right` that it gives. What no link allows has None as its
+        right. Raise Problem.
+        """
+        name, link = decode_name(self.name), Link.parse(self.segments[0])
+        if link is None:
+            return self.token()
+        access = await self.relay.access_of(link.id)
+        if not link.is_to(access, name):
+            raise Problem(Error.UNKNOWN_TOKEN)
+        if link.right is not right:
+            raise Problem(Error.LINK_ONLY, does="receive" if link.right is Right.RECEIVE else "send")
+        return access
 
     @cached_property
     def query(self) -> dict[str, list[str]]:
@@ -137,6 +154,16 @@ def segments_of(scope: Scope) -> list[bytes]:
     """Return the segments of the path, at least one. They stay percent-encoded: a %2F must not become a slash."""
     raw: bytes = scope.get("raw_path") or scope["path"].encode()
     return raw.partition(b"?")[0].split(b"/")[1:] or [b""]  # `OPTIONS *` has none
+
+
+def is_below_name(scope: Scope) -> bool:
+    """Return whether the path is that of something that belongs to a name, and not a name with slashes in it."""
+    return is_upload(scope) or is_link(scope)
+
+
+def is_link(scope: Scope) -> bool:
+    """Return whether the path is that at which links to a name are made."""
+    return segments_of(scope)[2:] == [b"link"]
 
 
 def is_upload(scope: Scope) -> bool:

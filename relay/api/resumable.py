@@ -6,6 +6,7 @@ There HEAD asks how far the upload is, PATCH brings more, and DELETE cancels. `t
 
 from starlette.responses import Response
 
+from relay.access import Access, Right
 from relay.api import transfers, upload_fields
 from relay.api.exchange import Exchange
 from relay.api.upload_fields import COMPLETE, LENGTH, OFFSET, PARTIAL, VERSION, UploadFields
@@ -33,8 +34,8 @@ async def upload(exchange: Exchange) -> None:
 
 async def head(exchange: Exchange) -> None:
     """Answer how far an upload is. A request that brings bytes is ended first."""
-    token, name, address = _where(exchange)
-    status = await exchange.relay.resumable.status(address, token=token, name=name)
+    access, address = await _where(exchange)
+    status = await exchange.relay.resumable.status(address, access=access, name=exchange.name)
     headers = upload_fields.written(offset=status.offset, is_complete=status.is_complete)
     if status.length is not None:
         headers[LENGTH] = str(status.length)
@@ -44,7 +45,7 @@ async def head(exchange: Exchange) -> None:
 
 async def append(exchange: Exchange) -> None:
     """Stream the next part of an upload to the downloader."""
-    token, name, address = _where(exchange)
+    access, address = await _where(exchange)
     fields = _fields(exchange)
     if exchange.headers.get("content-type", "").partition(";")[0].strip().lower() != PARTIAL:
         raise Problem(Error.NOT_PARTIAL)
@@ -53,7 +54,7 @@ async def append(exchange: Exchange) -> None:
     offset, is_last = fields.part()
     part = _part(exchange, fields, offset, is_last=is_last)
     reached = await exchange.relay.resumable.append(
-        address, part, token=token, name=name, body=exchange.body(), client=exchange.client
+        address, part, access=access, name=exchange.name, body=exchange.body(), client=exchange.client
     )
     if is_last:
         await _answer_complete(exchange, reached)
@@ -64,26 +65,26 @@ async def append(exchange: Exchange) -> None:
 
 async def cancel(exchange: Exchange) -> None:
     """End an upload, for both sides."""
-    token, name, address = _where(exchange)
-    await exchange.relay.resumable.cancel(address, token=token, name=name)
+    access, address = await _where(exchange)
+    await exchange.relay.resumable.cancel(address, access=access, name=exchange.name)
     await exchange.answer(Response(status_code=204))
 
 
 async def _create(exchange: Exchange, fields: UploadFields, *, is_last: bool) -> None:
     """Create an upload, with all of the file, with a part of it, or empty."""
-    token, name = exchange.token_and_name()
-    media_type = await transfers.check_upload(exchange, token, name)
+    access, name = await exchange.access(Right.SEND), exchange.name
+    media_type = await transfers.check_upload(exchange, access)
     part = _part(exchange, fields, 0, is_last=is_last)
     resumable, limits = exchange.relay.resumable, upload_fields.limits(exchange.relay.settings)
-    address, transfer = resumable.new(token=token, name=name)
-    location = {"location": f"/{token}/{name}/{address}"}
+    address, transfer = resumable.new(token=access.id, name=name)
+    location = {"location": f"/{exchange.segments[0].decode()}/{name}/{address}"}
 
     def announce() -> None:
         exchange.client.announce_upload(location | limits | {VERSION: str(fields.version)})
 
     reached = 0
     if part.size == 0 and not is_last:
-        await resumable.create(transfer, part, media_type=media_type)
+        await resumable.create(transfer, part, media_type=media_type, proof=access.proof)
     else:
         reached = await resumable.upload(
             transfer,
@@ -92,6 +93,7 @@ async def _create(exchange: Exchange, fields: UploadFields, *, is_last: bool) ->
             body=exchange.body(),
             client=exchange.client,
             announce=announce if _takes_announcement(exchange, fields) else None,
+            proof=access.proof,
         )
     if is_last:
         await _answer_complete(exchange, reached)
@@ -100,10 +102,9 @@ async def _create(exchange: Exchange, fields: UploadFields, *, is_last: bool) ->
         await exchange.answer(Response(status_code=201, headers=headers))
 
 
-def _where(exchange: Exchange) -> tuple[str, str, UploadAddress]:
-    """Return the token, the name and the upload in the path. Raise Problem if one of them cannot be one."""
-    token, name = exchange.token_and_name()
-    return token, name, UploadAddress.parse(exchange.segments[2])
+async def _where(exchange: Exchange) -> tuple[Access, UploadAddress]:
+    """Return the access that the path gives, and the address of the upload. Raise Problem if there is none."""
+    return await exchange.access(Right.SEND), UploadAddress.parse(exchange.segments[2])
 
 
 def _fields(exchange: Exchange) -> UploadFields:

@@ -21,19 +21,20 @@ from relay.api.schemas import (
     Schema,
     head_wait_parameter,
     json,
+    right_parameter,
     upload_field,
     wait_parameter,
 )
 from relay.errors import Error
 
 #: The paths whose segments clients choose.
-TOKEN, NAME, UPLOAD = "/{token}", "/{token}/{name}", "/{token}/{name}/{upload}"
+TOKEN, NAME, UPLOAD, LINK = "/{token}", "/{token}/{name}", "/{token}/{name}/{upload}", "/{token}/{name}/link"
 #: Paths that browsers and robots ask for unasked. As tokens, they would count as wrong guesses.
 NOTHING = ("/apple-touch-icon.png", "/apple-touch-icon-precomposed.png", "/sitemap.xml")
 
 _STORE = (Error.STORE_DOWN, Error.STORE_FULL)
 _TOKEN = (Error.UNKNOWN_TOKEN, Error.TOO_MANY, *_STORE)
-_NAME = (Error.BAD_NAME, *_TOKEN)
+_NAME = (Error.BAD_NAME, Error.LINK_ONLY, *_TOKEN)
 _OPERATORS = (Error.OPERATORS_ONLY, Error.TOO_MANY, *_STORE)
 _UPLOAD = (
     *_NAME,
@@ -211,6 +212,16 @@ OPERATIONS: tuple[Operation, ...] = (
         errors=(*_NAME, Error.NO_UPLOAD, Error.CONDITION_FAILED, Error.TOO_LATE),
     ),
     Operation(
+        "POST",
+        LINK,
+        transfers.make_link,
+        "Make a link that can only receive this name, or with ?for=send only send it; not a use of the token",
+        "The link and a newline: it stands in the place of the token, in `/LINK/NAME`.",
+        content=TEXT | json(**{"link": STRING, "for": STRING}),
+        errors=(Error.BAD_NAME, Error.BAD_RIGHT, *_TOKEN),
+        query=right_parameter,
+    ),
+    Operation(
         "HEAD",
         UPLOAD,
         resumable.head,
@@ -249,7 +260,7 @@ OPERATIONS: tuple[Operation, ...] = (
     *_get_and_head(
         "/",
         status.show_status,
-        "Active transfers, nodes and tokens; names and whole tokens only with RELAY_ADMIN_SECRET",
+        "Active transfers, nodes and tokens; names only with RELAY_ADMIN_SECRET",
         "For a browser, a terminal or a script.",
         content=STATUS,
         errors=_OPERATORS,

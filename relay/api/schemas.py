@@ -64,7 +64,8 @@ _TOKEN_PARAMETER: Schema = {
     "name": "token",
     "in": "path",
     "required": True,
-    "schema": {"type": "string", "pattern": "^[A-Za-z0-9]{22}$"},
+    "description": "A token; or, if the operation allows it, a link to the name",
+    "schema": {"type": "string", "pattern": "^([A-Za-z0-9]{30}|[A-Za-z0-9]{8}[rs][0-9a-f]{32})$"},
 }
 _NAME_PARAMETER: Schema = {
     "name": "name",
@@ -107,6 +108,12 @@ def wait_parameter(settings: Settings) -> Schema:
     """Return the parameter `?wait=` with this node's limits."""
     schema = {"type": "number", "minimum": 0, "maximum": settings.download_wait_max, "default": settings.download_wait}
     return {"name": "wait", "in": "query", "description": "seconds to wait", "schema": schema}
+
+
+def right_parameter(settings: Settings) -> Schema:
+    """Return the parameter `?for=`, which says what a link is to allow."""
+    schema = {"type": "string", "enum": ["receive", "send"], "default": "receive"}
+    return {"name": "for", "in": "query", "description": "what the link allows", "schema": schema}
 
 
 def head_wait_parameter(settings: Settings) -> Schema:

@@ -13,17 +13,17 @@ async def make_token(exchange: Exchange) -> None:
     relay = exchange.relay
     await exchange.services.admission.admit(presented(exchange.headers), address=exchange.address)
     token = await relay.make_token()
-    note(token=f"{token[:4]}…")
+    note(token=token.id)
     if exchange.wants_json():
         life = int(relay.settings.token_life)
-        await exchange.answer(JSONResponse({"token": token, "expires_in": life}))
+        await exchange.answer(JSONResponse({"token": str(token), "expires_in": life}))
     else:
-        await exchange.text(token)
+        await exchange.text(str(token))
 
 
 async def show_token(exchange: Exchange) -> None:
     """Answer with the seconds that the token has left, and with its transfers. This does not count as a use."""
-    left, live = await exchange.relay.list_token(token=exchange.token())
+    left, live = await exchange.relay.list_token(exchange.token())
     if exchange.wants_json():
         transfers = [{"name": t.name, "state": t.state, "length": t.length} for t in live]
         await exchange.answer(JSONResponse({"expires_in": int(left), "transfers": transfers}))
@@ -35,9 +35,9 @@ async def show_token(exchange: Exchange) -> None:
 
 async def revoke_token(exchange: Exchange) -> None:
     """Delete the token and end its transfers."""
-    token = exchange.token()
+    access = exchange.token()
     if header := exchange.failed_condition():
-        await exchange.relay.list_token(token=token)  # a condition counts only if the token is known
+        await exchange.relay.list_token(access)  # a condition counts only if the token is known
         raise Problem(Error.CONDITION_FAILED, header=header)
-    await exchange.relay.revoke(token=token)
+    await exchange.relay.revoke(access)
     await exchange.answer(Response(status_code=204))

@@ -9,10 +9,12 @@ from collections.abc import Mapping
 
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
+from relay.access import Access, Link, Right
 from relay.api.download_response import ResponseSink, download_headers, etag
 from relay.api.exchange import Exchange
 from relay.errors import Error, Problem
 from relay.file_names import file_name, with_file_name
+from relay.names import decode_name
 from relay.server.conditions import asked_range
 from relay.server.headers import has_coding, is_form, is_media_type, is_prefetch, is_service_worker
 from relay.states import Outcome, State
@@ -29,11 +31,11 @@ async def upload(exchange: Exchange) -> None:
 
 async def deliver(exchange: Exchange) -> int:
     """Stream the body to a downloader. Return the number of bytes delivered. Raise Problem."""
-    token, name = exchange.token_and_name()
-    media_type = await check_upload(exchange, token, name)
+    access = await exchange.access(Right.SEND)
+    media_type = await check_upload(exchange, access)
     return await exchange.relay.upload(
-        token=token,
-        name=name,
+        access,
+        name=exchange.name,
         length=body_size(exchange),
         media_type=media_type,
         body=exchange.body(),
@@ -41,12 +43,12 @@ async def deliver(exchange: Exchange) -> int:
     )
 
 
-async def check_upload(exchange: Exchange, token: str, name: str) -> str:
+async def check_upload(exchange: Exchange, access: Access) -> str:
     """Return the media type of an upload, with the file name if it has one. Raise Problem if it cannot be taken."""
     _check_count(exchange)
     headers, media_type = exchange.headers, _media_type(exchange)
     if "if-match" in headers:
-        await _refuse_to_replace(exchange, token, name)
+        await _refuse_to_replace(exchange, access)
     return with_file_name(media_type, file_name(headers.get("content-disposition", "")))
 
 
@@ -71,18 +73,18 @@ async def answer_delivered(exchange: Exchange, sent: int, headers: Mapping[str, 
 
 async def download(exchange: Exchange) -> None:
     """Answer with the bytes of an upload. Cut the connection if they do not all arrive: nothing else says so."""
-    token, name = exchange.token_and_name()
+    access = await exchange.access(Right.RECEIVE)
     _check_count(exchange)
     headers, wait = exchange.headers, _wait(exchange, exchange.relay.settings.download_wait)
     if is_prefetch(headers):
         raise Problem(Error.NO_PREFETCH)
     if is_service_worker(headers):
         raise Problem(Error.NO_SERVICE_WORKER)
-    if exchange.is_conditional and await _answer_failed_condition(exchange, await _find(exchange, wait)):
+    if exchange.is_conditional and await _answer_failed_condition(exchange, await _find(exchange, access, wait)):
         return
     asked = asked_range(exchange.joined("range") or "")
     sink = ResponseSink(exchange, asked, if_range=headers.get("if-range", ""))
-    outcome = await exchange.relay.download(token=token, name=name, wait=wait, sink=sink, client=exchange.client)
+    outcome = await exchange.relay.download(access, name=exchange.name, wait=wait, sink=sink, client=exchange.client)
     if outcome is not Outcome.COMPLETE:
         await exchange.client.cut()
 
@@ -94,7 +96,7 @@ async def head(exchange: Exchange) -> None:
     9110 defines `Range` for GET alone.
     """
     _check_count(exchange)
-    transfer = await _find(exchange, _wait(exchange, 0))
+    transfer = await _find(exchange, await exchange.access(Right.RECEIVE), _wait(exchange, 0))
     if await _answer_failed_condition(exchange, transfer):
         return
     response = Response(headers=download_headers(transfer))
@@ -105,10 +107,10 @@ async def head(exchange: Exchange) -> None:
 
 async def cancel(exchange: Exchange) -> None:
     """End the transfer of a name, for both sides."""
-    token, name = exchange.token_and_name()
-    if exchange.is_conditional and (header := exchange.failed_condition(etag(await _find(exchange, 0)))):
+    access = await exchange.access(None)
+    if exchange.is_conditional and (header := exchange.failed_condition(etag(await _find(exchange, access, 0)))):
         raise Problem(Error.CONDITION_FAILED, header=header)
-    if not await exchange.relay.cancel(token=token, name=name):
+    if not await exchange.relay.cancel(access, name=exchange.name):
         raise Problem(Error.NO_UPLOAD)
     await exchange.answer(Response(status_code=204))
 
@@ -128,10 +130,9 @@ def _media_type(exchange: Exchange) -> str:
     return media_type
 
 
-async def _find(exchange: Exchange, wait: float) -> Transfer:
+async def _find(exchange: Exchange, access: Access, wait: float) -> Transfer:
     """Return the upload of the name, without taking it. Raise Problem(NO_UPLOAD) if there is none within the wait."""
-    token, name = exchange.token_and_name()
-    return await exchange.relay.find(token=token, name=name, wait=wait, client=exchange.client)
+    return await exchange.relay.find(access, name=exchange.name, wait=wait, client=exchange.client)
 
 
 async def _answer_failed_condition(exchange: Exchange, transfer: Transfer) -> bool:
@@ -151,9 +152,9 @@ async def _answer_failed_condition(exchange: Exchange, transfer: Transfer) -> bo
     raise Problem(Error.CONDITION_FAILED, header=header)
 
 
-async def _refuse_to_replace(exchange: Exchange, token: str, name: str) -> None:
+async def _refuse_to_replace(exchange: Exchange, access: Access) -> None:
     """Raise the Problem of an upload that may only replace something: nothing is stored that it could replace."""
-    if await exchange.relay.look(token=token, name=name) is not None:
+    if await exchange.relay.look(access, name=exchange.name) is not None:
         raise Problem(Error.NAME_IN_USE)
     raise Problem(Error.CONDITION_FAILED, header="If-Match")
 
@@ -173,3 +174,21 @@ def _check_count(exchange: Exchange) -> None:
     """Raise Problem(BAD_COUNT) if `?n=` asks for several downloaders: only one of them would get the file."""
     if any(value != "1" for value in exchange.query.get("n", ())):
         raise Problem(Error.BAD_COUNT)
+
+
+async def make_link(exchange: Exchange) -> None:
+    """Answer with a link to the name, which allows only to receive it, or with `?for=send` only to send it.
+
+    Nothing is made but the answer, and this is no use of the token.
+    """
+    access = exchange.token()
+    if await exchange.relay.access_of(access.id) != access:
+        raise Problem(Error.UNKNOWN_TOKEN)
+    rights = {"receive": Right.RECEIVE, "send": Right.SEND}
+    if (wanted := exchange.query.get("for", ["receive"])[-1]) not in rights:
+        raise Problem(Error.BAD_RIGHT)
+    link = str(Link.make(access, rights[wanted], decode_name(exchange.name)))
+    if exchange.wants_json():
+        await exchange.answer(JSONResponse({"link": link, "for": wanted}))
+    else:
+        await exchange.text(link)

@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 import click
 from pydantic import ValidationError
 
+from relay.access import ID_LENGTH, Access
 from relay.cluster.node import Node
 from relay.errors import Error, Problem, StoreUnavailable
 from relay.metrics import Metrics
@@ -112,7 +113,7 @@ def _print(lines: Sequence[str], data: object, *, as_json: bool) -> None:
     click.echo(json.dumps(data) if as_json else "\n".join(lines))
 
 
-_json = click.option("--json", "as_json", is_flag=True, help="print one line of JSON, with whole tokens")
+_json = click.option("--json", "as_json", is_flag=True, help="print one line of JSON")
 
 
 @_command()
@@ -166,15 +167,15 @@ def tokens(*, as_json: bool, **flags: str | None) -> None:
 def cancel(*, token: str, name: str, **flags: str | None) -> None:
     """End the transfer of NAME for both sides, as a DELETE does.
 
-    TOKEN may be the first characters of a token, if no other token begins with them. NAME may be written as `ps` prints
+    TOKEN is a token's id, or as much of its beginning as no other id has. NAME may be written as `ps` prints
     it or as it is.
     """
 
     async def end(relay: Relay) -> None:
         whole = await _whole(relay.store, token)
         for written in dict.fromkeys([name, encode_name(nfc(name))]):
-            if await relay.cancel(token=whole, name=written):
-                click.echo(f"cancelled {whole[:4]}… {written}")
+            if await relay.cancel(Access(whole), name=written):
+                click.echo(f"cancelled {whole} {written}")
                 return
         raise Problem(Error.NO_UPLOAD)
 
@@ -186,27 +187,30 @@ def cancel(*, token: str, name: str, **flags: str | None) -> None:
 def revoke(*, token: str, **flags: str | None) -> None:
     """Delete a token, and end its transfers.
 
-    TOKEN may be the first characters of a token, if no other token begins with them.
+    TOKEN is a token's id, or as much of its beginning as no other id has.
     """
 
     async def end(relay: Relay) -> None:
         whole = await _whole(relay.store, token)
-        await relay.revoke(token=whole)
-        click.echo(f"revoked {whole[:4]}…")
+        await relay.revoke(Access(whole))
+        click.echo(f"revoked {whole}")
 
     _run(end, flags)
 
 
 async def _whole(store: Store, beginning: str) -> str:
-    """Return the one token that begins with `beginning`. Exit if there is none, or more than one."""
-    beginning = beginning.removesuffix("…")
+    """Return the one id of a token that begins with `beginning`. Exit if there is none, or more than one.
+
+    A whole token begins with its id. Its secret must not reach Redis.
+    """
+    beginning = beginning[:ID_LENGTH]
     if not re.fullmatch("[A-Za-z0-9]+", beginning):
         _fail("a token has letters and digits only", _USAGE)
     found = [life.token for life in await Census(store).tokens(beginning=beginning)]
     if not found:
-        _fail(f"no token begins with {beginning[:4]}", _NOT_FOUND)
+        _fail(f"there is no token {beginning}", _NOT_FOUND)
     if len(found) > 1:
-        _fail(f"{len(found)} tokens begin with {beginning[:4]}: give more of it (relay tokens --json)", _USAGE)
+        _fail(f"{len(found)} tokens begin with {beginning}: give more of it (relay tokens)", _USAGE)
     return found[0]
 
 

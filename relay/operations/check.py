@@ -4,8 +4,9 @@ import statistics
 from collections.abc import Awaitable, Callable
 from time import perf_counter
 
+from relay.access import Token
 from relay.errors import StoreUnavailable
-from relay.names import new_id, new_token
+from relay.names import new_id
 from relay.operations.census import Census
 from relay.operations.eviction import ADVICE
 from relay.rates import Rate
@@ -73,7 +74,7 @@ async def _node(store: Store, node: str) -> None:
 
 async def _transfer(store: Store) -> None:
     """Make a token, pass three bytes, and revoke the token."""
-    token, transfers = new_token(), store.transfers
+    token, transfers = Token.new().id, store.transfers
     await _try("make a token", store.tokens.make(token=token))
     transfer = transfers.identify(token=token, name="check")
     stream = transfers.stream(transfer)

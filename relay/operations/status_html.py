@@ -73,7 +73,7 @@ def as_html(overview: Overview, viewer: Viewer, *, node: str, clock: str) -> str
 
 def _row(transfer: Progress, viewer: Viewer) -> _Row:
     name = unquote(transfer.name) if viewer.names else ""
-    token, ends = viewer.token(transfer.token), (transfer.uploader, transfer.downloader)
+    token, ends = transfer.token, (transfer.uploader, transfer.downloader)
     lasted = duration(transfer.seconds)
     if transfer.left is not None:
         lasted += f", {duration(max(0, transfer.left))} left"

@@ -46,7 +46,7 @@ def transfer_json(transfer: Progress, viewer: Viewer) -> dict[str, Any]:
     shown = {
         "id": transfer.id,
         "state": transfer.state,
-        "token": viewer.token(transfer.token),
+        "token": transfer.token,
         "uploader": transfer.uploader,
         "downloader": transfer.downloader or None,
         "length": transfer.length,
@@ -61,4 +61,4 @@ def transfer_json(transfer: Progress, viewer: Viewer) -> dict[str, Any]:
 
 def token_json(life: TokenLife, viewer: Viewer) -> dict[str, Any]:
     """Return one token."""
-    return {"token": viewer.token(life.token), "expires_in": int(life.seconds), "uses": life.uses}
+    return {"token": life.token, "expires_in": int(life.seconds), "uses": life.uses}

@@ -50,7 +50,7 @@ def transfer_lines(transfers: Iterable[Progress], viewer: Viewer) -> list[str]:
             "-" if transfer.left is None else duration(max(0, transfer.left)),
             transfer.uploader,
             transfer.downloader or "-",
-            viewer.token(transfer.token),
+            transfer.token,
             transfer.name,
         )
         for transfer in transfers
@@ -82,7 +82,7 @@ def node_lines(nodes: Iterable[NodeReport]) -> list[str]:
 def token_lines(lives: Iterable[TokenLife], viewer: Viewer) -> list[str]:
     """Return a table of tokens."""
     rows = [("TOKEN", "EXPIRES IN", "USES")]
-    rows += [(viewer.token(life.token), duration(life.seconds), str(life.uses)) for life in lives]
+    rows += [(life.token, duration(life.seconds), str(life.uses)) for life in lives]
     return _aligned(rows)
 
 

@@ -1,8 +1,8 @@
 """Every key that relay has in Redis, with its type, its TTL and its contents. The README shows `KEYS` as a table.
 
-`{T}` is the token, in the braces of a Redis Cluster hash tag: all keys of one token are in one slot, so that one script
-may use them together. NAME is percent-encoded (see `names.encode_name`), ID is the transfer's id, NODE the node's id.
-Every key has a TTL, set by the script that creates it.
+`{T}` is the token's id, in the braces of a Redis Cluster hash tag: all keys of one token are in one slot, so that one
+script may use them together. NAME is percent-encoded (see `names.encode_name`), ID is the transfer's id, NODE the
+node's id. Every key has a TTL, set by the script that creates it.
 """
 
 from dataclasses import dataclass
@@ -23,8 +23,8 @@ KEYS = (
         "relay:token:{T}",
         "hash",
         "the token's remaining life",
-        "`created` (Unix seconds), `uses`, `bytes` delivered by the transfers that have ended, bytes `reserved` for "
-        "those that have not (only with `RELAY_TOKEN_BYTES`), and one field for each name at work: `transfer:NAME` the "
+        "`digest` of its secret, `created` (Unix seconds), `uses`, `bytes` delivered by the transfers that have ended, "
+        "bytes `reserved` for those that have not (only with `RELAY_TOKEN_BYTES`), and one field for each name at work: `transfer:NAME` the "
         "id of its live transfer, `wanted:NAME` the nodes where a download waits for it. Deleting the key revokes the "
         "token",
     ),
@@ -82,15 +82,15 @@ KEYS = (
         "hash",
         "three heartbeats",
         "up to 100 transfers whose uploads NODE holds, the streaming ones first, then those that have waited longest: "
-        "id → JSON with `token`, `name`, `state`, `delivered` (bytes), `rate` (bytes a second), `seconds` in that "
-        "state …, as of the last heartbeat. Only the status page uses it",
+        "id → JSON with `token` (its id), `name`, `state`, `delivered` (bytes), `rate` (bytes a second), `seconds` in "
+        "that state …, as of the last heartbeat. Only the status page uses it",
     ),
     KeySpec(
         "relay:tokens",
         "sorted set",
         "an hour",
-        "token → when it expires (Unix seconds), give or take a heartbeat. Only the status page uses it: a token lives "
-        "as long as its own key",
+        "a token's id → when it expires (Unix seconds), give or take a heartbeat. Only the status page uses it: a token "
+        "lives as long as its own key",
     ),
     KeySpec(
         "relay:rate:WHAT:ADDRESS",

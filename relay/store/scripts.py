@@ -6,15 +6,16 @@ from importlib.resources import files
 #: The shared functions that are put before the script of a verb.
 _SHARED = {
     "ages": ["_now", "_ages"],
-    "claim": ["_now", "_late", "_use", "_facts", "_room", "_reserve"],
+    "claim": ["_now", "_late", "_known", "_use", "_facts", "_room", "_reserve"],
     "end": ["_words", "_last", "_delivered", "_mark"],
     "enrol": ["_now"],
     "interrupt": ["_last", "_delivered", "_mark"],
     "join": ["_now", "_late"],
     "leave": ["_last", "_delivered", "_mark"],
-    "look": ["_now", "_late", "_words", "_use", "_facts", "_room"],
+    "look": ["_now", "_late", "_known", "_words", "_use", "_facts", "_room"],
     "mint": ["_facts"],
     "reserve": ["_reserve"],
+    "revoke": ["_known"],
     "return": ["_last", "_delivered", "_mark"],
     "roll": ["_now", "_ages"],
     "spend": ["_now"],

@@ -16,25 +16,37 @@ class Tokens:
         self._commands = commands
         self._keys = commands.keys
 
-    async def make(self, *, token: str) -> None:
-        """Make a token with its whole life ahead."""
+    async def make(self, *, token: str, digest: str = "") -> bool:
+        """Make a token with its whole life ahead, given the digest of its secret. Return False if its id is taken."""
         life = self._commands.settings.token_life
-        await self._commands.run("mint", [self._keys.token(token)], [ms(life)])
+        return bool(await self._commands.run("mint", [self._keys.token(token)], [digest, ms(life)]))
 
-    async def read(self, *, token: str) -> tuple[float, dict[str, str]] | None:
-        """Return the seconds that a token has left, and its fields; None if it is gone. This is not a use of it."""
+    async def digest(self, *, token: str) -> str | None:
+        """Return the digest of a token's secret, or None if the token is gone."""
+        (digest,) = await self._commands.ask(("HGET", self._keys.token(token), "digest"))
+        return None if digest is None else digest.decode()
+
+    async def read(self, *, token: str, proof: str = "") -> tuple[float, dict[str, str]] | None:
+        """Return the seconds that a token has left, and its fields. This is not a use of it.
+
+        Return None if it is gone, or if a `proof` is given that is not the digest of its secret.
+        """
         key = self._keys.token(token)
-        left, fields = await self._commands.ask(("PTTL", key), ("HGETALL", key))
-        return (left / 1000, pairs(fields)) if left >= 0 else None
+        left, flat = await self._commands.ask(("PTTL", key), ("HGETALL", key))
+        fields = pairs(flat)
+        return (left / 1000, fields) if left >= 0 and proof in ("", fields.get("digest")) else None
 
     async def recount(self, *, token: str, read: int, counted: int) -> None:
         """Correct the bytes that a token has reserved to `counted`, unless they are not `read` any more."""
         await self._commands.run("recount", [self._keys.token(token)], [read, counted])
 
-    async def revoke(self, *, token: str) -> list[tuple[str, str]] | None:
-        """Delete a token. Return the names and ids of its transfers, or None if it was gone already."""
+    async def revoke(self, *, token: str, proof: str = "") -> list[tuple[str, str]] | None:
+        """Delete a token. Return the names and ids of its transfers, or None if it was gone already.
+
+        Return None, too, if a `proof` is given that is not the digest of its secret.
+        """
         keys = [self._keys.token(token), self._keys.revoked(token)]
-        fields = pairs(await self._commands.run("revoke", keys, [new_id(), ms(REVOKED_TTL)]))
+        fields = pairs(await self._commands.run("revoke", keys, [new_id(), ms(REVOKED_TTL), proof]))
         return transfers_in(fields) if fields else None
 
     async def was_revoked(self, *, token: str) -> bool:

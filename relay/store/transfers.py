@@ -58,12 +58,13 @@ class Transfers:
         media_type: str,
         use: bool,
         state: State = State.WAITING,
+        proof: str = "",
     ) -> "Transfer | Outcome | Claimed":
         """Claim the name for an upload on `node`.
 
         Return `Claimed` if the upload has the name now; the `Transfer` that holds the name if another one has it; or
         the `Outcome` if this claim has ended before its reply was read. `use` counts as a use of the token.
-        With `state` INTERRUPTED, the bytes come when its uploader returns.
+        With `state` INTERRUPTED, the bytes come when its uploader returns. `proof` is that of the client's `Access`.
         Raise Problem(UNKNOWN_TOKEN), Problem(CROWDED) or Problem(SPENT).
         """
         reply = await self._commands.run(
@@ -82,6 +83,7 @@ class Transfers:
                 state,
                 int(self._settings.rejoin_wait > 0 or bool(transfer.upload)),
                 transfer.upload,
+                proof,
             ],
         )
         need_token(reply)
@@ -144,15 +146,15 @@ class Transfers:
         field = "taken" if downloader else "vouched"
         await self._commands.run("vouch", [transfer.keys.transfer], [transfer.id, field])
 
-    async def look(self, *, token: str, name: str, use: bool, waits_on: str = "") -> Transfer | None:
-        """Return the live transfer of a name, or None. `use` counts as a use of the token.
+    async def look(self, *, token: str, name: str, use: bool, waits_on: str = "", proof: str = "") -> Transfer | None:
+        """Return the live transfer of a name, or None. `use` counts as a use of the token. `proof` is that of `Access`.
 
         If there is none and a download waits for it on the node `waits_on`, that is recorded: the next claim of the
         name wakes that node. Raise Problem(UNKNOWN_TOKEN) or Problem(CROWDED).
         """
         keys = [self._keys.token(token), self._keys.transfer(token, name)]
         reply = await self._commands.run(
-            "look", keys, [*self._use(counts=use), name, waits_on, self._settings.token_names]
+            "look", keys, [*self._use(counts=use), name, waits_on, self._settings.token_names, proof]
         )
         need_token(reply)
         need_room(reply)

@@ -11,7 +11,13 @@ from relay.transfer.doubt import PATIENCE, confirm, with_room
 
 
 async def claim(
-    context: Context, transfer: Transfer, *, length: int | None, media_type: str, state: State = State.WAITING
+    context: Context,
+    transfer: Transfer,
+    *,
+    length: int | None,
+    media_type: str,
+    proof: str,
+    state: State = State.WAITING,
 ) -> Claimed | Outcome:
     """Claim the name of a transfer, and wake the downloads that wait for it. Return how it ended, if it has already.
 
@@ -32,6 +38,7 @@ async def claim(
                 media_type=media_type,
                 use=use,
                 state=state,
+                proof=proof,
             ),
         )
         if isinstance(answer, Outcome):

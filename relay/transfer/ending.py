@@ -149,7 +149,7 @@ class Endings:
             bytes=final.delivered,
             **({"legs": was.legs} if was.legs > 1 else {}),
             seconds=final.seconds,
-            token=f"{was.token[:4]}…",
+            token=was.token,
             name=was.name,
             uploader=was.uploader,
             downloader=was.downloader or "-",

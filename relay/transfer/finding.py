@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from functools import partial
 
+from relay.access import Access
 from relay.cluster.inbox import Listener
 from relay.errors import ClientGone, Error, Problem, StoreUnavailable
 from relay.names import new_id
@@ -27,14 +28,14 @@ class Finder:
     """
 
     def __init__(
-        self, context: Context, *, token: str, name: str, wait: float, client: Connection, takes: bool = True
+        self, context: Context, access: Access, *, name: str, wait: float, client: Connection, takes: bool = True
     ) -> None:
         self._context = context
         self._transfers = context.store.transfers
-        self._token = token
+        self._token, self._proof = access
         self._name = name
         self._client = client
-        self._topic = context.store.keys.transfer(token, name)
+        self._topic = context.store.keys.transfer(access.id, name)
         self._deadline = time.monotonic() + wait
         #: Whether the next look counts as a use of the token: the first one of a download does.
         self._use = takes
@@ -108,8 +109,8 @@ class Finder:
         """
         waits_on = self._context.node.id if may_wait else ""
         while True:
-            look = partial(self._transfers.look, token=self._token, name=self._name, use=self._use, waits_on=waits_on)
-            transfer = await with_room(self._context, self._token, look)
+            look = partial(self._transfers.look, token=self._token, name=self._name, proof=self._proof)
+            transfer = await with_room(self._context, self._token, partial(look, use=self._use, waits_on=waits_on))
             self._use = False
             self._context.node.load.used_tokens.add(self._token)
             if transfer is None:

@@ -2,12 +2,13 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from functools import partial
 
+from relay.access import Access, Token
 from relay.cluster.node import Node
 from relay.errors import Error, Problem
 from relay.logs import note
 from relay.metrics import Metrics
-from relay.names import new_token
 from relay.server.connection import Connection
 from relay.settings import Settings
 from relay.states import Answer, Outcome
@@ -36,19 +37,27 @@ class Relay:
         self.gate = self.context.gate
         self.resumable = ResumableUploads(self.context)
 
-    async def make_token(self) -> str:
+    async def make_token(self) -> Token:
         """Return a new token. Raise Problem."""
         with self.gate.entered():
-            token = new_token()
-            await self.store.tokens.make(token=token)
-            self.node.load.used_tokens.add(token)
+            token = Token.new()
+            while not await self.store.tokens.make(token=token.id, digest=token.access.proof):
+                token = Token.new()  # the id is that of another token
+            self.node.load.used_tokens.add(token.id)
             self.metrics.tokens.inc()
             return token
 
+    async def access_of(self, token: str) -> Access:
+        """Return what the secret of the token with this id would give access to. Raise Problem(UNKNOWN_TOKEN)."""
+        digest = await self.store.tokens.digest(token=token)
+        if not digest:
+            raise Problem(Error.UNKNOWN_TOKEN)
+        return Access(token, digest)
+
     async def upload(
         self,
+        access: Access,
         *,
-        token: str,
         name: str,
         length: int | None,
         media_type: str,
@@ -62,8 +71,8 @@ class Relay:
         largest = self.settings.max_upload
         if 0 < largest < (length or 0):
             raise Problem(Error.TOO_LARGE, most=largest)
-        transfer = self.store.transfers.identify(token=token, name=name)
-        upload = Upload(self.context, transfer, body, client)
+        transfer = self.store.transfers.identify(token=access.id, name=name)
+        upload = Upload(self.context, transfer, body, client, proof=access.proof)
         try:
             note(transfer=transfer.id)
             with self.gate.entered():
@@ -73,13 +82,13 @@ class Relay:
                 problem.forbid_retry()
             raise
 
-    async def download(self, *, token: str, name: str, wait: float, sink: Sink, client: Connection) -> Outcome:
+    async def download(self, access: Access, *, name: str, wait: float, sink: Sink, client: Connection) -> Outcome:
         """Wait up to `wait` seconds for an upload, and stream it to `sink`. Return how it ended.
 
         Raise Problem if nothing was sent; or ClientGone if there is nobody left to answer.
         """
         with self.gate.entered():
-            finder = Finder(self.context, token=token, name=name, wait=wait, client=client)
+            finder = Finder(self.context, access, name=name, wait=wait, client=client)
             with finder.running():
                 while True:
                     transfer = await finder.find()
@@ -91,46 +100,47 @@ class Relay:
                             return outcome
                     finder.check_client()
 
-    async def look(self, *, token: str, name: str) -> Transfer | None:
+    async def look(self, access: Access, *, name: str) -> Transfer | None:
         """Return the live transfer of a name, if its uploader is still there. Raise Problem(UNKNOWN_TOKEN)."""
-        transfer = await self.store.transfers.look(token=token, name=name, use=False)
+        transfer = await self.store.transfers.look(token=access.id, name=name, use=False, proof=access.proof)
         return await confirm(self.context, transfer) if transfer is not None else None
 
-    async def find(self, *, token: str, name: str, wait: float, client: Connection) -> Transfer:
+    async def find(self, access: Access, *, name: str, wait: float, client: Connection) -> Transfer:
         """Wait up to `wait` seconds for an upload, and return it. This takes nothing and is no use of the token.
 
         Raise Problem; or ClientGone if there is nobody left to answer.
         """
         if not wait:
-            transfer = await self.look(token=token, name=name)
+            transfer = await self.look(access, name=name)
             if transfer is None:
                 raise Problem(Error.NO_UPLOAD)
             return transfer
         with self.gate.entered():
-            finder = Finder(self.context, token=token, name=name, wait=wait, client=client, takes=False)
+            finder = Finder(self.context, access, name=name, wait=wait, client=client, takes=False)
             with finder.running():
                 return await finder.find()
 
-    async def list_token(self, *, token: str) -> tuple[float, list[Transfer]]:
+    async def list_token(self, access: Access) -> tuple[float, list[Transfer]]:
         """Return the seconds that a token has left, and its live transfers. Raise Problem(UNKNOWN_TOKEN).
 
         If it has very many transfers, the clients of those beyond the first hundred are not inquired about.
         """
-        found = await self.store.tokens.read(token=token)
+        found = await self.store.tokens.read(token=access.id, proof=access.proof)
         if found is None:
             raise Problem(Error.UNKNOWN_TOKEN)
         left, fields = found
         names = [name for name, _ in transfers_in(fields)]
-        inquired = await asyncio.gather(*(self.look(token=token, name=name) for name in names[:_INQUIRIES_MAX]))
-        others = [await self.store.transfers.look(token=token, name=name, use=False) for name in names[_INQUIRIES_MAX:]]
+        inquired = await asyncio.gather(*(self.look(access, name=name) for name in names[:_INQUIRIES_MAX]))
+        look = partial(self.store.transfers.look, token=access.id, use=False)
+        others = [await look(name=name) for name in names[_INQUIRIES_MAX:]]
         return left, [transfer for transfer in (*inquired, *others) if transfer is not None]
 
-    async def cancel(self, *, token: str, name: str) -> bool:
+    async def cancel(self, access: Access, *, name: str) -> bool:
         """End the live transfer of a name, for both sides. Return False if there is none.
 
         Raise Problem(UNKNOWN_TOKEN), or Problem(TOO_LATE) if the downloader has been handed the last bytes.
         """
-        transfer = await self.store.transfers.look(token=token, name=name, use=False)
+        transfer = await self.store.transfers.look(token=access.id, name=name, use=False, proof=access.proof)
         if transfer is None:
             return False
         answer = await self.context.endings.end(transfer, Outcome.CANCELLED)
@@ -138,15 +148,15 @@ class Relay:
             raise Problem(Error.TOO_LATE)
         return isinstance(answer, Final)
 
-    async def revoke(self, *, token: str) -> None:
+    async def revoke(self, access: Access) -> None:
         """Delete a token and end its transfers, except those whose downloaders have been handed the last bytes.
 
         Raise Problem(UNKNOWN_TOKEN).
         """
-        transfers = await self.store.tokens.revoke(token=token)
+        transfers = await self.store.tokens.revoke(token=access.id, proof=access.proof)
         if transfers is None:
             raise Problem(Error.UNKNOWN_TOKEN)
-        self.node.load.used_tokens.add(token)
+        self.node.load.used_tokens.add(access.id)
         for name, transfer_id in transfers:
-            transfer = self.store.transfers.identify(token=token, name=name, transfer_id=transfer_id)
+            transfer = self.store.transfers.identify(token=access.id, name=name, transfer_id=transfer_id)
             await self.context.endings.end(transfer, Outcome.REVOKED)

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from typing import NamedTuple, TypeVar
 
+from relay.access import Access
 from relay.errors import Error, Problem, problem_for_uploader
 from relay.logs import note
 from relay.names import UploadAddress, new_id
@@ -90,8 +91,9 @@ class ResumableUpload(Upload):
         part: Part,
         is_new: bool,
         announce: Callable[[], None] | None = None,
+        proof: str = "",
     ) -> None:
-        super().__init__(context, transfer, body, client, begin=part.offset)
+        super().__init__(context, transfer, body, client, begin=part.offset, proof=proof)
         self._part = part
         self._is_new = is_new
         self._announce = announce
@@ -176,13 +178,20 @@ class ResumableUploads:
         address = UploadAddress.new(transfer.id)
         return address, replace(transfer, upload=address.digest)
 
-    async def create(self, transfer: Transfer, part: Part, *, media_type: str) -> None:
+    async def create(self, transfer: Transfer, part: Part, *, media_type: str, proof: str) -> None:
         """Claim the name for an upload whose bytes come in later requests, `part` having none. Raise Problem."""
         part.check(None, most=self._context.settings.max_upload)
         note(transfer=transfer.id)
         length = part.file_length
         with self._context.gate.entered():
-            answer = await claim(self._context, transfer, length=length, media_type=media_type, state=State.INTERRUPTED)
+            answer = await claim(
+                self._context,
+                transfer,
+                length=length,
+                media_type=media_type,
+                proof=proof,
+                state=State.INTERRUPTED,
+            )
             if isinstance(answer, Outcome):
                 raise problem_for_uploader(answer, sent=0, seconds=0, most=0)
             self._context.endings.absences.keep(transfer)
@@ -196,13 +205,16 @@ class ResumableUploads:
         body: AsyncIterator[bytes],
         client: Connection,
         announce: Callable[[], None] | None,
+        proof: str,
     ) -> int:
         """Create an upload with a body. Return the byte offset in the file that the downloader has reached.
 
         `announce` is called as soon as the upload exists. If it is None, the client learns the upload's address only
         from the answer. Raise Problem; or ClientGone if there is nobody left to answer.
         """
-        upload = ResumableUpload(self._context, transfer, body, client, part=part, is_new=True, announce=announce)
+        upload = ResumableUpload(
+            self._context, transfer, body, client, part=part, is_new=True, announce=announce, proof=proof
+        )
         return await self._run(upload, part, media_type=media_type)
 
     async def append(
@@ -210,7 +222,7 @@ class ResumableUploads:
         address: UploadAddress,
         part: Part,
         *,
-        token: str,
+        access: Access,
         name: str,
         body: AsyncIterator[bytes],
         client: Connection,
@@ -220,7 +232,7 @@ class ResumableUploads:
         Raise Problem; or ClientGone if there is nobody left to answer.
         """
         reached = await self._work_on(
-            address, lambda found: self._append(found, part, body=body, client=client), token=token, name=name
+            address, lambda found: self._append(found, part, body=body, client=client), access=access, name=name
         )
         if not isinstance(reached, Result):
             return reached
@@ -236,22 +248,22 @@ class ResumableUploads:
         upload = ResumableUpload(self._context, found, body, client, part=part, is_new=False)
         return await self._run(upload, part, media_type="")
 
-    async def status(self, address: UploadAddress, *, token: str, name: str) -> UploadStatus:
+    async def status(self, address: UploadAddress, *, access: Access, name: str) -> UploadStatus:
         """Return how far an upload is, once its request before this has ended. Raise Problem."""
 
         async def ask(found: Transfer) -> UploadStatus:
             return UploadStatus(await stop_request_before(self._context, found), found.length)
 
-        status = await self._work_on(address, ask, token=token, name=name)
+        status = await self._work_on(address, ask, access=access, name=name)
         if not isinstance(status, Result):
             return status
         if status.outcome is Outcome.COMPLETE:
             return UploadStatus(status.delivered, status.delivered, is_complete=True)
         raise _ended(status)
 
-    async def cancel(self, address: UploadAddress, *, token: str, name: str) -> None:
+    async def cancel(self, address: UploadAddress, *, access: Access, name: str) -> None:
         """End an upload, for both sides. Raise Problem."""
-        found = await self._find(address, token=token, name=name)
+        found = await self._find(address, access=access, name=name)
         if isinstance(found, Transfer):
             answer = await self._context.endings.end(found, Outcome.CANCELLED)
             if isinstance(answer, Final):
@@ -271,27 +283,28 @@ class ResumableUploads:
         return reached
 
     async def _work_on(
-        self, address: UploadAddress, work: Callable[[Transfer], Awaitable[T]], *, token: str, name: str
+        self, address: UploadAddress, work: Callable[[Transfer], Awaitable[T]], *, access: Access, name: str
     ) -> T | Result:
         """Return what `work` with the upload at an address returns; or how the upload has ended, be it meanwhile."""
-        found = await self._find(address, token=token, name=name)
+        found = await self._find(address, access=access, name=name)
         if isinstance(found, Transfer):
             try:
                 return await work(found)
             except Problem as problem:
                 if problem.error is not Error.UNKNOWN_UPLOAD:
                     raise
-            found = await self._find(address, token=token, name=name)
+            found = await self._find(address, access=access, name=name)
         if isinstance(found, Transfer):
             raise Problem(Error.SUPERSEDED)
         return found
 
-    async def _find(self, address: UploadAddress, *, token: str, name: str) -> Transfer | Result:
+    async def _find(self, address: UploadAddress, *, access: Access, name: str) -> Transfer | Result:
         """Return the upload at an address, or how it ended. Raise Problem(UNKNOWN_UPLOAD)."""
-        found = await self._transfers.look(token=token, name=name, use=False)
+        found = await self._transfers.look(token=access.id, name=name, use=False, proof=access.proof)
         if found is not None and found.id == address.id and secrets.compare_digest(found.upload, address.digest):
             return found
-        result = await self._transfers.result(self._transfers.identify(token=token, name=name, transfer_id=address.id))
+        identity = self._transfers.identify(token=access.id, name=name, transfer_id=address.id)
+        result = await self._transfers.result(identity)
         if result is None or not secrets.compare_digest(result.upload, address.digest):
             raise Problem(Error.UNKNOWN_UPLOAD)
         return result

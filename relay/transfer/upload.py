@@ -33,7 +33,8 @@ _JOINED = "0-1"
 class Upload(Side):
     """One PUT. `ResumableUpload` is one request of an upload whose uploader may return.
 
-    `begin` is the byte offset in the file at which the request's body begins.
+    `begin` is the byte offset in the file at which the request's body begins. `proof` is that of the client's `Access`;
+    only a claim needs it.
     """
 
     #: The id of this request, if it is not the one that claimed the name.
@@ -47,9 +48,11 @@ class Upload(Side):
         client: Connection,
         *,
         begin: int = 0,
+        proof: str = "",
     ) -> None:
         super().__init__(context, transfer, client)
         self.looked = self._since
+        self._proof = proof
         self._length: int | None = None
         self._intake = BodyIntake(body, client, Buffer(context.settings.chunk, context.blocks))
         self._supply = Supply(self._intake, context.rewind_budget, begin=begin)
@@ -162,7 +165,7 @@ class Upload(Side):
 
     async def _claim(self, media_type: str, *, length: int | None) -> Outcome | None:
         """Claim the name. Return how the transfer ended, if it has ended already. Raise Problem."""
-        answer = await claim(self.context, self.transfer, length=length, media_type=media_type)
+        answer = await claim(self.context, self.transfer, length=length, media_type=media_type, proof=self._proof)
         if isinstance(answer, Outcome):
             return answer
         self._reserved = answer.reserved

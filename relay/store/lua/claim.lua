@@ -12,10 +12,10 @@ local token, transfer, acks = KEYS[1], KEYS[2], KEYS[3]
 local id, name, node, length, type_ = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local use_ms, most_ms, claim_ms, most_names = tonumber(ARGV[6]), tonumber(ARGV[7]), ARGV[8], tonumber(ARGV[9])
 local most_bytes = tonumber(ARGV[10])
-local state, rejoins, upload = ARGV[11], ARGV[12], ARGV[13]
+local state, rejoins, upload, proof = ARGV[11], ARGV[12], ARGV[13], ARGV[14]
 
+if not is_known(token, proof) then return {'no_token'} end
 local count = redis.call('HLEN', token)
-if count == 0 then return {'no_token'} end
 local wanted = redis.call('HGET', token, 'wanted:' .. name) or ''
 local holder = redis.call('HGET', transfer, 'id')
 if holder == id then return {'claimed', wanted, redis.call('HGET', transfer, 'reserved') or '0'} end

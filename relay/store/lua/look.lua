@@ -5,10 +5,10 @@
 -- claims the name then wakes that node.
 local token, transfer = KEYS[1], KEYS[2]
 local use_ms, most_ms, name, node = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3], ARGV[4]
-local most_names = tonumber(ARGV[5])
+local most_names, proof = tonumber(ARGV[5]), ARGV[6]
 
+if not is_known(token, proof) then return {'no_token'} end
 local count = redis.call('HLEN', token)
-if count == 0 then return {'no_token'} end
 if use_ms > 0 then use(token, use_ms, most_ms) end
 local fields = redis.call('HGETALL', transfer)
 if #fields > 0 then return {'found', fields, now_ms()} end
