@@ -24,9 +24,9 @@ KEYS = (
         "hash",
         "the token's remaining life",
         "`digest` of its secret, `created` (Unix seconds), `uses`, `bytes` delivered by the transfers that have ended, "
-        "bytes `reserved` for those that have not (only with `RELAY_TOKEN_BYTES`), and one field for each name at work: `transfer:NAME` the "
-        "id of its live transfer, `wanted:NAME` the nodes where a download waits for it. Deleting the key revokes the "
-        "token",
+        "bytes `reserved` for those that have not (only with `RELAY_TOKEN_BYTES`), and one field for each name at "
+        "work: `transfer:NAME` the id of its live transfer, `wanted:NAME` the nodes where a download waits for it. "
+        "Deleting the key revokes the token",
     ),
     KeySpec(
         "relay:revoked:{T}",
@@ -89,8 +89,8 @@ KEYS = (
         "relay:tokens",
         "sorted set",
         "an hour",
-        "a token's id → when it expires (Unix seconds), give or take a heartbeat. Only the status page uses it: a token "
-        "lives as long as its own key",
+        "a token's id → when it expires (Unix seconds), give or take a heartbeat. Only the status page uses it: a "
+        "token lives as long as its own key",
     ),
     KeySpec(
         "relay:rate:WHAT:ADDRESS",

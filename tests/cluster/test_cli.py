@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.cluster import CUT_OFF, Cluster, Curl, NodeProcess, assert_no_traceback
+from tests.support.cluster import CUT_OFF, Cluster, Curl, NodeProcess, assert_no_traceback, id_of
 from tests.support.ports import free_port
 from tests.support.redis import RedisServer
 from tests.support.wait import wait_until
@@ -70,7 +70,7 @@ def test_ps(cluster: Cluster, relay: Relay, token: str, streams: tuple[Curl, Cur
     assert status == 0
     assert text.startswith("ID ")
     (line,) = [line for line in text.splitlines() if shown["id"] in line]
-    assert line.split()[-2:] == [f"{token[:4]}…", "a%20b"]
+    assert line.split()[-2:] == [id_of(token), "a%20b"]
     assert token not in text
 
 
@@ -85,7 +85,7 @@ def test_tokens(relay: Relay, token: str) -> None:
     assert 1190 < mine["expires_in"] <= 1200
     status, text = relay("tokens")
     assert status == 0
-    assert f"{token[:4]}…" in text
+    assert id_of(token) in text
     assert token not in text
 
 
@@ -93,7 +93,7 @@ def test_tokens(relay: Relay, token: str) -> None:
 def test_cancel_tells_both_sides(relay: Relay, token: str, streams: tuple[Curl, Curl], name: str) -> None:
     upload, download = streams
     status, text = relay("cancel", token[:8] + "…", name)
-    assert (status, text) == (0, f"cancelled {token[:4]}… a%20b\n")
+    assert (status, text) == (0, f"cancelled {id_of(token)} a%20b\n")
     assert download.finish()[0] == CUT_OFF
     assert upload.finish()[1].endswith(b"410")
 
@@ -107,7 +107,7 @@ def test_cancel_ends_a_wait_at_once(cluster: Cluster, relay: Relay, token: str) 
 
 def test_revoke_ends_all_transfers_of_the_token(relay: Relay, token: str, streams: tuple[Curl, Curl]) -> None:
     upload, download = streams
-    assert relay("revoke", token) == (0, f"revoked {token[:4]}…\n")
+    assert relay("revoke", token) == (0, f"revoked {id_of(token)}\n")
     assert download.finish()[0] == CUT_OFF
     assert upload.finish()[1].endswith(b"401")
     assert relay("revoke", token) == (1, f"relay: no token begins with {token[:4]}\n")

@@ -15,7 +15,7 @@ import httpx
 import psutil
 import pytest
 
-from tests.support.cluster import CUT_OFF, Cluster, Curl, chars_read, curl
+from tests.support.cluster import CUT_OFF, Cluster, Curl, chars_read, curl, id_of
 from tests.support.wait import wait_until
 
 MIB = 1024 * 1024
@@ -145,7 +145,7 @@ def test_an_uploader_that_leaves_while_waiting_frees_the_name(
 
 def test_a_downloader_that_leaves_while_waiting_is_forgotten(cluster: Cluster, token: str) -> None:
     assert cluster.redis is not None
-    key = f"{cluster.prefix}:token:{{{token}}}"
+    key = f"{cluster.prefix}:token:{{{id_of(token)}}}"
     with Curl(cluster.url(1, token, "x") + "?wait=60"):
         wait_until(
             lambda: cluster.redis and cluster.redis.hget(key, "wanted:x") == cluster[1].id.encode(),
@@ -228,7 +228,7 @@ def test_a_dead_uploader_does_not_keep_the_name(
     with Curl("-T", "-", "-w", "%{http_code}", cluster.url(1, token, "x"), pipe=True) as second:
         second.write(b"again")
         second.close()
-        key = f"{cluster.prefix}:transfer:{{{token}}}:x"
+        key = f"{cluster.prefix}:transfer:{{{id_of(token)}}}:x"
         wait_until(
             lambda: cluster.redis and cluster.redis.hget(key, "uploader") == cluster[1].id.encode(),
             "the name",
@@ -294,7 +294,7 @@ def test_a_dead_uploader_behind_a_proxy_does_not_keep_the_name(cluster: Cluster,
         proxy.close()
         with Curl("-T", "-", "-w", "%{http_code}", cluster.url(1, token, "x"), pipe=True) as second:
             second.write_all(b"again")
-            key = f"{cluster.prefix}:transfer:{{{token}}}:x"
+            key = f"{cluster.prefix}:transfer:{{{id_of(token)}}}:x"
             wait_until(
                 lambda: cluster.redis and cluster.redis.hget(key, "uploader") == cluster[1].id.encode(), "the name", 10
             )

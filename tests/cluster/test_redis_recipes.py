@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cluster import CUT_OFF, Cluster, Curl, NodeProcess
+from tests.support.cluster import CUT_OFF, Cluster, Curl, NodeProcess, id_of
 from tests.support.pages import OPERATORS, shell_blocks
 from tests.support.redis import RedisServer, servers
 from tests.support.wait import wait_until
@@ -81,7 +81,7 @@ def test_every_question_is_tested() -> None:
 
 def test_who_is_transferring(nodes: Cluster, streams: tuple[str, Curl, Curl]) -> None:
     token, *_ = streams
-    assert run(nodes, "Who is transferring", token).split() == [f"relay:transfer:{{{token}}}:big%20file"]
+    assert run(nodes, "Who is transferring", token).split() == [f"relay:transfer:{{{id_of(token)}}}:big%20file"]
 
 
 def test_who_holds_this_name(nodes: Cluster, streams: tuple[str, Curl, Curl]) -> None:
@@ -110,7 +110,7 @@ def test_waiting(nodes: Cluster) -> None:
         for token in tokens:
             nodes.wait_state(token, "waiting")
         lines = run(nodes, "Who has waited longest for a downloader", tokens[0]).splitlines()
-        assert sorted(line.split()[2] for line in lines) == sorted(f"relay:transfer:{{{t}}}:x" for t in tokens)
+        assert sorted(line.split()[2] for line in lines) == sorted(f"relay:transfer:{{{id_of(t)}}}:x" for t in tokens)
         assert [line.split()[1] for line in lines] == ["waiting"] * 2
         assert lines == sorted(lines)
 

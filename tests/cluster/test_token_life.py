@@ -5,19 +5,19 @@ import contextlib
 import httpx
 import pytest
 
-from tests.support.cluster import CUT_OFF, Cluster, Curl, curl
+from tests.support.cluster import CUT_OFF, Cluster, Curl, curl, id_of
 from tests.support.wait import wait_until
 
 
 def ttl(cluster: Cluster, token: str) -> float:
     assert cluster.redis is not None
-    milliseconds: int = cluster.redis.pttl(f"{cluster.prefix}:token:{{{token}}}")
+    milliseconds: int = cluster.redis.pttl(f"{cluster.prefix}:token:{{{id_of(token)}}}")
     return milliseconds / 1000
 
 
 def set_ttl(cluster: Cluster, token: str, seconds: float) -> None:
     assert cluster.redis is not None
-    assert cluster.redis.pexpire(f"{cluster.prefix}:token:{{{token}}}", int(seconds * 1000))
+    assert cluster.redis.pexpire(f"{cluster.prefix}:token:{{{id_of(token)}}}", int(seconds * 1000))
 
 
 def about(seconds: float) -> object:
@@ -79,7 +79,7 @@ def test_an_operator_revokes_a_token_in_redis(cluster: Cluster, token: str) -> N
         with Curl("-N", cluster.url(1, token, "x")) as download:
             upload.write(b"a")
             assert download.read(1) == b"a"
-            cluster.redis.delete(f"{cluster.prefix}:token:{{{token}}}")
+            cluster.redis.delete(f"{cluster.prefix}:token:{{{id_of(token)}}}")
             assert download.finish()[0] == CUT_OFF
         told = upload.finish()[1]
         assert told.endswith(b"401")
@@ -92,8 +92,8 @@ def test_a_token_that_redis_has_evicted_was_not_revoked(cluster: Cluster, token:
     assert cluster.redis is not None
     with Curl("-T", "-", "-w", "%{http_code}", cluster.url(0, token, "x"), pipe=True) as upload:
         cluster.wait_state(token, "waiting")
-        transfer: bytes = cluster.redis.hget(f"{cluster.prefix}:transfer:{{{token}}}:x", "id")  # type: ignore[assignment]
-        cluster.redis.delete(f"{cluster.prefix}:token:{{{token}}}")
+        transfer: bytes = cluster.redis.hget(f"{cluster.prefix}:transfer:{{{id_of(token)}}}:x", "id")  # type: ignore[assignment]
+        cluster.redis.delete(f"{cluster.prefix}:token:{{{id_of(token)}}}")
         cluster.redis.xadd(f"{cluster.prefix}:inbox:{cluster[0].id}", {"about": transfer})
         told = upload.finish()[1]
     assert told.endswith(b"401")

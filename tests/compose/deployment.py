@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from tests.support.checkout import copy_checkout
-from tests.support.cluster import Curl, curl
+from tests.support.cluster import Curl, curl, id_of
 from tests.support.wait import wait_until
 
 #: Where docker-compose.yml publishes the balancer.
@@ -144,7 +144,7 @@ class Deployment:
             + ",".join(f"redis.call('HMGET',KEYS[{i}],'uploader','downloader')" for i in range(1, len(names) + 1))
             + "}"
         )
-        keys = [f"relay:transfer:{{{token}}}:{name}" for name in names]
+        keys = [f"relay:transfer:{{{id_of(token)}}}:{name}" for name in names]
         said = self.redis("EVAL", asking, str(len(keys)), *keys)
         return {name: (said[2 * i], said[2 * i + 1]) for i, name in enumerate(names)}
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import fakeredis
 import pytest
 
+from relay.access import Access, Token
 from relay.errors import Error, Problem
-from relay.names import new_token
 from relay.settings import Settings
 from relay.states import Answer, Outcome, State
 from relay.store.records import Transfer
@@ -37,11 +37,11 @@ class Pair:
 
     async def upload(self, token: str, client: Uploader) -> int:
         return await self.up.upload(
-            token=token, name="x", length=None, media_type="", body=client.body(), client=client.connection
+            Access(token), name="x", length=None, media_type="", body=client.body(), client=client.connection
         )
 
     async def download(self, token: str, client: Downloader) -> Outcome:
-        return await self.down.download(token=token, name="x", wait=60, sink=client, client=client.connection)
+        return await self.down.download(Access(token), name="x", wait=60, sink=client, client=client.connection)
 
     async def settled(self) -> None:
         await self.up.context.background.wait()
@@ -91,7 +91,7 @@ async def test_cancelled_at_any_step(pair: Pair, side: str, first: str) -> None:
 
 async def cancel(pair: Pair, side: str, first: str, at: int) -> bool:
     """Cancel a side at that step and check what is left. Return whether the side reached the step before it ended."""
-    before, token = asyncio.all_tasks(), new_token()
+    before, token = asyncio.all_tasks(), Token.new().id
     up, down = Uploader(PIECES), Downloader()
     await pair.up.store.tokens.make(token=token)
     work = {"upload": pair.upload(token, up), "download": pair.download(token, down)}
@@ -143,7 +143,7 @@ async def delete(pair: Pair, side: str, at: int, *, whole_token: bool) -> bool:
 
     Return whether the side reached the step before it ended.
     """
-    token, up, down, deleted = new_token(), Uploader(PIECES), Downloader(), None
+    token, up, down, deleted = Token.new().id, Uploader(PIECES), Downloader(), None
     await pair.up.store.tokens.make(token=token)
     # The node that deletes is a third one: it must not wait for the connection to Redis of a side that is paused until
     # the delete is done.
@@ -152,10 +152,10 @@ async def delete(pair: Pair, side: str, at: int, *, whole_token: bool) -> bool:
         nonlocal deleted
         with contextlib.suppress(Problem):
             if whole_token:
-                await pair.third.revoke(token=token)
+                await pair.third.revoke(Access(token))
             else:
                 deleted = False
-                deleted = await pair.third.cancel(token=token, name="x")
+                deleted = await pair.third.cancel(Access(token), name="x")
 
     work = {"upload": pair.upload(token, up), "download": pair.download(token, down)}
     sides = {name: Victim(work[name], at=at if name == side else NEVER, meanwhile=now) for name in work}
@@ -175,17 +175,17 @@ async def delete(pair: Pair, side: str, at: int, *, whole_token: bool) -> bool:
 
 async def test_whoever_was_given_nothing_yet_is_told_why(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     """The headers go out with the last bytes if these are the first, too. So until then there is an error status."""
-    token, up, down = new_token(), Uploader([b"abc"]), Downloader()
+    token, up, down = Token.new().id, Uploader([b"abc"]), Downloader()
     await pair.up.store.tokens.make(token=token)
     transfers = pair.down.store.transfers
     finish = transfers.finish
 
     async def cancel_first(transfer: Transfer, *, joiner: str) -> Answer:
-        assert await pair.third.cancel(token=token, name="x")
+        assert await pair.third.cancel(Access(token), name="x")
         return await finish(transfer, joiner=joiner)
 
     monkeypatch.setattr(transfers, "finish", cancel_first)
-    upload = pair.up.upload(token=token, name="x", length=3, media_type="", body=up.body(), client=up.connection)
+    upload = pair.up.upload(Access(token), name="x", length=3, media_type="", body=up.body(), client=up.connection)
     told = await asyncio.gather(upload, pair.download(token, down), return_exceptions=True)
     assert [problem.error for problem in told if isinstance(problem, Problem)] == 2 * [Error.CANCELLED], told
     assert not down.begun

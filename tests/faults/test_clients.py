@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from tests.faults.conftest import Faulty, LinkedNode, Start, connect, fill, joined
-from tests.support.cluster import CUT_OFF, Curl, curl
+from tests.support.cluster import CUT_OFF, Curl, curl, id_of
 from tests.support.wait import wait_until
 
 MIB = 1024 * 1024
@@ -71,7 +71,7 @@ def test_a_downloader_that_half_closes_in_the_middle_is_gone(cluster: Faulty, to
 def test_a_waiting_downloader_that_pipelined_another_request_and_left_is_forgotten(cluster: Faulty, token: str) -> None:
     """While the first request waits, the node reads nothing after the pipelined one, so it sees no end of stream."""
     assert cluster.redis is not None
-    key = f"{cluster.prefix}:token:{{{token}}}"
+    key = f"{cluster.prefix}:token:{{{id_of(token)}}}"
 
     def wanted() -> bytes | None:
         return cluster.redis.hget(key, "wanted:x")  # type: ignore[union-attr, return-value]

@@ -15,7 +15,7 @@ import redis
 from relay.cluster.node import RECHECK
 from tests.faults.transfers import Watched
 from tests.support import sentinel
-from tests.support.cluster import Cluster, NodeProcess, assert_no_traceback
+from tests.support.cluster import Cluster, NodeProcess, assert_no_traceback, id_of
 from tests.support.proxy import Proxy
 from tests.support.redis import RedisServer, cluster_with_replicas, newest
 from tests.support.wait import wait_until
@@ -158,7 +158,7 @@ def token_at(cluster: Cluster, proxies: list[Proxy], is_there: Callable[[int], b
     """Return a token whose master has an index that `is_there` accepts."""
     while True:
         token = cluster.token()
-        if is_there(home(proxies, f"{{{token}}}")):
+        if is_there(home(proxies, f"{{{id_of(token)}}}")):
             return token
 
 
@@ -175,7 +175,7 @@ def test_a_cluster_replaces_a_master(
     token = cluster.token()
     running = start(cluster, token, "x", source, rate="1M")
     running.wait_arrived(MIB)
-    master = home(proxies, f"{{{token}}}")
+    master = home(proxies, f"{{{id_of(token)}}}")
     with away(servers[master], proxies[master], how):
         begun = time.monotonic()
         running.finish()
@@ -211,7 +211,7 @@ def test_a_master_that_one_side_cannot_reach(
     token = token_at(cluster, proxies, lambda index: index not in inboxes)
     running = start(cluster, token, "x", source, rate="300k")
     running.wait_arrived(MIB)
-    master = home(proxies, f"{{{token}}}")
+    master = home(proxies, f"{{{id_of(token)}}}")
     begun, proxies[master].silences = time.monotonic(), side.encode()
     try:
         wait_until(lambda: running.is_over, "both sides to be told", timeout=30)

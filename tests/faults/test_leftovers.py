@@ -9,7 +9,7 @@ import pytest
 
 from relay.store.scripts import load_scripts
 from tests.faults.conftest import Faulty, LinkedNode, connect, fill, joined
-from tests.support.cluster import Curl, curl
+from tests.support.cluster import Curl, curl, id_of
 from tests.support.wait import wait_until
 
 MIB = 1024 * 1024
@@ -74,7 +74,7 @@ def test_names_for_which_downloads_of_a_killed_node_waited_are_not_in_use(
     cluster: Faulty, victim: LinkedNode, narrow: LinkedNode, token: str
 ) -> None:
     assert cluster.redis is not None
-    key = f"{cluster.prefix}:token:{{{token}}}"
+    key = f"{cluster.prefix}:token:{{{id_of(token)}}}"
     waiting = [Curl(f"{victim.url}/{token}/{name}?wait=60") for name in ("one", "two", "three")]
 
     def wanted() -> int:
@@ -124,7 +124,7 @@ def test_a_claim_that_redis_carries_out_after_its_uploader_was_refused_holds_no_
     cluster[0].link.holds = load_scripts()["claim"].sha.encode()
     assert httpx.put(cluster.url(0, token, "x"), content=b"data", timeout=20).status_code == 503
     release(cluster, 0)
-    assert not cluster.redis.exists(f"{cluster.prefix}:transfer:{{{token}}}:x")
+    assert not cluster.redis.exists(f"{cluster.prefix}:transfer:{{{id_of(token)}}}:x")
     assert httpx.head(cluster.url(1, token, "x")).status_code == 404
 
 

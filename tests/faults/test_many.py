@@ -279,15 +279,15 @@ def test_what_uploads_keep_to_send_it_again_is_bounded(crowded: Cluster) -> None
 async def test_a_lost_wake_up_only_delays_an_upload(prefix: str) -> None:
     """From time to time, the node checks Redis for all uploads that wait."""
     async with serving(Settings(prefix=prefix), fakeredis.FakeServer()) as relay:
-        token, client = await relay.make_token(), Uploader([b"bytes"])
+        access, client = (await relay.make_token()).access, Uploader([b"bytes"])
         upload = asyncio.create_task(
-            relay.upload(
-                token=token, name="x", length=None, media_type="", body=client.body(), client=client.connection
-            )
+            relay.upload(access, name="x", length=None, media_type="", body=client.body(), client=client.connection)
         )
         while not relay.node.load.uploads[State.WAITING]:
             await asyncio.sleep(0)
-        await relay.store.commands.redis.delete(relay.store.keys.token(token))  # as an operator would: nobody is woken
+        await relay.store.commands.redis.delete(
+            relay.store.keys.token(access.id)
+        )  # as an operator would: nobody is woken
         await relay.node.recheck(time.monotonic())
         assert not (await asyncio.wait([upload], timeout=0.1))[0]
         await relay.node.recheck(time.monotonic() + RECHECK)
@@ -297,16 +297,14 @@ async def test_a_lost_wake_up_only_delays_an_upload(prefix: str) -> None:
 
 async def test_an_upload_that_its_other_side_has_abandoned_ends(prefix: str) -> None:
     async with serving(Settings(prefix=prefix), fakeredis.FakeServer()) as relay:
-        token, client = await relay.make_token(), Uploader([b"bytes"])
+        access, client = (await relay.make_token()).access, Uploader([b"bytes"])
         upload = asyncio.create_task(
-            relay.upload(
-                token=token, name="x", length=None, media_type="", body=client.body(), client=client.connection
-            )
+            relay.upload(access, name="x", length=None, media_type="", body=client.body(), client=client.connection)
         )
         while not (waiting := relay.node.load.uploads[State.WAITING]):
             await asyncio.sleep(0)
         (held,) = waiting
-        topic = str(Abandoned(token, "x", held.transfer.id))
+        topic = str(Abandoned(access.id, "x", held.transfer.id))
         assert (Inquiry.parse(topic), Farewell.parse(topic)) == (None, None), "older nodes would misread it"
         relay.node.inbox.wake(topic)
         with pytest.raises(Problem, match="STORE_LOST"):
@@ -337,14 +335,12 @@ async def test_many_streams_have_small_windows_each(prefix: str) -> None:
     downloader.takes.clear()
     async with serving(settings, server) as up, serving(settings, server) as down:
         up.node.load.uploads[State.STREAMING] |= dict.fromkeys(cast(Any, range(1_000_000)))
-        token = await up.make_token()
+        access = (await up.make_token()).access
         upload = asyncio.create_task(
-            up.upload(
-                token=token, name="x", length=None, media_type="", body=uploader.body(), client=uploader.connection
-            )
+            up.upload(access, name="x", length=None, media_type="", body=uploader.body(), client=uploader.connection)
         )
         download = asyncio.create_task(
-            down.download(token=token, name="x", wait=60, sink=downloader, client=downloader.connection)
+            down.download(access, name="x", wait=60, sink=downloader, client=downloader.connection)
         )
         while up.node.load.received < 3 * CHUNK:
             await asyncio.sleep(0.001)

@@ -23,8 +23,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
+from relay.access import Access, Token
 from relay.errors import ClientGone, Error, Problem
-from relay.names import new_token
 from relay.settings import Settings
 from relay.states import Outcome, State
 from relay.store.store import Store
@@ -148,7 +148,7 @@ class Model(RuleBasedStateMachine):
         self.started = 0
         self.nodes = [self._start_node() for _ in range(NODES)]
         self.tokens = [self._mint(), self._mint()]
-        self.dead_token = new_token()
+        self.dead_token = Token.new().id
         self.ups: list[Up] = []
         self.downs: list[Down] = []
         #: Names whose claim was left behind by a dead node. The next request for the name removes the claim.
@@ -304,7 +304,7 @@ class Model(RuleBasedStateMachine):
     @rule(node=NODE, data=st.data())
     def cancel(self, node: int, data: st.DataObject) -> None:
         up = data.draw(st.sampled_from(self.ups))
-        cancelling = self.nodes[node].relay.cancel(token=up.token, name=up.name)
+        cancelling = self.nodes[node].relay.cancel(Access(up.token), name=up.name)
         if up.down is not None and up.down.is_finishing:
             with pytest.raises(Problem) as refused:
                 self._run(cancelling)
@@ -319,7 +319,7 @@ class Model(RuleBasedStateMachine):
         token = self.tokens[0]
         if self._holder(token, name) is None:
             was_stale = (token, name) in self.stale
-            assert self._run(self.nodes[node].relay.cancel(token=token, name=name)) is was_stale
+            assert self._run(self.nodes[node].relay.cancel(Access(token), name=name)) is was_stale
             self.stale.discard((token, name))
             self._settle({})
 
@@ -328,7 +328,7 @@ class Model(RuleBasedStateMachine):
     def a_token_ends(self, node: int, revoked: bool) -> None:
         self.dead_token = token = self.tokens.pop(0)
         relay = self.nodes[node].relay
-        self._run(relay.revoke(token=token) if revoked else delete(relay.store, relay.store.keys.token(token)))
+        self._run(relay.revoke(Access(token)) if revoked else delete(relay.store, relay.store.keys.token(token)))
         self.tokens.append(self._mint())
         ends: Ends = {}
         for up in self.ups:
@@ -466,7 +466,7 @@ class Model(RuleBasedStateMachine):
         self._look_again()
 
     def _mint(self) -> str:
-        return self._run(self.nodes[0].relay.make_token())
+        return self._run(self.nodes[0].relay.make_token()).id
 
     def _token(self, index: int) -> str:
         return [*self.tokens, self.dead_token][index]
@@ -475,7 +475,7 @@ class Model(RuleBasedStateMachine):
         client = Uploader(is_open=True)
         client.send(secrets.token_bytes(4))
         work = node.relay.upload(
-            token=token, name=name, length=None, media_type="", body=client.body(), client=client.connection
+            Access(token), name=name, length=None, media_type="", body=client.body(), client=client.connection
         )
         self.ups.append(Up(node, token, name, client, self._task(work)))
         self.ups[-1].can_rewind = node.relay.settings.rewind > 0
@@ -483,7 +483,7 @@ class Model(RuleBasedStateMachine):
 
     def _get(self, node: Hosted, token: str, name: str, wait: int, start: int = 0) -> Down:
         client = Downloader(start)
-        work = node.relay.download(token=token, name=name, wait=wait, sink=client, client=client.connection)
+        work = node.relay.download(Access(token), name=name, wait=wait, sink=client, client=client.connection)
         self.downs.append(Down(node, token, name, client, self._task(work), waits=wait > 0))
         return self.downs[-1]
 

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from tests.faults.conftest import LIMITS, Faulty, LinkedNode, Start, joined
-from tests.support.cluster import CUT_OFF, Cluster, Curl, NodeProcess, curl
+from tests.support.cluster import CUT_OFF, Cluster, Curl, NodeProcess, curl, id_of
 from tests.support.redis import RedisServer
 from tests.support.wait import wait_until
 
@@ -77,7 +77,7 @@ def test_a_node_is_killed_and_started_again_under_its_name(
     """The new process has none of the old one's clients. Their names are free once the old process counts as dead."""
     source = tmp_path / "source"
     source.write_bytes(b"again")
-    key = f"{cluster.prefix}:transfer:{{{token}}}:x"
+    key = f"{cluster.prefix}:transfer:{{{id_of(token)}}}:x"
     with Curl("-T", "-", f"{victim.url}/{token}/x", pipe=True):
         cluster.wait_state(token, "waiting")
         victim.kill()
@@ -124,7 +124,7 @@ def test_rubbish_in_redis_stops_neither_heartbeats_nor_wake_ups(cluster: Faulty,
     assert httpx.get(cluster.url(1, "")).status_code == 200
     begun = time.monotonic()
     with Curl(cluster.url(1, token, "x") + "?wait=60") as download:
-        key = f"{cluster.prefix}:token:{{{token}}}"
+        key = f"{cluster.prefix}:token:{{{id_of(token)}}}"
         wait_until(lambda: cluster.redis and cluster.redis.hget(key, "wanted:x"), "the wish to be known")
         assert curl("-T", "/dev/null", cluster.url(0, token, "x")).stdout == b"delivered 0 bytes\n"
         assert download.finish() == (0, b"")

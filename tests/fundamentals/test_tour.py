@@ -22,6 +22,7 @@ from relay.server.protocol import Protocol
 from relay.settings import Settings
 from relay.states import Outcome, State
 from relay.transfer.relay import Relay
+from tests.support.cluster import id_of
 from tests.support.ports import free_port
 
 
@@ -57,20 +58,20 @@ async def node() -> AsyncIterator[Node]:
 
 
 async def test_one_uploads_and_another_downloads(node: Node) -> None:
-    # A token is a secret that opens a private space of names.
+    # A token opens a private space of names. It is a public id and a secret in one word.
     token = (await node.http.post("/token")).text.strip()
 
     # An upload claims a name and waits for a downloader. It gets its response only after the downloader has
     # received the last byte.
     upload = asyncio.create_task(node.http.put(f"/{token}/hello.txt", content=b"hello, world"))
-    await node.wait_for(token, "hello.txt", State.WAITING)
+    await node.wait_for(id_of(token), "hello.txt", State.WAITING)
     assert not upload.done()
 
     # A download of the same path receives the bytes. Then the name is free again.
     download = await node.http.get(f"/{token}/hello.txt")
     assert download.text == "hello, world"
     assert (await upload).text == "delivered 12 bytes\n"
-    await node.wait_for(token, "hello.txt", State.FREE)
+    await node.wait_for(id_of(token), "hello.txt", State.FREE)
 
 
 async def test_either_side_may_come_first(node: Node) -> None:
@@ -99,7 +100,7 @@ async def test_what_redis_holds_while_a_transfer_runs(node: Node) -> None:
     token = await node.relay.make_token()
 
     # The uploader's node claims the name. One hash records which node holds it, and what the transfer is doing.
-    transfer = store.transfers.identify(token=token, name="x", transfer_id=new_id())
+    transfer = store.transfers.identify(token=token.id, name="x", transfer_id=new_id())
     await store.transfers.claim(transfer, node="a", length=10, media_type="text/plain", use=True)
     assert await redis.hget(transfer.keys.transfer, "state") == b"waiting"
 
@@ -133,7 +134,7 @@ async def test_everything_in_redis_expires(node: Node) -> None:
     upload = asyncio.create_task(node.http.put(f"/{token}/x", content=b"data"))
 
     # Every key has a TTL, even while an upload waits. If every node died now, Redis would delete all keys by itself.
-    await node.wait_for(token, "x", State.WAITING)
+    await node.wait_for(token.id, "x", State.WAITING)
     redis = node.relay.store.commands.redis
     keys = [key async for key in redis.scan_iter()]
     assert len(keys) >= 4

@@ -79,7 +79,7 @@ def test_an_address_that_guesses_secrets_too_often_is_refused(guarded: Cluster) 
 def test_wrong_tokens_are_limited_and_right_ones_are_always_accepted(guarded: Cluster) -> None:
     token = post(guarded, 0, "192.0.2.60").text.strip()
     headers = {"x-forwarded-for": "192.0.2.61"}
-    wrong = [httpx.get(guarded.url(n % 2, "B" * 22), headers=headers).status_code for n in range(7)]
+    wrong = [httpx.get(guarded.url(n % 2, "B" * 30), headers=headers).status_code for n in range(7)]
     assert wrong == [401] * 5 + [429] * 2
     assert httpx.get(guarded.url(0, token), headers=headers).status_code == 200
 

@@ -43,7 +43,7 @@ def test_an_upload_for_which_nobody_came_says_when_that_was_known(cluster: Clust
         (GET + b"Transfer-Encoding: gzip, chunked\r\n\r\n", b"501"),
         (GET + b"X: " + b"a" * 70_000, b"431"),
         (GET.replace(b"1.1", b"2.0") + b"\r\n", b"505"),
-        (b"PUT /" + b"A" * 22 + b"/x HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n", b"401"),
+        (b"PUT /" + b"A" * 30 + b"/x HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n", b"401"),
     ],
 )
 def test_every_response_has_one(cluster: Cluster, request_: bytes, status: bytes) -> None:

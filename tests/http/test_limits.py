@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 import httpx
 import pytest
 
-from tests.support.cluster import CUT_OFF, Cluster, Curl, curl, over_redis
+from tests.support.cluster import CUT_OFF, Cluster, Curl, curl, id_of, over_redis
 from tests.support.raw import Raw, raw
 from tests.support.redis import RedisServer
 from tests.support.wait import wait_until
@@ -139,10 +139,10 @@ def test_what_was_reserved_by_a_transfer_whose_keys_are_gone_can_be_used_again(r
     token = roomy.token()
     with put(roomy, 0, token, "a", 900):
         roomy.wait_state(token, "waiting")
-        roomy.redis.delete(f"{roomy.prefix}:transfer:{{{token}}}:a")
+        roomy.redis.delete(f"{roomy.prefix}:transfer:{{{id_of(token)}}}:a")
         with put(roomy, 1, token, "b", 1000):
             roomy.wait_state(token, "waiting")
-    assert roomy.redis.hget(f"{roomy.prefix}:token:{{{token}}}", "reserved") in (b"1000", b"0")
+    assert roomy.redis.hget(f"{roomy.prefix}:token:{{{id_of(token)}}}", "reserved") in (b"1000", b"0")
 
 
 def test_a_transfer_has_a_maximum_duration(limited: Cluster, token: str) -> None:

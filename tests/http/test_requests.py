@@ -15,7 +15,7 @@ from relay.api.routes import NOTHING
 from tests.support.cluster import CUT_OFF, Cluster, Curl, curl
 
 JSON = {"accept": "application/json"}
-UNKNOWN = "A" * 22
+UNKNOWN = "A" * 30
 
 
 def line_of(answer: httpx.Response) -> str:

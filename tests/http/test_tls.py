@@ -173,5 +173,5 @@ def test_an_early_answer_reaches_a_client_that_sends_first(secure: Cluster, toke
     unverified = ssl._create_unverified_context()
     client = http.client.HTTPSConnection("127.0.0.1", secure[0].port, timeout=60, context=unverified)
     with contextlib.closing(client):
-        client.request("PUT", f"/{'A' * 22}/x", bytes(100 * MIB))
+        client.request("PUT", f"/{'A' * 30}/x", bytes(100 * MIB))
         assert client.getresponse().status == 401

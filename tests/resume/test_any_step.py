@@ -7,7 +7,7 @@ from typing import NamedTuple
 import fakeredis
 import pytest
 
-from relay.names import new_token
+from relay.access import Access, Token
 from relay.settings import Settings
 from relay.states import Outcome
 from relay.transfer.relay import Relay
@@ -59,10 +59,10 @@ async def test_broken_off_at_any_step(nodes: Nodes, back_on: str, has_lost: int)
 
 async def break_off(nodes: Nodes, at: int, back_on: str, has_lost: int) -> bool:
     """Cancel the download at that step, and let its client come back. Return whether the step was reached."""
-    before, token, up, down = asyncio.all_tasks(), new_token(), Uploader(PIECES), Downloader()
+    before, token, up, down = asyncio.all_tasks(), Token.new().id, Uploader(PIECES), Downloader()
     await nodes.up.store.tokens.make(token=token)
     uploading = asyncio.create_task(
-        nodes.up.upload(token=token, name="x", length=None, media_type="", body=up.body(), client=up.connection)
+        nodes.up.upload(Access(token), name="x", length=None, media_type="", body=up.body(), client=up.connection)
     )
     victim = Victim(get(nodes.down, token, down), at=at)
     async with asyncio.timeout(30):
@@ -84,7 +84,7 @@ async def break_off(nodes: Nodes, at: int, back_on: str, has_lost: int) -> bool:
 
 
 async def get(node: Relay, token: str, client: Downloader) -> Outcome:
-    return await node.download(token=token, name="x", wait=20, sink=client, client=client.connection)
+    return await node.download(Access(token), name="x", wait=20, sink=client, client=client.connection)
 
 
 @pytest.mark.parametrize("down_on", ["up", "down"])
@@ -93,7 +93,7 @@ async def test_a_body_may_end_at_any_step(nodes: Nodes, down_on: str) -> None:
     at, was_met = 0, True
     while was_met:
         at += 1
-        token, up, down = new_token(), Uploader(PIECES, is_open=True), Downloader()
+        token, up, down = Token.new().id, Uploader(PIECES, is_open=True), Downloader()
 
         async def end(up: Uploader = up) -> None:
             up.end()
@@ -101,7 +101,9 @@ async def test_a_body_may_end_at_any_step(nodes: Nodes, down_on: str) -> None:
                 await asyncio.sleep(0)
 
         await nodes.up.store.tokens.make(token=token)
-        work = nodes.up.upload(token=token, name="x", length=None, media_type="", body=up.body(), client=up.connection)
+        work = nodes.up.upload(
+            Access(token), name="x", length=None, media_type="", body=up.body(), client=up.connection
+        )
         victim = Victim(work, at=at, meanwhile=end)
         downloading = asyncio.create_task(get(getattr(nodes, down_on), token, down))
         async with asyncio.timeout(10):

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 import fakeredis
 import pytest
 
+from relay.access import Access
 from relay.errors import ClientGone, Error, Problem
 from relay.settings import Settings
 from relay.states import Outcome, State
@@ -36,24 +37,24 @@ async def until(condition: Callable[[], object]) -> None:
             await asyncio.sleep(0.001)
 
 
-def get(node: Relay, token: str, client: Downloader) -> "asyncio.Task[Outcome]":
-    work = node.download(token=token, name="x", wait=0, sink=client, client=client.connection)
+def get(node: Relay, access: Access, client: Downloader) -> "asyncio.Task[Outcome]":
+    work = node.download(access, name="x", wait=0, sink=client, client=client.connection)
     return asyncio.create_task(work)
 
 
-def put(node: Relay, token: str, client: Uploader) -> "asyncio.Task[int]":
-    work = node.upload(token=token, name="x", length=None, media_type="", body=client.body(), client=client.connection)
+def put(node: Relay, access: Access, client: Uploader) -> "asyncio.Task[int]":
+    work = node.upload(access, name="x", length=None, media_type="", body=client.body(), client=client.connection)
     return asyncio.create_task(work)
 
 
 async def test_a_client_that_takes_what_it_is_sent_keeps_its_place(nodes: tuple[Relay, Relay]) -> None:
     """It is slow, so that there is always something that it has not taken yet."""
-    token = await nodes[0].make_token()
+    access = (await nodes[0].make_token()).access
     slow, second = Downloader(), Downloader()
-    upload = put(nodes[0], token, Uploader(PIECES))
+    upload = put(nodes[0], access, Uploader(PIECES))
     slow.takes.clear()
     await until(lambda: nodes[0].node.load.uploads[State.WAITING])
-    download = get(nodes[0], token, slow)
+    download = get(nodes[0], access, slow)
     await until(lambda: slow.is_blocked)
 
     async def take_slowly() -> None:
@@ -65,7 +66,7 @@ async def test_a_client_that_takes_what_it_is_sent_keeps_its_place(nodes: tuple[
 
     taking = asyncio.create_task(take_slowly())
     with pytest.raises(Problem) as refused:
-        await get(nodes[1], token, second)
+        await get(nodes[1], access, second)
     assert refused.value.error is Error.TAKEN
     taking.cancel()
     slow.takes.set()
@@ -78,16 +79,16 @@ async def test_a_client_that_takes_nothing_loses_its_place_to_the_one_that_comes
     nodes: tuple[Relay, Relay],
 ) -> None:
     """Its node breaks it off by itself, before whoever asks has to."""
-    token = await nodes[0].make_token()
+    access = (await nodes[0].make_token()).access
     first = Downloader()
-    upload = put(nodes[0], token, Uploader(PIECES))
+    upload = put(nodes[0], access, Uploader(PIECES))
     await until(lambda: nodes[0].node.load.uploads[State.WAITING])
-    download = get(nodes[0], token, first)
+    download = get(nodes[0], access, first)
     await until(lambda: len(first.got) > 8)
     first.takes.clear()
     await until(lambda: first.is_blocked)
     second = Downloader(len(first.got))
-    assert await get(nodes[1], token, second) is Outcome.COMPLETE
+    assert await get(nodes[1], access, second) is Outcome.COMPLETE
     with pytest.raises(ClientGone):
         await download
     assert await upload == len(WHOLE)
@@ -98,14 +99,14 @@ async def test_a_downloader_that_comes_back_again_and_again_does_not_prolong_a_t
     """`RELAY_MAX_DURATION` is about all of it."""
     limits = Settings(prefix=prefix, node="a", chunk=8, window=16, max_duration=0.5)
     async with serving(limits, fakeredis.FakeServer()) as node:
-        token, up = await node.make_token(), Uploader(PIECES[:1], is_open=True)
-        upload, got = put(node, token, up), b""
+        access, up = (await node.make_token()).access, Uploader(PIECES[:1], is_open=True)
+        upload, got = put(node, access, up), b""
         for _ in range(100):
             await until(lambda: upload.done() or node.node.load.uploads[State.WAITING])
             if upload.done():
                 break
             client = Downloader(len(got))
-            download = get(node, token, client)
+            download = get(node, access, client)
             up.send(b"more")
             await until(lambda client=client, download=download: client.got or download.done())  # type: ignore[misc]
             got += client.got
@@ -120,13 +121,13 @@ async def test_a_downloader_that_comes_back_again_and_again_does_not_prolong_a_t
 
 async def test_an_upload_that_is_over_by_the_time_of_the_answer_was_taken(nodes: tuple[Relay, Relay]) -> None:
     """Otherwise the second download would wait for another upload of the name, although it came too late for this."""
-    token, first = await nodes[0].make_token(), Downloader()
-    upload = put(nodes[0], token, Uploader(PIECES))
+    access, first = (await nodes[0].make_token()).access, Downloader()
+    upload = put(nodes[0], access, Uploader(PIECES))
     await until(lambda: nodes[0].node.load.uploads[State.WAITING])
     first.takes.clear()
-    download = get(nodes[0], token, first)
+    download = get(nodes[0], access, first)
     await until(lambda: first.is_blocked)
-    seen = await nodes[1].look(token=token, name="x")
+    seen = await nodes[1].look(access, name="x")
     assert seen is not None
     first.takes.set()
     assert (await download, await upload) == (Outcome.COMPLETE, len(WHOLE))
@@ -135,15 +136,15 @@ async def test_an_upload_that_is_over_by_the_time_of_the_answer_was_taken(nodes:
 
 async def test_a_client_that_takes_nothing_keeps_its_place_before_one_that_begins(nodes: tuple[Relay, Relay]) -> None:
     """It may be slow. A second client, or a chat's preview of a link, must not break it off."""
-    token, first = await nodes[0].make_token(), Downloader()
-    upload = put(nodes[0], token, Uploader(PIECES))
+    access, first = (await nodes[0].make_token()).access, Downloader()
+    upload = put(nodes[0], access, Uploader(PIECES))
     await until(lambda: nodes[0].node.load.uploads[State.WAITING])
-    download = get(nodes[0], token, first)
+    download = get(nodes[0], access, first)
     await until(lambda: len(first.got) > 8)
     first.takes.clear()
     await until(lambda: first.is_blocked)
     with pytest.raises(Problem) as refused:
-        await get(nodes[1], token, Downloader())
+        await get(nodes[1], access, Downloader())
     assert refused.value.error is Error.TAKEN
     first.takes.set()
     assert (await download, await upload) == (Outcome.COMPLETE, len(WHOLE))
@@ -151,14 +152,14 @@ async def test_a_client_that_takes_nothing_keeps_its_place_before_one_that_begin
 
 
 async def test_a_client_whose_machine_does_not_answer_loses_its_place_to_anybody(nodes: tuple[Relay, Relay]) -> None:
-    token, first = await nodes[0].make_token(), Downloader()
-    upload = put(nodes[0], token, Uploader(PIECES[:1], is_open=True))
+    access, first = (await nodes[0].make_token()).access, Downloader()
+    upload = put(nodes[0], access, Uploader(PIECES[:1], is_open=True))
     await until(lambda: nodes[0].node.load.uploads[State.WAITING])
-    download = get(nodes[0], token, first)
+    download = get(nodes[0], access, first)
     await until(lambda: first.got)
     first.connection.has_stopped_answering = lambda: True  # type: ignore[method-assign]
     second = Downloader()
-    again = get(nodes[1], token, second)
+    again = get(nodes[1], access, second)
     await until(lambda: second.got)
     with pytest.raises(ClientGone):
         await download

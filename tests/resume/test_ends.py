@@ -31,10 +31,8 @@ async def test_a_body_that_ends_while_its_last_bytes_are_written(prefix: str, mo
         serving(Settings(node="a", prefix=prefix), server) as up,
         serving(Settings(node="b", prefix=prefix), server) as down,
     ):
-        token, body, client = await up.make_token(), uploader.body(), uploader.connection
-        upload = asyncio.create_task(
-            up.upload(token=token, name="x", length=None, media_type="", body=body, client=client)
-        )
-        outcome = await down.download(token=token, name="x", wait=5, sink=downloader, client=downloader.connection)
+        access, body, client = (await up.make_token()).access, uploader.body(), uploader.connection
+        upload = asyncio.create_task(up.upload(access, name="x", length=None, media_type="", body=body, client=client))
+        outcome = await down.download(access, name="x", wait=5, sink=downloader, client=downloader.connection)
         assert outcome is Outcome.COMPLETE
         assert await upload == 3

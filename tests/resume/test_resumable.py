@@ -17,7 +17,7 @@ from tests.support.wait import wait_until
 #: Low limits keep the tests short.
 LIMITS: dict[str, object] = {"upload_wait": 4, "download_wait": 20, "resume_wait": 20, "max_upload": 64 * 1024 * 1024}
 DATA = os.urandom(3 * 1024 * 1024 + 17)
-TOKEN = "A" * 22
+TOKEN = "A" * 30
 
 
 @pytest.fixture(scope="module", params=["embedded", "cluster"])

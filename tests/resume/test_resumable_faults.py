@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.support.cluster import Cluster, Curl, NodeProcess, assert_no_traceback, over_redis
+from tests.support.cluster import Cluster, Curl, NodeProcess, assert_no_traceback, id_of, over_redis
 from tests.support.haproxy import HAProxy
 from tests.support.http1 import Answer, Request, pieces_of
 from tests.support.redis import RedisServer
@@ -375,7 +375,7 @@ def test_behind_haproxy(cluster: Cluster, token: str, tmp_path: Path, options: d
 def fields(cluster: Cluster, token: str) -> list[object]:
     """Return the fields of the token in Redis."""
     assert cluster.redis is not None
-    return list(cluster.redis.hkeys(f"{cluster.prefix}:token:{{{token}}}"))
+    return list(cluster.redis.hkeys(f"{cluster.prefix}:token:{{{id_of(token)}}}"))
 
 
 def transfer(cluster: Cluster) -> Any:

@@ -6,7 +6,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.support.cluster import Cluster, Curl, curl, over_redis
+from tests.support.cluster import Cluster, Curl, curl, id_of, over_redis
 from tests.support.haproxy import HAProxy
 from tests.support.raw import raw
 from tests.support.redis import RedisServer
@@ -126,7 +126,7 @@ def test_a_name_of_special_characters_is_one_name(cluster: Cluster, proxy: HAPro
     with Curl("-T", "-", "--path-as-is", f"{proxy.url}/{token}/{name}", pipe=True) as source:
         source.write_all(b"data")
         cluster.wait_state(token, "waiting")
-        assert list(cluster.keys("transfer")) == [f"{cluster.prefix}:transfer:{{{token}}}:{name}"]
+        assert list(cluster.keys("transfer")) == [f"{cluster.prefix}:transfer:{{{id_of(token)}}}:{name}"]
         assert curl("--globoff", f"{proxy.url}/{token}/{name}").stdout == b"data"
         assert source.finish()[0] == 0
 

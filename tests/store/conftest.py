@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from relay.names import new_id, new_token
+from relay.access import Token
+from relay.names import new_id
 from relay.settings import Settings
 from relay.states import State
 from relay.store.records import Touched, Transfer
@@ -39,7 +40,7 @@ def client(store: Store) -> Any:
 
 @pytest.fixture
 async def token(store: Store) -> str:
-    token = new_token()
+    token = Token.new().id
     await store.tokens.make(token=token)
     return token
 

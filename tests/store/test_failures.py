@@ -12,8 +12,8 @@ import pytest
 import redis
 from redis import exceptions
 
+from relay.access import Token
 from relay.errors import Error, StoreUnavailable
-from relay.names import new_token
 from relay.settings import Settings
 from relay.store.failures import FAILURES, Kind, describe, failure_of
 from relay.store.redis_py import RedisPy
@@ -148,7 +148,7 @@ async def test_a_failure_is_repeated_unless_it_is_final(
             client.execute_command("ACL", "SETUSER", "default", "-hset")
         for _ in range(3):
             with pytest.raises(StoreUnavailable) as caught:
-                await store.tokens.make(token=new_token())
+                await store.tokens.make(token=Token.new().id)
             assert caught.value.error is (Error.STORE_FULL if kind is Kind.FULL else Error.STORE_DOWN)
     (line,) = caplog.messages
     assert line.startswith(f"Redis at 127.0.0.1:{server.port}: ")
@@ -156,7 +156,7 @@ async def test_a_failure_is_repeated_unless_it_is_final(
     assert next(row.advice for row in FAILURES if row.word == word) in line
     errors = store.commands._metrics.redis_errors.labels(word)._value.get()
     assert errors == 3 if kind is Kind.FINAL else errors > 3
-    await store.tokens.make(token=new_token())
+    await store.tokens.make(token=Token.new().id)
     await store.aclose()
 
 
@@ -165,7 +165,7 @@ async def test_what_gives_a_name_back_is_repeated_even_after_a_final_failure(ser
     with server.client() as client:
         run: Any = client.execute_command
         run("ACL", "SETUSER", "default", "-hdel")
-        token = new_token()
+        token = Token.new().id
         await store.tokens.make(token=token)
         releasing = asyncio.create_task(store.transfers.unwant(token=token, name="x", node="n"))
         await asyncio.sleep(0.3)

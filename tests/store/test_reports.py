@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass, replace
 
+from relay.access import Token
 from relay.cluster.node import Node
 from relay.cluster.progress import Progress
-from relay.names import new_id, new_token
+from relay.names import new_id
 from relay.operations.census import Census
 from relay.operations.reports import Reports
 from relay.states import State
@@ -47,10 +48,10 @@ async def test_a_node_that_does_not_beat_is_lost(store: Store) -> None:
 
 
 async def test_tokens_are_enrolled_in_the_order_in_which_they_expire(store: Store, token: str) -> None:
-    other = new_token()
+    other = Token.new().id
     await store.tokens.make(token=other)
     await client(store).pexpire(store.keys.token(token), 5000)
-    lives = await Census(store).lives(tokens=[other, token, new_token()])
+    lives = await Census(store).lives(tokens=[other, token, Token.new().id])
     assert sorted(round(left) for left in lives.values()) == [0, 5, 1200]
     assert await Census(store).enrol(lives=lives) == []
     overview = await Census(store).overview()
@@ -182,7 +183,7 @@ async def test_transfers_lists_one_whose_uploader_is_away(store: Store, transfer
 
 
 async def test_tokens_lists_all_or_those_with_a_prefix(store: Store, token: str) -> None:
-    other = new_token()
+    other = Token.new().id
     await store.tokens.make(token=other)
     await client(store).pexpire(store.keys.token(other), 5000)
     assert [life.token for life in await Census(store).tokens()] == [other, token]

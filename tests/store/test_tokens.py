@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
+from relay.access import Token
 from relay.errors import Error, Problem
-from relay.names import new_id, new_token
+from relay.names import new_id
 from relay.settings import Settings
 from relay.store.records import Claimed, Transfer, transfers_in
 from relay.store.store import Store
@@ -33,7 +34,7 @@ async def test_a_new_token_has_its_whole_life_and_no_uses(store: Store, token: s
 
 
 async def test_an_unknown_token_is_none(store: Store) -> None:
-    assert await store.tokens.read(token=new_token()) is None
+    assert await store.tokens.read(token=Token.new().id) is None
 
 
 @pytest.mark.parametrize(
@@ -89,7 +90,7 @@ async def test_a_waiting_transfer_does_not_lengthen_its_tokens_life(store: Store
 
 async def test_a_token_expires_by_its_redis_ttl(redis_url: str, prefix: str) -> None:
     store = Store.connect(Settings(redis_url=redis_url, prefix=prefix, token_life=0.05))
-    token = new_token()
+    token = Token.new().id
     await store.tokens.make(token=token)
     assert await client(store).pttl(store.keys.token(token)) <= 50
     while await store.tokens.read(token=token) is not None:

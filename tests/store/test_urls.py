@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import redis
 
-from relay.names import new_id, new_token
+from relay.access import Token
+from relay.names import new_id
 from relay.operations.census import Census
 from relay.rates import Rate
 from relay.settings import Settings
@@ -123,7 +124,7 @@ async def test_form(form: str, program: Path, request: pytest.FixtureRequest, pr
 
 
 async def one_transfer(store: Store) -> None:
-    token = new_token()
+    token = Token.new().id
     await store.tokens.make(token=token)
     transfer = store.transfers.identify(token=token, name="x", transfer_id=new_id())
     assert await store.transfers.claim(transfer, node="a", length=3, media_type="", use=True) == Claimed([])

@@ -15,6 +15,7 @@ import httpx
 import psutil
 import redis
 
+from relay.access import Token
 from tests.support.ports import free_port
 from tests.support.redis import RedisServer
 from tests.support.wait import wait_until
@@ -38,6 +39,11 @@ def assert_no_traceback(log: str) -> None:
     """Fail if there is a traceback in the log of a node, and show the first one: it may be anywhere in a long log."""
     if found := first_traceback(log):
         raise AssertionError(f"{log.count('Traceback')} tracebacks, and this is the first:\n{found}")
+
+
+def id_of(token: str) -> str:
+    """Return the id of a token, which keys, logs and pages have."""
+    return Token.parse(token.encode()).id
 
 
 class NodeProcess:

@@ -8,7 +8,7 @@ from urllib.parse import quote, unquote
 import pytest
 
 from relay.errors import Error, Problem
-from relay.names import content_disposition, encode_name, new_token, parse_name, parse_token
+from relay.names import content_disposition, encode_name, parse_name
 
 GOOD = [
     "a",
@@ -99,17 +99,3 @@ def test_content_disposition_carries_the_exact_name_and_an_ascii_one(name: str) 
     fallback = message.get_filename()
     assert fallback is not None
     assert not set(fallback) & set('"\\/%;')
-
-
-def test_tokens_are_long_enough_and_different() -> None:
-    tokens = {new_token() for _ in range(1000)}
-    assert len(tokens) == 1000
-    assert all(parse_token(token.encode()) == token for token in tokens)
-    assert 62**22 > 2**128
-
-
-@pytest.mark.parametrize("raw", [b"", b"short", b"x" * 21, b"x" * 23, b"x" * 21 + b"}", b"x" * 21 + b"*", b"%41" * 22])
-def test_what_cannot_be_a_token_is_unknown(raw: bytes) -> None:
-    with pytest.raises(Problem) as caught:
-        parse_token(raw)
-    assert caught.value.status == 401
