@@ -59,9 +59,9 @@ def run(nodes: Cluster, question: str, token: str, name: str = "big%20file") -> 
     script = f"""
         redis-cli() {{ command redis-cli -p {port} "$@"; }}
         set -eu -o pipefail
-        TOKEN={token} NAME={name}
+        T={id_of(token)} NAME={name}
         NODE=$(redis-cli ZRANGE relay:nodes 0 0)
-        ID=$(redis-cli HGET "relay:transfer:{{$TOKEN}}:$NAME" id)
+        ID=$(redis-cli HGET "relay:transfer:{{$T}}:$NAME" id)
         {RECIPES[question]}
     """
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=60, check=False)
