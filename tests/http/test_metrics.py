@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from relay.app import create_app
 from relay.settings import Settings
-from tests.support.cluster import Cluster, Curl, NodeProcess
+from tests.support.cluster import Cluster, Curl, NodeProcess, id_of
 from tests.support.wait import wait_until
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
