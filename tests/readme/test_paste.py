@@ -163,3 +163,14 @@ def test_curl_alone_sends_a_resumable_upload(checkout: Path) -> None:
         shown = terminal.finish()
     assert "delivered 3000000 bytes\n" in shown
     assert (checkout / "received.bin").read_bytes() == (checkout / "sample.bin").read_bytes()
+
+
+def test_a_link_made_by_the_node_or_by_openssl_receives_the_file(checkout: Path) -> None:
+    (checkout / "received.bin").unlink(missing_ok=True)
+    (checkout / "sample.bin").write_bytes(os.urandom(3_000_000))
+    asked, made = shell_blocks(API, "Links")
+    token = httpx.post(f"{URL}/token").text.strip()
+    with Terminal(f"TOKEN={token}\n{asked}wait\nASKED=$LINK\n{made}test $LINK = $ASKED\n", checkout) as terminal:
+        shown = terminal.finish()
+    assert "delivered 3000000 bytes\n" in shown
+    assert (checkout / "received.bin").read_bytes() == (checkout / "sample.bin").read_bytes()
