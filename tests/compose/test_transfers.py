@@ -126,8 +126,10 @@ def test_an_upload_whose_download_broke_is_told_so(cluster: Deployment, tmp_path
 def test_the_name_of_a_waiting_upload_that_was_interrupted_is_free(
     cluster: Deployment, tmp_path: Path, size: int, options: tuple[str, ...]
 ) -> None:
-    """The name is free within two seconds after the next upload asks for it, because the relay then checks whether
-    the first uploader still lives."""
+    """The name is free soon after the next upload asks for it, because the relay then checks whether the first uploader
+    still lives. That takes a second or two; ten are promised, and a busy machine needs some of them to pass what lies
+    in the buffers on the way.
+    """
     token = cluster.token()
     first, second = random_file(tmp_path / "first", size), random_file(tmp_path / "second", 1234)
     with upload(first, token, "name", *options) as interrupted:
@@ -136,7 +138,7 @@ def test_the_name_of_a_waiting_upload_that_was_interrupted_is_free(
         interrupted.process.send_signal(signal.SIGINT)
         interrupted.finish()
     began = time.monotonic()
-    with _claimed(cluster, second, token, deadline=began + 2) as up:
+    with _claimed(cluster, second, token, deadline=began + 10) as up:
         print(f"{cluster.balancer}: the name was free {time.monotonic() - began:.2f} s after the next upload asked")
         with download(tmp_path / "got", token, "name") as down:
             assert answer(down)[:2] == (0, "200")
@@ -153,7 +155,7 @@ def _claimed(cluster: Deployment, source: Path, token: str, *, deadline: float) 
             return up
         with up:
             said = answer(up)
-        assert time.monotonic() <= deadline, f"the name was not free after two seconds: {said}"
+        assert time.monotonic() <= deadline, f"the name was not free after ten seconds: {said}"
 
 
 def _waits(token: str, length: int) -> bool:
