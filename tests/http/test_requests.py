@@ -49,7 +49,7 @@ def test_token_as_text(cluster: Cluster) -> None:
     answer = httpx.post(cluster[0].url + "/token")
     assert answer.status_code == 200
     assert answer.headers["content-type"].startswith("text/plain")
-    assert re.fullmatch(r"[A-Za-z0-9]{22}\n", answer.text)
+    assert re.fullmatch(r"[A-Za-z0-9]{30}\n", answer.text)
 
 
 def test_token_as_json(cluster: Cluster) -> None:

@@ -10,6 +10,7 @@ DETAILS = {
     "values": "an integer",
     "why": "w",
     "most": 1,
+    "does": "send",
     "header": "h",
     "allow": "GET",
     "seconds": 1.0,
