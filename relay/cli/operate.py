@@ -167,8 +167,8 @@ def tokens(*, as_json: bool, **flags: str | None) -> None:
 def cancel(*, token: str, name: str, **flags: str | None) -> None:
     """End the transfer of NAME for both sides, as a DELETE does.
 
-    TOKEN is a token's id, or as much of its beginning as no other id has. NAME may be written as `ps` prints
-    it or as it is.
+    TOKEN is a token's id, or as much of its beginning as no other id has. NAME may be written as `ps` prints it or as
+    it is.
     """
 
     async def end(relay: Relay) -> None:
