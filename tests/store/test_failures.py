@@ -231,18 +231,15 @@ async def test_a_wrong_url_is_explained(
         ("rediss://127.0.0.1:{tls}", "ssl_ca_certs= for a private authority"),
     ],
 )
-def test_a_node_says_at_once_that_only_one_end_speaks_tls(with_tls: dict[str, int], url: str, words: str) -> None:
-    """It says so in one line when it starts, before anybody asks for anything."""
+def test_a_node_says_that_only_one_end_speaks_tls(with_tls: dict[str, int], url: str, words: str) -> None:
+    """It says so in one line, before anybody asks for anything."""
     node = NodeProcess("a", url.format(**with_tls), {"redis_patience": 0.3, "heartbeat": 0.3})
     try:
-        wait_until(lambda: "Redis at " in node.log(), "a complaint")
+        # On a busy machine the first attempts may take too long, of which another line complains.
+        wait_until(lambda: words in node.log(), "the complaint")
         wait_until(lambda: "Redis does not answer" in node.log(), "the first heartbeats")
     finally:
         node.kill()
-    lines = [
-        line for line in node.log().splitlines() if "Redis at " in line
-    ]  # on a busy machine, also one of a timeout
-    assert any(words in line for line in lines), lines
     assert_no_traceback(node.log())
 
 
