@@ -128,7 +128,7 @@ def test_a_token(nodes: Cluster, streams: tuple[str, Curl, Curl]) -> None:
 
 def test_tokens(nodes: Cluster) -> None:
     token = nodes.token()
-    wait_until(lambda: token in run(nodes, "How many tokens are there", token), "the token to be listed")
+    wait_until(lambda: id_of(token) in run(nodes, "How many tokens are there", token), "the token to be listed")
 
 
 def test_memory(nodes: Cluster, streams: tuple[str, Curl, Curl]) -> None:

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from tests.faults.transfers import Watched
-from tests.support.cluster import Cluster, Curl, NodeProcess, assert_no_traceback, curl
+from tests.support.cluster import Cluster, Curl, NodeProcess, assert_no_traceback, curl, id_of
 from tests.support.proxy import Proxy
 from tests.support.redis import RedisServer, newest
 from tests.support.wait import wait_until
@@ -98,7 +98,7 @@ class Faulty(Cluster):
         return ours + [key for key in super().left_over() if self.ttl(key) < 0]
 
     def keys_of_test(self, kind: str) -> list[str]:
-        return [key for key in self.keys(kind) if any(token in key for token in self.tokens)]
+        return [key for key in self.keys(kind) if any(id_of(token) in key for token in self.tokens)]
 
     def ttl(self, key: str) -> float:
         """Return the TTL of the key, in seconds."""

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from tests.http.test_requests import in_background, line_of, put
-from tests.support.cluster import Cluster, curl
+from tests.support.cluster import Cluster, curl, id_of
 from tests.support.raw import raw
 from tests.support.wait import wait_until
 
@@ -160,7 +160,7 @@ def test_a_head_with_a_bad_wait_is_400(cluster: Cluster, token: str) -> None:
 def _records(cluster: Cluster, token: str) -> list[bytes]:
     """Return the fields that record which nodes wait for a name of the token."""
     assert cluster.redis is not None
-    (key,) = [key for key in cluster.keys("token") if token in key]
+    (key,) = [key for key in cluster.keys("token") if id_of(token) in key]
     fields = cast("list[bytes]", cluster.redis.hkeys(key))
     return [field for field in fields if field.startswith(b"wanted:")]
 
