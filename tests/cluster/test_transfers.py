@@ -143,10 +143,13 @@ def test_sizes(cluster: Cluster, token: str, tmp_path: Path, size: int, pipe: bo
     path = tmp_path / "source"
     path.write_bytes(data)
     with Curl("-T", "-" if pipe else path, cluster.url(0, token, "x"), pipe=pipe) as upload:
+        writing = threading.Thread(target=upload.write_all, args=[data])
         if pipe:
-            threading.Thread(target=upload.write_all, args=[data]).start()
+            writing.start()
         done = curl("-D", tmp_path / "head", cluster.url(1, token, "x"))
         assert (done.returncode, done.stdout == data) == (0, True)
+        if pipe:
+            writing.join()  # it closes the pipe, which nobody else may use meanwhile
         assert upload.finish() == (0, f"delivered {size} bytes\n".encode())
     head = (tmp_path / "head").read_text().lower()
     assert ("transfer-encoding: chunked" in head) is pipe
@@ -279,8 +282,12 @@ def test_a_transfer_leaves_one_log_line_without_the_token(cluster: Cluster, toke
         upload.close()
         assert curl(cluster.url(1, token, "log%20me.txt")).stdout == b"12345"
         assert upload.finish()[0] == 0
-    about = [line for line in cluster.logs().splitlines() if f"token={id_of(token)}" in line]
-    lines = [line for line in about if "method=POST" not in line]  # which made the token
+
+    def lines_about_it() -> list[str]:
+        about = [line for line in cluster.logs().splitlines() if f"token={id_of(token)}" in line]
+        return [line for line in about if "method=POST" not in line]  # which made the token
+
+    lines = wait_until(lines_about_it, "the line about the end")
     assert len(lines) == 1
     assert re.search(r"ended transfer=[0-9a-f]{16} outcome=complete bytes=5 seconds=\d+ ", lines[0])
     assert f" name=log%20me.txt uploader={cluster[0].id} downloader={cluster[1].id} request=" in lines[0]

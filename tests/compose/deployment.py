@@ -174,12 +174,6 @@ def _read_all(descriptor: int, into: list[bytes]) -> None:
         into.append(piece)
 
 
-def random_file(path: Path, size: int) -> Path:
-    """Write `size` random bytes to the file."""
-    path.write_bytes(os.urandom(size))
-    return path
-
-
 def upload(path: Path | str, token: str, name: str, *options: str, pipe: bool = False) -> Curl:
     """Start an upload with curl. The last line that curl prints has the HTTP status and `Relay-Node`."""
     return Curl("-T", path, *options, "-w", "\n%{http_code} %header{relay-node}", f"{URL}/{token}/{name}", pipe=pipe)

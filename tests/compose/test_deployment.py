@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.compose.deployment import URL, Deployment, answer, download, random_file, settings_of, upload
-from tests.support.cluster import Curl, curl, id_of
+from tests.compose.deployment import URL, Deployment, answer, download, settings_of, upload
+from tests.support.cluster import Curl, curl, id_of, random_file
 from tests.support.pages import OPERATORS, shell_blocks
 from tests.support.wait import wait_until
 

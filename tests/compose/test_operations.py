@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.compose.deployment import URL, Deployment, answer, download, random_file, upload
-from tests.support.cluster import Curl, curl
+from tests.compose.deployment import URL, Deployment, answer, download, upload
+from tests.support.cluster import Curl, curl, random_file
 from tests.support.pages import FRONT, OPERATORS, shell_blocks
 from tests.support.wait import wait_until
 

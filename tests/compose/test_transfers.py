@@ -14,8 +14,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.compose.deployment import URL, Deployment, answer, download, random_file, upload
-from tests.support.cluster import Curl, curl
+from tests.compose.deployment import URL, Deployment, answer, download, upload
+from tests.support.cluster import Curl, curl, random_file
 from tests.support.wait import wait_until
 
 _COUNT = 60

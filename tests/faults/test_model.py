@@ -159,12 +159,21 @@ class Model(RuleBasedStateMachine):
     def teardown(self) -> None:
         for side in self._sides():
             side.client.leave()
+        self._wait(self._have_ended, "all sides to end")
         self._run(self._close())
         self.runner.close()
         upload.monotonic = time.monotonic  # type: ignore[attr-defined]
 
+    def _have_ended(self) -> bool:
+        """Return whether all sides have ended. An upload whose whole body is here waits for its downloader to come
+        back, although its own client has left: let it wait in vain.
+        """
+        self.ahead += LONG + 1
+        self._look_again()
+        return all(side.task.done() for side in self._sides())
+
     async def _close(self) -> None:
-        await asyncio.wait_for(asyncio.gather(*(s.task for s in self._sides()), return_exceptions=True), SOON)
+        await asyncio.gather(*(s.task for s in self._sides()), return_exceptions=True)
         for node in self.nodes:
             await node.stop()
 

@@ -109,7 +109,7 @@ def test_gone_for_good(faulty_redis: RedisServer, prefix: str) -> None:
                     begun = time.monotonic()
                     answer = httpx.request(method, cluster[0].url + path)
                     assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
-                    assert time.monotonic() - begun < 2
+                    assert time.monotonic() - begun < 10
                 assert httpx.get(cluster[0].url + "/healthz").status_code == 200
                 cluster[0].link.refuses, cluster[0].link.is_silent = True, False
                 cluster[0].link.cut()

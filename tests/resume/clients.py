@@ -33,7 +33,7 @@ class Resumer:
     def is_there(self) -> bool:
         return bool(shutil.which(self.program)) and (self.name != "curl --retry" or _curl_version() >= _RESUMES)
 
-    def download(self, url: str, file: Path, silence: int = SILENCE) -> str:
+    def download(self, url: str, file: Path, silence: int) -> str:
         """Run it until it is content. Return what it said if it gave up, otherwise nothing."""
         command = [self.program, *self.arguments(url, str(file), silence)]
         try:

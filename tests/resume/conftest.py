@@ -2,12 +2,11 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from tests.support.cluster import Cluster, over_redis
+from tests.support.cluster import Cluster, over_redis, random_file
 from tests.support.haproxy import HAProxy
 from tests.support.nginx import Nginx
 from tests.support.redis import RedisServer
@@ -59,19 +58,14 @@ def nginx(behind: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 @pytest.fixture(scope="session")
 def big_file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Make a file of `SIZE` random bytes, and delete it after the session."""
-    with random_file(tmp_path_factory.mktemp("data") / "big.bin", SIZE) as path:
-        yield path
+    path = random_file(tmp_path_factory.mktemp("data") / "big.bin", SIZE)
+    yield path
+    path.unlink()
 
 
 @pytest.fixture(scope="session")
 def larger_file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Make a file of `LARGER` random bytes, and delete it after the session."""
-    with random_file(tmp_path_factory.mktemp("data") / "larger.bin", LARGER) as path:
-        yield path
-
-
-@contextmanager
-def random_file(path: Path, size: int) -> Iterator[Path]:
-    path.write_bytes(os.urandom(size))
+    path = random_file(tmp_path_factory.mktemp("data") / "larger.bin", LARGER)
     yield path
     path.unlink()

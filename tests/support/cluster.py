@@ -193,6 +193,12 @@ def alone(name: str = "alone", /, **settings: object) -> Iterator[Cluster]:
     assert_no_traceback(cluster.logs())
 
 
+def random_file(path: Path, size: int) -> Path:
+    """Write `size` random bytes to the file."""
+    path.write_bytes(os.urandom(size))
+    return path
+
+
 def curl(*arguments: str | Path, stdin: bytes | None = None) -> subprocess.CompletedProcess[bytes]:
     """Run curl until it exits. Never raise because of its exit status."""
     command = ["curl", "-sS", *map(str, arguments)]

@@ -64,12 +64,12 @@ class CuttingProxy(Proxy):
             left -= len(piece)
         if not left:
             self._after.pop(0)
+        await flush(writer)  # so that the kernel sends everything before its FIN
+        if not left:
             await self._cut_off(writer)
-        await flush(writer)
         raise Ended
 
     async def _cut_off(self, writer: asyncio.StreamWriter) -> None:
-        await flush(writer)  # so that the kernel sends everything before its FIN
         if self._how is Cut.SILENT:
             await asyncio.Event().wait()
         if self._how is Cut.RST:
