@@ -1,5 +1,6 @@
 """Assemble the server: the objects that live as long as it, and the routes of its API."""
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
@@ -20,6 +21,7 @@ from relay.server.protocol import HANGUPS, NODE, SETTINGS
 from relay.server.tcp import Hangups
 from relay.settings import Settings
 from relay.store.store import Store
+from relay.tasks import report_unhandled
 from relay.transfer.drain import Phase
 from relay.transfer.relay import Relay
 
@@ -65,6 +67,7 @@ def create_app(settings: Settings, store: Store | None = None) -> Starlette:
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[dict[str, object]]:
+        asyncio.get_running_loop().set_exception_handler(report_unhandled)
         async with node.running(), reports.running(), eviction.running():
             with contextlib.closing(Hangups()) as hangups:
                 try:

@@ -104,6 +104,18 @@ async def beside(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
         await stop([task])
 
 
+def report_unhandled(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Log an error that nobody has handled, as asyncio does; except that of a connection whose caller has given up.
+
+    If a connection fails in the moment in which its caller is cancelled, uvloop leaves the error in a future of its own
+    (measured: uvloop 0.23, a TLS handshake). It would be logged with a traceback, although nobody waits for it.
+    """
+    future = context.get("future")
+    if isinstance(context.get("exception"), OSError) and future is not None and not isinstance(future, asyncio.Task):
+        return
+    loop.default_exception_handler(context)
+
+
 class Background:
     """Tasks that run to their end, beyond the requests that began them."""
 

@@ -1,10 +1,12 @@
 """Ending tasks with `stop` and `first`, and limiting their time with `Limit` and `occurs`."""
 
 import asyncio
+import gc
+import ssl
 
 import pytest
 
-from relay.tasks import Limit, first, occurs, stop
+from relay.tasks import Limit, first, occurs, report_unhandled, stop
 
 
 async def endless() -> str | None:
@@ -117,3 +119,26 @@ async def test_an_event_occurs_in_time_or_does_not() -> None:
     asyncio.get_running_loop().call_soon(event.set)
     assert await occurs(event, within=3600)
     assert await occurs(event, within=0)
+
+
+@pytest.mark.parametrize(
+    ("error", "is_logged"), [(ssl.SSLError("late"), False), (ConnectionError(), False), (ValueError(), True)]
+)
+async def test_only_connections_may_fail_without_anybody_waiting(
+    error: Exception, is_logged: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(report_unhandled)
+    loop.create_future().set_exception(error)
+    gc.collect()
+    assert ("never retrieved" in caplog.text) is is_logged
+
+
+async def test_a_task_that_fails_without_anybody_waiting_is_reported(caplog: pytest.LogCaptureFixture) -> None:
+    async def fail() -> None:
+        raise OSError
+
+    asyncio.get_running_loop().set_exception_handler(report_unhandled)
+    await asyncio.wait([asyncio.create_task(fail())])
+    gc.collect()
+    assert "never retrieved" in caplog.text
