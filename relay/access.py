@@ -3,7 +3,7 @@
 A token is an id and a secret in one word. The id is public: keys, logs and pages have it. Redis has a digest of the
 secret, and a request proves that it may use the space by showing a secret with that digest.
 
-A link is for those who shall only receive, or only send, one name. It is the id, a letter, and a signature over the
+A link is for those who may only receive, or only send, one name. It is the id, a letter, and a signature over the
 name whose key is the digest. So whoever has the token can make one without asking, and a node can check it without
 anything stored for it:
 
@@ -50,7 +50,15 @@ class Access(NamedTuple):
     """
 
     id: str
-    proof: str = ""
+    proof: str
+
+    @classmethod
+    def of_operator(cls, token_id: str) -> Self:
+        """Return the access of somebody who may use Redis itself, and needs no secret."""
+        return cls(token_id, "")
+
+    def __repr__(self) -> str:
+        return f"<Access {self.id}>"  # whoever has the proof can make links
 
 
 class Token(NamedTuple):
@@ -74,6 +82,9 @@ class Token(NamedTuple):
 
     def __str__(self) -> str:
         return self.id + self.secret
+
+    def __repr__(self) -> str:
+        return f"<Token {self.id}>"
 
     @property
     def access(self) -> Access:
@@ -103,6 +114,9 @@ class Link(NamedTuple):
 
     def __str__(self) -> str:
         return self.id + self.right + self.signature
+
+    def __repr__(self) -> str:
+        return f"<Link {self.id}{self.right}>"
 
     def is_to(self, access: Access, name: str) -> bool:
         """Return whether it is the link to this name. This takes as long for any signature."""

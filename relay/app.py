@@ -49,7 +49,7 @@ class Paths:
             count = len(segments_of(scope))
             # A name has no PATCH, so that is meant for an upload, although its address is wrong.
             is_part = scope["method"] == "PATCH" and count == 3  # noqa: PLR2004 (token, name, upload)
-            name = self._upload if is_part or is_upload(scope) else self._link if is_link(scope) else self._name
+            name = self._link if is_link(scope) else self._upload if is_part or is_upload(scope) else self._name
             app = name if count > 1 else self._token
         await app(scope, receive, send)
 

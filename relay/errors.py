@@ -74,7 +74,9 @@ class Error(Enum):
         "Secret needed",
         "Tokens are made for those who know a secret: send it as Authorization: Bearer SECRET.",
     )
-    UNKNOWN_TOKEN = Spec(401, "Unknown token", "This token is unknown or has expired: get a new one with POST /token.")
+    UNKNOWN_TOKEN = Spec(
+        401, "Unknown token", "This token or link is unknown or has expired: get a token with POST /token."
+    )
     LINK_ONLY = Spec(
         403, "Link for one thing", "This link can only {does} this one name: ask whoever gave it to you for the token."
     )

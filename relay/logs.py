@@ -16,9 +16,10 @@ from typing import Any
 #: The facts about the request that this task serves. The tasks that it starts share them.
 _request: ContextVar[dict[str, Any] | None] = ContextVar("request", default=None)
 
-#: Anything that looks like a token, a link, or the address of a resumable upload: an id, and a secret after it.
+#: Anything that looks like a token, a link, the address of a resumable upload, or a token of version 0.1, which nodes
+#: of that version still bring during an upgrade. Only its beginning, which is its id, is shown.
 _SECRET = re.compile(
-    r"\b(?:([A-Za-z0-9]{8})[A-Za-z0-9]{22}|([A-Za-z0-9]{8})[rs][0-9a-f]{32}|([0-9a-f]{16})[A-Za-z0-9]{22})\b"
+    r"\b(?:([A-Za-z0-9]{8})(?:[A-Za-z0-9]{22}|[A-Za-z0-9]{14}|[rs][0-9a-f]{32})|([0-9a-f]{16})[A-Za-z0-9]{22})\b"
 )
 
 
@@ -55,7 +56,7 @@ class _Formatter(logging.Formatter):
     """What both forms have in common: the masking of tokens."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return _SECRET.sub(r"\1\2\3…", self.line(record))
+        return _SECRET.sub(r"\1\2…", self.line(record))
 
     def line(self, record: logging.LogRecord) -> str:
         """Return one line, without its tokens masked yet."""

@@ -54,6 +54,9 @@ class UploadAddress(NamedTuple):
     def __str__(self) -> str:
         return self.id + self.secret
 
+    def __repr__(self) -> str:
+        return f"<UploadAddress {self.id}>"
+
     @property
     def digest(self) -> str:
         """What Redis has of the secret."""

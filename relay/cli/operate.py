@@ -154,9 +154,10 @@ def tokens(*, as_json: bool, **flags: str | None) -> None:
     """List every token, the first to expire on top."""
 
     async def show(relay: Relay) -> None:
-        lives = await Census(relay.store).tokens()
-        data = [token_json(life, OPERATOR) for life in lives]
-        _print(token_lines(lives, _AT_A_TERMINAL), data, as_json=as_json)
+        every = await Census(relay.store).tokens()
+        # Nodes of version 0.1, during an upgrade, have whole tokens in their keys.
+        lives = [life._replace(token=life.token[:ID_LENGTH]) for life in every]
+        _print(token_lines(lives), [token_json(life) for life in lives], as_json=as_json)
 
     _run(show, flags)
 
@@ -174,7 +175,7 @@ def cancel(*, token: str, name: str, **flags: str | None) -> None:
     async def end(relay: Relay) -> None:
         whole = await _whole(relay.store, token)
         for written in dict.fromkeys([name, encode_name(nfc(name))]):
-            if await relay.cancel(Access(whole), name=written):
+            if await relay.cancel(Access.of_operator(whole), name=written):
                 click.echo(f"cancelled {whole} {written}")
                 return
         raise Problem(Error.NO_UPLOAD)
@@ -192,7 +193,7 @@ def revoke(*, token: str, **flags: str | None) -> None:
 
     async def end(relay: Relay) -> None:
         whole = await _whole(relay.store, token)
-        await relay.revoke(Access(whole))
+        await relay.revoke(Access.of_operator(whole))
         click.echo(f"revoked {whole}")
 
     _run(end, flags)

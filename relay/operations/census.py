@@ -5,8 +5,10 @@ No client depends on any of it.
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+from relay.access import ID_LENGTH
 from relay.cluster.progress import Progress, by_urgency
 from relay.operations.overview import NodeReport, Overview, TokenLife
 from relay.store.commands import ms, text
@@ -81,8 +83,8 @@ class Census:
         reports, transfers = [], []
         for node, age in nodes.items():
             reports.append(NodeReport.load(node, text(next(results)), age=age))
-            transfers += [Progress.load(transfer_id, text) for transfer_id, text in text(next(results)).items()]
-        lives = [TokenLife(token, next(results) / 1000, int(next(results) or 0)) for token in tokens]
+            transfers += [_load(transfer_id, text) for transfer_id, text in text(next(results)).items()]
+        lives = [TokenLife(_shown(token), next(results) / 1000, int(next(results) or 0)) for token in tokens]
         alive = [life for life in lives if life.seconds > 0]
         return Overview.of(reports, transfers, alive, count - len(lives) + len(alive))
 
@@ -111,7 +113,7 @@ class Census:
         return by_urgency(
             Progress(
                 id=transfer.id,
-                token=transfer.token,
+                token=_shown(transfer.token),
                 name=transfer.name,
                 state=transfer.state,
                 uploader=transfer.uploader,
@@ -167,3 +169,13 @@ def _parts(key: str) -> tuple[str, str]:
     """Return the token and the name in a key. The name is empty in a token's own key."""
     token, _, rest = key.partition("{")[2].partition("}")
     return token, rest.removeprefix(":")
+
+
+def _load(transfer_id: str, text: str) -> Progress:
+    progress = Progress.load(transfer_id, text)
+    return replace(progress, token=_shown(progress.token))
+
+
+def _shown(token: str) -> str:
+    """Return what may be shown of a token in a key. During an upgrade, nodes of version 0.1 have whole tokens there."""
+    return token[:ID_LENGTH]

@@ -3,6 +3,7 @@
 import statistics
 from collections.abc import Awaitable, Callable
 from time import perf_counter
+from typing import TypeVar
 
 from relay.access import Token
 from relay.errors import StoreUnavailable
@@ -15,6 +16,8 @@ from relay.store.failures import describe
 from relay.store.rates import Counted
 from relay.store.records import Ender
 from relay.store.store import Store
+
+T = TypeVar("T")
 
 _OLDEST = (6, 2)
 #: Milliseconds of a round trip from which on it is called slow. A chunk takes one, so this bounds the speed.
@@ -56,9 +59,9 @@ async def check(store: Store, tell: Callable[[str], None]) -> None:
         tell(f"maxmemory-policy: {server.policy}")
 
 
-async def _try(what: str, trial: Awaitable[object]) -> None:
+async def _try(what: str, trial: Awaitable[T]) -> T:
     try:
-        await trial
+        return await trial
     except StoreUnavailable as error:
         raise Checked(f"{what}: {describe(error.__cause__) if error.__cause__ else error.line}") from error
 
@@ -74,8 +77,9 @@ async def _node(store: Store, node: str) -> None:
 
 async def _transfer(store: Store) -> None:
     """Make a token, pass three bytes, and revoke the token."""
-    token, transfers = Token.new().id, store.transfers
-    await _try("make a token", store.tokens.make(token=token))
+    (token, digest), transfers = Token.new().access, store.transfers
+    if not await _try("make a token", store.tokens.make(token=token, digest=digest)):
+        raise Checked(f"make a token: there is a token {token} already, which is rare: run this again")
     transfer = transfers.identify(token=token, name="check")
     stream = transfers.stream(transfer)
     await _try("claim", transfers.claim(transfer, node="check", length=3, media_type="", use=True))

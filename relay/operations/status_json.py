@@ -18,7 +18,7 @@ def as_json(overview: Overview, viewer: Viewer) -> dict[str, Any]:
         "rate": overview.rate,
         "nodes": [node_json(node, viewer) for node in overview.nodes],
         "transfers": [transfer_json(transfer, viewer) for transfer in overview.shown],
-        "expiring": [token_json(life, viewer) for life in overview.lives],
+        "expiring": [token_json(life) for life in overview.lives],
     }
 
 
@@ -59,6 +59,6 @@ def transfer_json(transfer: Progress, viewer: Viewer) -> dict[str, Any]:
     return shown | ({"name": unquote(transfer.name)} if viewer.names else {})
 
 
-def token_json(life: TokenLife, viewer: Viewer) -> dict[str, Any]:
+def token_json(life: TokenLife) -> dict[str, Any]:
     """Return one token."""
     return {"token": life.token, "expires_in": int(life.seconds), "uses": life.uses}

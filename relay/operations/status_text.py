@@ -21,7 +21,7 @@ def as_text(overview: Overview, viewer: Viewer) -> str:
     blocks.append(node_lines(overview.nodes))
     if overview.lives:
         more = overview.tokens - len(overview.lives)
-        blocks.append(token_lines(overview.lives, viewer) + _and_more(more))
+        blocks.append(token_lines(overview.lives) + _and_more(more))
     return "\n\n".join("\n".join(block) for block in blocks)
 
 
@@ -79,7 +79,7 @@ def node_lines(nodes: Iterable[NodeReport]) -> list[str]:
     return _aligned(rows)
 
 
-def token_lines(lives: Iterable[TokenLife], viewer: Viewer) -> list[str]:
+def token_lines(lives: Iterable[TokenLife]) -> list[str]:
     """Return a table of tokens."""
     rows = [("TOKEN", "EXPIRES IN", "USES")]
     rows += [(life.token, duration(life.seconds), str(life.uses)) for life in lives]

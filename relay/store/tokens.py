@@ -1,5 +1,6 @@
 """The verbs about tokens."""
 
+import hmac
 from collections.abc import Sequence
 
 from relay.errors import Error, Problem
@@ -34,7 +35,8 @@ class Tokens:
         key = self._keys.token(token)
         left, flat = await self._commands.ask(("PTTL", key), ("HGETALL", key))
         fields = pairs(flat)
-        return (left / 1000, fields) if left >= 0 and proof in ("", fields.get("digest")) else None
+        is_proven = not proof or hmac.compare_digest(proof, fields.get("digest", ""))
+        return (left / 1000, fields) if left >= 0 and is_proven else None
 
     async def recount(self, *, token: str, read: int, counted: int) -> None:
         """Correct the bytes that a token has reserved to `counted`, unless they are not `read` any more."""

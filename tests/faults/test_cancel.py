@@ -37,11 +37,18 @@ class Pair:
 
     async def upload(self, token: str, client: Uploader) -> int:
         return await self.up.upload(
-            Access(token), name="x", length=None, media_type="", body=client.body(), client=client.connection
+            Access.of_operator(token),
+            name="x",
+            length=None,
+            media_type="",
+            body=client.body(),
+            client=client.connection,
         )
 
     async def download(self, token: str, client: Downloader) -> Outcome:
-        return await self.down.download(Access(token), name="x", wait=60, sink=client, client=client.connection)
+        return await self.down.download(
+            Access.of_operator(token), name="x", wait=60, sink=client, client=client.connection
+        )
 
     async def settled(self) -> None:
         await self.up.context.background.wait()
@@ -152,10 +159,10 @@ async def delete(pair: Pair, side: str, at: int, *, whole_token: bool) -> bool:
         nonlocal deleted
         with contextlib.suppress(Problem):
             if whole_token:
-                await pair.third.revoke(Access(token))
+                await pair.third.revoke(Access.of_operator(token))
             else:
                 deleted = False
-                deleted = await pair.third.cancel(Access(token), name="x")
+                deleted = await pair.third.cancel(Access.of_operator(token), name="x")
 
     work = {"upload": pair.upload(token, up), "download": pair.download(token, down)}
     sides = {name: Victim(work[name], at=at if name == side else NEVER, meanwhile=now) for name in work}
@@ -181,11 +188,13 @@ async def test_whoever_was_given_nothing_yet_is_told_why(pair: Pair, monkeypatch
     finish = transfers.finish
 
     async def cancel_first(transfer: Transfer, *, joiner: str) -> Answer:
-        assert await pair.third.cancel(Access(token), name="x")
+        assert await pair.third.cancel(Access.of_operator(token), name="x")
         return await finish(transfer, joiner=joiner)
 
     monkeypatch.setattr(transfers, "finish", cancel_first)
-    upload = pair.up.upload(Access(token), name="x", length=3, media_type="", body=up.body(), client=up.connection)
+    upload = pair.up.upload(
+        Access.of_operator(token), name="x", length=3, media_type="", body=up.body(), client=up.connection
+    )
     told = await asyncio.gather(upload, pair.download(token, down), return_exceptions=True)
     assert [problem.error for problem in told if isinstance(problem, Problem)] == 2 * [Error.CANCELLED], told
     assert not down.begun

@@ -313,7 +313,7 @@ class Model(RuleBasedStateMachine):
     @rule(node=NODE, data=st.data())
     def cancel(self, node: int, data: st.DataObject) -> None:
         up = data.draw(st.sampled_from(self.ups))
-        cancelling = self.nodes[node].relay.cancel(Access(up.token), name=up.name)
+        cancelling = self.nodes[node].relay.cancel(Access.of_operator(up.token), name=up.name)
         if up.down is not None and up.down.is_finishing:
             with pytest.raises(Problem) as refused:
                 self._run(cancelling)
@@ -328,7 +328,7 @@ class Model(RuleBasedStateMachine):
         token = self.tokens[0]
         if self._holder(token, name) is None:
             was_stale = (token, name) in self.stale
-            assert self._run(self.nodes[node].relay.cancel(Access(token), name=name)) is was_stale
+            assert self._run(self.nodes[node].relay.cancel(Access.of_operator(token), name=name)) is was_stale
             self.stale.discard((token, name))
             self._settle({})
 
@@ -337,7 +337,9 @@ class Model(RuleBasedStateMachine):
     def a_token_ends(self, node: int, revoked: bool) -> None:
         self.dead_token = token = self.tokens.pop(0)
         relay = self.nodes[node].relay
-        self._run(relay.revoke(Access(token)) if revoked else delete(relay.store, relay.store.keys.token(token)))
+        self._run(
+            relay.revoke(Access.of_operator(token)) if revoked else delete(relay.store, relay.store.keys.token(token))
+        )
         self.tokens.append(self._mint())
         ends: Ends = {}
         for up in self.ups:
@@ -484,7 +486,12 @@ class Model(RuleBasedStateMachine):
         client = Uploader(is_open=True)
         client.send(secrets.token_bytes(4))
         work = node.relay.upload(
-            Access(token), name=name, length=None, media_type="", body=client.body(), client=client.connection
+            Access.of_operator(token),
+            name=name,
+            length=None,
+            media_type="",
+            body=client.body(),
+            client=client.connection,
         )
         self.ups.append(Up(node, token, name, client, self._task(work)))
         self.ups[-1].can_rewind = node.relay.settings.rewind > 0
@@ -492,7 +499,9 @@ class Model(RuleBasedStateMachine):
 
     def _get(self, node: Hosted, token: str, name: str, wait: int, start: int = 0) -> Down:
         client = Downloader(start)
-        work = node.relay.download(Access(token), name=name, wait=wait, sink=client, client=client.connection)
+        work = node.relay.download(
+            Access.of_operator(token), name=name, wait=wait, sink=client, client=client.connection
+        )
         self.downs.append(Down(node, token, name, client, self._task(work), waits=wait > 0))
         return self.downs[-1]
 

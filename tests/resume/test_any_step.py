@@ -62,7 +62,9 @@ async def break_off(nodes: Nodes, at: int, back_on: str, has_lost: int) -> bool:
     before, token, up, down = asyncio.all_tasks(), Token.new().id, Uploader(PIECES), Downloader()
     await nodes.up.store.tokens.make(token=token)
     uploading = asyncio.create_task(
-        nodes.up.upload(Access(token), name="x", length=None, media_type="", body=up.body(), client=up.connection)
+        nodes.up.upload(
+            Access.of_operator(token), name="x", length=None, media_type="", body=up.body(), client=up.connection
+        )
     )
     victim = Victim(get(nodes.down, token, down), at=at)
     async with asyncio.timeout(30):
@@ -84,7 +86,7 @@ async def break_off(nodes: Nodes, at: int, back_on: str, has_lost: int) -> bool:
 
 
 async def get(node: Relay, token: str, client: Downloader) -> Outcome:
-    return await node.download(Access(token), name="x", wait=20, sink=client, client=client.connection)
+    return await node.download(Access.of_operator(token), name="x", wait=20, sink=client, client=client.connection)
 
 
 @pytest.mark.parametrize("down_on", ["up", "down"])
@@ -102,7 +104,7 @@ async def test_a_body_may_end_at_any_step(nodes: Nodes, down_on: str) -> None:
 
         await nodes.up.store.tokens.make(token=token)
         work = nodes.up.upload(
-            Access(token), name="x", length=None, media_type="", body=up.body(), client=up.connection
+            Access.of_operator(token), name="x", length=None, media_type="", body=up.body(), client=up.connection
         )
         victim = Victim(work, at=at, meanwhile=end)
         downloading = asyncio.create_task(get(getattr(nodes, down_on), token, down))
