@@ -132,6 +132,21 @@ def test_the_text_and_the_json_form() -> None:
     assert (entry["message"], entry["name"], entry["token"], entry["level"]) == ("hello a", "x y", "01234567…", "info")
 
 
+@pytest.mark.parametrize(
+    ("secret", "shown"),
+    [
+        (TOKEN, "01234567…"),
+        ("abcdefgh" + 14 * "x", "abcdefgh…"),  # a token of version 0.1
+        ("abcdefghr" + 32 * "0", "abcdefgh…"),
+        ("0123456789abcdef" + 22 * "Z", "0123456789abcdef…"),
+        ("abcdefgh", "abcdefgh"),
+        ("0123456789abcdef", "0123456789abcdef"),
+    ],
+)
+def test_ids_are_shown_and_secrets_are_not(secret: str, shown: str) -> None:
+    assert Text("%(message)s").format(record("hello", **fields(path=f"/{secret}/x"))) == f"hello path=/{shown}/x"
+
+
 def test_a_traceback_is_part_of_its_line_and_contains_no_token() -> None:
     try:
         raise ValueError(f"relay:token:{{{TOKEN}}}")

@@ -40,6 +40,19 @@ async def test_a_report_replaces_the_one_before(store: Store, token: str) -> Non
     assert (await Census(store).overview()).transfers == []
 
 
+async def test_whole_tokens_of_older_nodes_are_not_shown(store: Store) -> None:
+    """While a cluster is upgraded, nodes of version 0.1 have tokens of 22 characters in their keys and reports."""
+    old = "abcdefgh" + 14 * "x"
+    await client(store).hset(store.keys.token(old), "uses", 1)
+    await client(store).pexpire(store.keys.token(old), 60_000)
+    await Census(store).enrol(lives={old: 60})
+    await store.nodes.beat(node="a", facts={})
+    await Census(store).report(node="a", transfers=[progress("1", old)])
+    overview = await Census(store).overview()
+    assert [life.token for life in overview.lives] == ["abcdefgh"]
+    assert [transfer.token for transfer in overview.transfers] == ["abcdefgh"]
+
+
 async def test_a_node_that_does_not_beat_is_lost(store: Store) -> None:
     await store.nodes.beat(node="a", facts={"waiting": 2})
     await client(store).delete(store.keys.node("a"))
