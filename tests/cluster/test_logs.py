@@ -144,7 +144,7 @@ def test_the_text_and_the_json_form() -> None:
     ],
 )
 def test_ids_are_shown_and_secrets_are_not(secret: str, shown: str) -> None:
-    assert Text("%(message)s").format(record("hello", **fields(path=f"/{secret}/x"))) == f"hello path=/{shown}/x"
+    assert Text("%(message)s").format(record("about %s", **fields(path=f"/{secret}/x"))) == f"about a path=/{shown}/x"
 
 
 def test_a_traceback_is_part_of_its_line_and_contains_no_token() -> None:
