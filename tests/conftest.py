@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.cluster import Cluster
+from tests.support.cluster import RUNNING, Cluster
 from tests.support.haproxy import HAProxy
 from tests.support.redis import RedisServer, newest, servers
 
@@ -39,6 +39,14 @@ def proxy(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     """Start HAProxy in front of the module's `cluster`, which must have the scope of the module too."""
     with HAProxy(cluster, tmp_path_factory.mktemp("haproxy")) as proxy:
         yield proxy
+
+
+@pytest.fixture(autouse=True)
+def no_secrets() -> Iterator[None]:
+    """Fail if a test leaves a secret in Redis or in a log of a cluster that runs."""
+    yield
+    for cluster in list(RUNNING):
+        cluster.secrecy.check()
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
@@ -18,6 +19,7 @@ import redis
 from relay.access import Token
 from tests.support.ports import free_port
 from tests.support.redis import RedisServer
+from tests.support.secrecy import Secrecy
 from tests.support.wait import wait_until
 
 #: What curl exits with if a node cuts it off: CURLE_RECV_ERROR. Behind a proxy it exits with 18, CURLE_PARTIAL_FILE.
@@ -114,6 +116,10 @@ class NodeProcess:
         self._log.close()
 
 
+#: The clusters that run in this process.
+RUNNING: "weakref.WeakSet[Cluster]" = weakref.WeakSet()
+
+
 class Cluster:
     """Several nodes over one Redis, or a single node on the embedded store, with helpers to inspect them."""
 
@@ -121,8 +127,10 @@ class Cluster:
         self.nodes = nodes
         self.redis = store
         self.prefix = prefix
+        self.secrecy = Secrecy(self)
         for node in nodes:
             node.wait_ready()
+        RUNNING.add(self)
 
     def __getitem__(self, index: int) -> NodeProcess:
         return self.nodes[index % len(self.nodes)]
@@ -130,7 +138,9 @@ class Cluster:
     def token(self) -> str:
         answer = httpx.post(self[0].url + "/token")
         assert answer.status_code == httpx.codes.OK, answer.text
-        return answer.text.strip()
+        token = answer.text.strip()
+        self.secrecy.tokens.append(token)
+        return token
 
     def url(self, node: int, token: str, name: str = "") -> str:
         return f"{self[node].url}/{token}" + (f"/{name}" if name else "")
@@ -161,8 +171,13 @@ class Cluster:
         return "\n".join(node.log() for node in self.nodes)
 
     def stop(self) -> None:
-        for node in self.nodes:
-            assert node.stop() == 0, node.log()
+        """Stop the nodes. Fail if one has ended otherwise, or if a secret is where it must not be."""
+        RUNNING.discard(self)
+        try:
+            self.secrecy.check(pages=True)
+        finally:
+            statuses = [node.stop() for node in self.nodes]
+        assert not any(statuses), self.logs()
 
 
 @contextlib.contextmanager
