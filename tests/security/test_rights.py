@@ -1,7 +1,10 @@
 """Who may do what: every request with every kind of token and link."""
 
-from collections.abc import Iterator
+import statistics
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import httpx
 import pytest
@@ -10,25 +13,52 @@ from relay.access import Token
 from tests.support.cluster import Cluster, Curl, alone, over_redis
 from tests.support.haproxy import HAProxy
 from tests.support.redis import RedisServer
+from tests.support.wait import wait_until
 
-#: The requests, each with the statuses for: the token, a link to receive, a link to send.
-REQUESTS = {
-    ("GET", "/x?wait=0"): (404, 404, 403),
-    ("HEAD", "/x"): (404, 404, 403),
-    ("PUT", "/x"): (400, 403, 400),
-    ("POST", "/x"): (400, 403, 400),
-    ("DELETE", "/x"): (404, 403, 403),
-    ("POST", "/x/link"): (200, 401, 401),
-    ("HEAD", "/x/0123456789abcdef" + "A" * 22): (404, 403, 404),
-    ("PATCH", "/x/0123456789abcdef" + "A" * 22): (400, 403, 400),
-    ("DELETE", "/x/0123456789abcdef" + "A" * 22): (404, 403, 404),
-    ("GET", ""): (200, 401, 401),
-    ("DELETE", ""): (204, 401, 401),
-}
-PARTIAL = {"Content-Type": "application/partial-upload", "Upload-Complete": "?1", "Upload-Offset": "0"}
-#: What makes an upload that may begin end at once, without waiting for anybody.
-BAD = {"PUT": {"Content-Range": "bytes 0-0/1"}, "PATCH": PARTIAL | {"Upload-Offset": "x"}}
-BAD["POST"] = BAD["PUT"]
+UPLOAD = "0123456789abcdef" + "A" * 22
+#: Headers that let a request reach the step in which its secret is compared, and end there without waiting for anybody.
+ANY = {"If-Match": "*"}
+PART = {"Content-Type": "application/partial-upload", "Upload-Complete": "?1", "Upload-Offset": "0"}
+BEGIN = {"Upload-Complete": "?0", "Upload-Draft-Interop-Version": "8"}
+
+
+class Asked(NamedTuple):
+    """A request about a word, which stands in the place of the token."""
+
+    method: str
+    path: str
+    headers: Mapping[str, str] = {}
+    body: bytes = b""
+
+    def status(self, url: str, word: str) -> int:
+        return httpx.request(
+            self.method, f"{url}/{word}{self.path}", headers=self.headers, content=self.body or None
+        ).status_code
+
+
+#: The requests, each with the statuses for: the token, a link to receive, a link to send. A link opens a name only, so
+#: it gets 401 if the path has none. Each other word gets 401.
+REQUESTS = [
+    (Asked("GET", "/x?wait=0"), (404, 404, 403)),
+    (Asked("GET", "/x?wait=0", ANY), (404, 404, 403)),
+    (Asked("GET", "/x?wait=0", {"Range": "bytes=5-"}), (404, 404, 403)),
+    (Asked("HEAD", "/x"), (404, 404, 403)),
+    (Asked("HEAD", "/x?wait=0.1"), (404, 404, 403)),
+    (Asked("PUT", "/x", ANY, b"x"), (412, 403, 412)),
+    (Asked("POST", "/x", ANY, b"x"), (412, 403, 412)),
+    (Asked("DELETE", "/x"), (404, 403, 403)),
+    (Asked("DELETE", "/x", ANY), (404, 403, 403)),
+    (Asked("POST", "/x/link"), (200, 401, 401)),
+    (Asked("HEAD", f"/x/{UPLOAD}"), (404, 403, 404)),
+    (Asked("PATCH", f"/x/{UPLOAD}", PART, b"x"), (404, 403, 404)),
+    (Asked("DELETE", f"/x/{UPLOAD}"), (404, 403, 404)),
+    (Asked("GET", ""), (200, 401, 401)),
+    (Asked("DELETE", "", {"If-Match": '"x"'}), (412, 401, 401)),
+    # The link to send is tried before the token, so its upload has the name.
+    (Asked("PUT", "/x", BEGIN), (409, 403, 201)),
+    # Last, because it revokes the token.
+    (Asked("DELETE", ""), (204, 401, 401)),
+]
 
 
 class Words:
@@ -87,24 +117,24 @@ def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
             yield cluster[0].url
 
 
-def status(url: str, method: str, word: str, path: str, *, is_bad: bool = False) -> int:
-    content = b"x" if method in ("PUT", "POST", "PATCH") and not path.endswith("/link") else None
-    headers = PARTIAL if method == "PATCH" else {}
-    if content and is_bad:
-        headers = BAD[method]
-    return httpx.request(method, f"{url}/{word}{path}", content=content, headers=headers).status_code
-
-
 def test_every_request_with_every_word(url: str) -> None:
-    words, found = Words(url), {}
-    for method, path in sorted(REQUESTS, key=lambda request: request == ("DELETE", "")):
+    words = Words(url)
+    for asked, statuses in REQUESTS:
         for kind, word in words.wrong.items():
-            assert status(url, method, word, path) == 401, (method, path, kind)
-        # The token comes last, because DELETE revokes it.
-        receive, send = (status(url, method, word, path, is_bad=True) for word in (words.receive, words.send))
-        found[method, path] = (status(url, method, words.token, path, is_bad=True), receive, send)
-    assert found == REQUESTS
-    assert status(url, "GET", words.receive, "/x?wait=0") == 401  # its token is revoked now
+            assert asked.status(url, word) == 401, (asked, kind)
+        receive, send = asked.status(url, words.receive), asked.status(url, words.send)
+        assert (asked.status(url, words.token), receive, send) == statuses, asked
+    assert REQUESTS[0][0].status(url, words.receive) == 401  # its token is revoked now
+
+
+def test_words_that_have_expired_are_unknown() -> None:
+    with alone(token_life=2, failure_rate="", token_rate="") as cluster:
+        url = cluster[0].url
+        words = Words(url)
+        wait_until(lambda: httpx.get(f"{url}/{words.token}").status_code == 401, "the token to expire")
+        for asked, _ in REQUESTS:
+            for word in (words.token, words.receive, words.send):
+                assert asked.status(url, word) == 401, asked
 
 
 def test_a_wrong_secret_is_answered_as_an_unknown_token(url: str) -> None:
@@ -122,3 +152,31 @@ def test_links_carry_a_file(url: str, tmp_path) -> None:  # type: ignore[no-unty
     with Curl("-T", file, f"{url}/{words.send}/x") as upload, Curl(f"{url}/{words.receive}/x?wait=20") as download:
         assert download.finish() == (0, b"the file")
         assert upload.finish() == (0, b"delivered 8 bytes\n")
+
+
+def test_the_time_of_an_answer_tells_nothing_of_the_secret(redis_server: RedisServer) -> None:
+    """What is nearly right takes as long as what is all wrong, within the noise of this machine."""
+    with over_redis(redis_server, "a", failure_rate="", token_rate="") as cluster, httpx.Client() as client:
+        words = Words(cluster[0].url)
+        pairs = [
+            (words.wrong["the secret of nobody"], Token.parse(words.token.encode()).id + "z" * 22),
+            (words.wrong["the secret of nobody"], "A" * 30),
+            (words.wrong["a link with another last digit"], words.receive[:9] + "0" * 32),
+        ]
+
+        def seconds(word: str) -> float:
+            begun = time.perf_counter()
+            assert client.head(f"{cluster[0].url}/{word}/x").status_code == 401
+            return time.perf_counter() - begun
+
+        def ratio(near: str, far: str) -> float:
+            samples = [(seconds(near), seconds(far)) for _ in range(200)]
+            times: list[float] = [statistics.median(column) for column in zip(*samples, strict=True)]
+            return max(times) / min(times)
+
+        for near, far in pairs:
+            found = [ratio(near, far)]
+            while min(found) > 1.1 and len(found) < 5:
+                found.append(ratio(near, far))
+            print(f"{near[:8]}… and {far[:8]}…: {found}")
+            assert min(found) <= 1.1
