@@ -63,12 +63,13 @@ def create_app(settings: Settings, store: Store | None = None) -> Starlette:
     reports = Reports(settings, store, node)
     metrics.registry.register(NodeCollector(node))
     eviction = Eviction(store, metrics)
-    services = Services(relay, Admission(settings, store), reports, metrics)
+    admission = Admission(settings, store)
+    services = Services(relay, admission, reports, metrics)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[dict[str, object]]:
         asyncio.get_running_loop().set_exception_handler(report_unhandled)
-        async with node.running(), reports.running(), eviction.running():
+        async with node.running(), reports.running(), eviction.running(), admission.running():
             with contextlib.closing(Hangups()) as hangups:
                 try:
                     yield {HANGUPS: hangups, SETTINGS: settings, NODE: node.id}

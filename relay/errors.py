@@ -175,7 +175,7 @@ class Error(Enum):
     SPENT = Spec(
         429, "Token spent", "This token has carried all but {most} of the bytes it may: get another with POST /token."
     )
-    TOO_MANY = Spec(429, "Too many", "Your address has had too many {what}: try again in {seconds:.0f} s.")
+    TOO_MANY = Spec(429, "Too many", "Too many {what}: try again in {seconds:.0f} s.")
     INTERNAL = Spec(500, "Internal error", "This is a bug in the relay; its operator finds the cause in the log.")
     UNKNOWN_CODING = Spec(
         501, "Unknown transfer coding", "The only Transfer-Encoding understood here is chunked: send the file as it is."

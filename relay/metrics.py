@@ -40,7 +40,9 @@ class Metrics:
         def seconds(name: str, meaning: str, buckets: tuple[float, ...]) -> Histogram:
             return Histogram(name, meaning, buckets=buckets, registry=registry)
 
-        self.tokens = Counter("relay_tokens_made", "Tokens made", registry=registry)
+        self.tokens = Counter(
+            "relay_tokens_made", "Tokens made, by the name of the secret, if it has one", ["secret"], registry=registry
+        )
         self.wait_seconds = seconds(
             "relay_wait_seconds", "Seconds that uploads waited until a downloader joined", _WAITS
         )
@@ -59,5 +61,6 @@ class Metrics:
         self.rejections = Counter(
             "relay_rejections", "Requests that were answered with an error", ["reason"], registry=registry
         )
+        self.tokens.labels("")
         for error in Error:  # a rate misses the first step of a series that did not exist before
             self.rejections.labels(error.type)

@@ -10,6 +10,7 @@ import re
 import socket
 import ssl
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Annotated, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -18,6 +19,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from relay.buffers import CHUNK
 from relay.rates import parse_rate
 from relay.redis_urls import check_redis_url
+from relay.secrets_file import read_secrets
 
 Seconds = Annotated[float, Field(gt=0, le=7 * 24 * 3600, allow_inf_nan=False)]
 #: What may be 0 seconds, but not days.
@@ -93,6 +95,11 @@ class Settings(BaseSettings):
     token_secret: str = Field(
         "",
         description="secrets, comma-separated; POST /token needs one of them as Bearer token; empty: none is needed",
+    )
+    token_secrets_file: str = Field(
+        "",
+        description="TOML file of named secrets with limits, which are as good as those of RELAY_TOKEN_SECRET; read again "
+        "when it changes and on SIGHUP; empty: none",
     )
     token_rate: str = Field(
         "600/minute",
@@ -201,6 +208,13 @@ class Settings(BaseSettings):
             raise ValueError("each must have at least 8 characters, of ASCII and without blanks")
         return value
 
+    @field_validator("token_secrets_file")
+    @classmethod
+    def _secrets_file(cls, value: str) -> str:
+        if value:
+            read_secrets(Path(value))
+        return value
+
     @field_validator("token_rate", "failure_rate")
     @classmethod
     def _rate(cls, value: str) -> str:
@@ -237,6 +251,11 @@ class Settings(BaseSettings):
         if value and not re.fullmatch(r"[!-~]{8,}", value):
             raise ValueError("must have at least 8 characters, of ASCII and without blanks")
         return value
+
+    @property
+    def is_guarded(self) -> bool:
+        """Whether POST /token needs a secret."""
+        return bool(self.token_secret or self.token_secrets_file)
 
     @model_validator(mode="after")
     def _possible(self) -> Self:

@@ -96,7 +96,7 @@ def _describe(operation: Operation, settings: Settings) -> Schema:
         described["parameters"] = parameters
     if operation.takes is not None:
         described["requestBody"] = {"description": "Any bytes, of any length", "content": operation.takes}
-    if operation.is_guarded and settings.token_secret:
+    if operation.is_guarded and settings.is_guarded:
         described["security"] = [{"secret": []}]
     return described
 

@@ -6,16 +6,17 @@ from relay.api.exchange import Exchange
 from relay.credentials import presented
 from relay.errors import Error, Problem
 from relay.logs import note
+from relay.store.records import smaller
 
 
 async def make_token(exchange: Exchange) -> None:
     """Answer with a new token, if the client may have one."""
     relay = exchange.relay
-    await exchange.services.admission.admit(presented(exchange.headers), address=exchange.address)
-    token = await relay.make_token()
-    note(token=token.id)
+    grant = await exchange.services.admission.admit(presented(exchange.headers), address=exchange.address)
+    token = await relay.make_token(grant)
+    note(token=token.id, **({"secret": grant.owner} if grant.owner else {}))
     if exchange.wants_json():
-        life = int(relay.settings.token_life)
+        life = smaller(int(relay.settings.token_life), grant.life)
         await exchange.answer(JSONResponse({"token": str(token), "expires_in": life}))
     else:
         await exchange.text(str(token))

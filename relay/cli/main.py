@@ -4,6 +4,7 @@ import click
 
 from relay import __version__
 from relay.cli.operate import cancel, check, nodes, ps, revoke, tokens
+from relay.cli.secret import secret
 from relay.cli.serve import serve
 
 
@@ -13,5 +14,5 @@ def main() -> None:
     """An HTTP streaming relay that scales out."""
 
 
-for command in (serve, ps, nodes, tokens, cancel, revoke, check):
+for command in (serve, ps, nodes, tokens, cancel, revoke, check, secret):
     main.add_command(command)

@@ -101,7 +101,7 @@ def _announce(settings: Settings, node: str, listeners: list[socket.socket]) -> 
         log.info("node %s, version %s", node, __version__)
     else:
         log.info("node %s, version %s, alone on its embedded store: RELAY_REDIS_URL is not set", node, __version__)
-    if not settings.token_secret:
+    if not settings.is_guarded:
         log.info("anybody may make tokens: RELAY_TOKEN_SECRET is not set")
     log.info("listening on %s", ", ".join(map(shown, listeners)))
 

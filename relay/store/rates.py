@@ -15,10 +15,12 @@ _REMEMBERED = 1024
 
 
 class Counted(StrEnum):
-    """What is counted for each address: tokens made, and refusals of wrong tokens and secrets."""
+    """What is counted for each address: tokens made, and refusals of wrong tokens and secrets. What is made with a named
+    secret is counted for the secret's name, too."""
 
     TOKENS = "tokens"
     FAILURES = "failures"
+    SECRETS = "secrets"
 
 
 @functools.lru_cache(maxsize=_REMEMBERED)

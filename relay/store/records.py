@@ -45,6 +45,9 @@ class Transfer:
     taken: int = 0
     #: Whether it goes on when its downloader has left and comes back.
     rejoins: bool = False
+    #: The limits of its token alone, in bytes: of all transfers together, and of one upload; 0 means none.
+    max_bytes: int = 0
+    max_upload: int = 0
 
     @property
     def inquiry(self) -> "Inquiry":
@@ -82,6 +85,8 @@ class Transfer:
             read_at=read_at,
             taken=int(fields.get("taken", 0)),
             rejoins="rejoins" in fields,
+            max_bytes=int(fields.get("max_bytes", 0)),
+            max_upload=int(fields.get("max_upload", 0)),
         )
 
 
@@ -125,13 +130,39 @@ class Abandoned(NamedTuple):
 
 
 class Claimed(NamedTuple):
-    """What a claim learns: the nodes on which a download waits for the name, and the bytes reserved for the upload.
+    """What a claim learns: the nodes on which a download waits for the name, the bytes reserved for the upload, and the
+    limits of its token alone (see `Transfer`).
 
     Bytes are reserved only for a declared length, and only if the token may have a limited number.
     """
 
     wanted: list[str]
     reserved: int = 0
+    max_bytes: int = 0
+    max_upload: int = 0
+
+
+class Grant(NamedTuple):
+    """What a new token may do: the name of the secret that it was made with, and the limits that go with that secret.
+
+    `life` is in seconds, `bytes` those of all transfers together, `upload` those of the largest one. 0 means no limit
+    but the cluster's.
+    """
+
+    owner: str = ""
+    life: int = 0
+    names: int = 0
+    bytes: int = 0
+    upload: int = 0
+
+
+#: The grant of a token that no named secret limits.
+UNLIMITED = Grant()
+
+
+def smaller(one: int, other: int) -> int:
+    """Return the smaller of two limits. 0 means no limit."""
+    return min(one, other) if one and other else max(one, other)
 
 
 class Contest(NamedTuple):

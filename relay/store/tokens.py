@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from relay.errors import Error, Problem
 from relay.names import new_id
 from relay.store.commands import Commands, ms, pairs
-from relay.store.records import transfers_in
+from relay.store.records import UNLIMITED, Grant, transfers_in
 from relay.store.timing import REVOKED_TTL
 
 
@@ -17,10 +17,11 @@ class Tokens:
         self._commands = commands
         self._keys = commands.keys
 
-    async def make(self, *, token: str, digest: str = "") -> bool:
+    async def make(self, *, token: str, digest: str = "", grant: Grant = UNLIMITED) -> bool:
         """Make a token with its whole life ahead, given the digest of its secret. Return False if its id is taken."""
         life = self._commands.settings.token_life
-        return bool(await self._commands.run("mint", [self._keys.token(token)], [digest, ms(life)]))
+        limits = (grant.owner, grant.names, grant.bytes, grant.upload, grant.life)
+        return bool(await self._commands.run("mint", [self._keys.token(token)], [digest, ms(life), *limits]))
 
     async def digest(self, *, token: str) -> str | None:
         """Return the digest of a token's secret, or None if the token is gone."""

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from relay.buffers import BATCH
-from relay.errors import StoreUnavailable
+from relay.errors import Error, Problem, StoreUnavailable
 from relay.names import new_id
 from relay.states import Answer, Outcome, State
 from relay.store.commands import Commands, ms, pairs
@@ -65,7 +65,7 @@ class Transfers:
         Return `Claimed` if the upload has the name now; the `Transfer` that holds the name if another one has it; or
         the `Outcome` if this claim has ended before its reply was read. `use` counts as a use of the token.
         With `state` INTERRUPTED, the bytes come when its uploader returns. `proof` is that of the client's `Access`.
-        Raise Problem(UNKNOWN_TOKEN), Problem(CROWDED) or Problem(SPENT).
+        Raise Problem(UNKNOWN_TOKEN), Problem(CROWDED), Problem(SPENT), or Problem(TOO_LARGE) for the token's own limit.
         """
         reply = await self._commands.run(
             "claim",
@@ -94,7 +94,9 @@ class Transfers:
             ended = Outcome(reply[1].decode())
             return Outcome.STORE_LOST if ended is Outcome.BROKEN else ended
         need_bytes(reply)
-        return Claimed(reply[1].decode().split(), int(reply[2]))
+        if reply[0] == b"too_large":
+            raise Problem(Error.TOO_LARGE, most=int(reply[1]))
+        return Claimed(reply[1].decode().split(), *map(int, reply[2:5]))
 
     async def reserve(self, transfer: Transfer, *, total: int) -> int:
         """Reserve `total` bytes of the token for an upload, or as many as are left. Return the bytes reserved for it.

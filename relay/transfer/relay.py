@@ -12,7 +12,7 @@ from relay.metrics import Metrics
 from relay.server.connection import Connection
 from relay.settings import Settings
 from relay.states import Answer, Outcome
-from relay.store.records import Final, Transfer, transfers_in
+from relay.store.records import UNLIMITED, Final, Grant, Transfer, transfers_in
 from relay.store.store import Store
 from relay.transfer.context import Context
 from relay.transfer.doubt import confirm
@@ -37,14 +37,14 @@ class Relay:
         self.gate = self.context.gate
         self.resumable = ResumableUploads(self.context)
 
-    async def make_token(self) -> Token:
-        """Return a new token. Raise Problem."""
+    async def make_token(self, grant: Grant = UNLIMITED) -> Token:
+        """Return a new token, which may do what the grant says. Raise Problem."""
         with self.gate.entered():
             token = Token.new()
-            while not await self.store.tokens.make(token=token.id, digest=token.access.proof):
+            while not await self.store.tokens.make(token=token.id, digest=token.access.proof, grant=grant):
                 token = Token.new()  # the id is that of another token
             self.node.load.used_tokens.add(token.id)
-            self.metrics.tokens.inc()
+            self.metrics.tokens.labels(grant.owner).inc()
             return token
 
     async def access_of(self, token: str) -> Access:

@@ -17,7 +17,7 @@ from relay.logs import note
 from relay.names import UploadAddress, new_id
 from relay.server.connection import Connection
 from relay.states import Answer, Outcome, State
-from relay.store.records import Final, Result, Returned, Transfer
+from relay.store.records import Final, Result, Returned, Transfer, smaller
 from relay.transfer.claiming import claim
 from relay.transfer.context import Context
 from relay.transfer.drain import Phase
@@ -242,7 +242,7 @@ class ResumableUploads:
 
     async def _append(self, found: Transfer, part: Part, *, body: AsyncIterator[bytes], client: Connection) -> int:
         if part.size == 0 and not part.is_last:
-            part.check(found.length, most=self._context.settings.max_upload)
+            part.check(found.length, most=self._most(found))
             await check_offset(self._context, found, part)
             return part.offset
         upload = ResumableUpload(self._context, found, body, client, part=part, is_new=False)
@@ -273,7 +273,7 @@ class ResumableUploads:
         raise Problem(Error.UNKNOWN_UPLOAD)
 
     async def _run(self, upload: ResumableUpload, part: Part, *, media_type: str) -> int:
-        most = self._context.settings.max_upload
+        most = self._most(upload.transfer)
         part.check(upload.transfer.length, most=most)
         note(transfer=upload.transfer.id)
         with self._context.gate.entered():
@@ -281,6 +281,10 @@ class ResumableUploads:
         if part.is_last and not upload.is_last:  # it has ended too early
             raise Problem(Error.INCONSISTENT_LENGTH)
         return reached
+
+    def _most(self, transfer: Transfer) -> int:
+        """Return the maximum bytes of an upload, as far as they are known; 0 means unlimited."""
+        return smaller(self._context.settings.max_upload, transfer.max_upload)
 
     async def _work_on(
         self, address: UploadAddress, work: Callable[[Transfer], Awaitable[T]], *, access: Access, name: str

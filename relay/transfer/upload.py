@@ -14,7 +14,7 @@ from relay.errors import ClientGone, Error, Problem, StoreUnavailable, problem_f
 from relay.server.connection import Connection
 from relay.server.intake import BodyIntake
 from relay.states import Answer, Outcome, State
-from relay.store.records import Ender, Final, Touched, Transfer
+from relay.store.records import Ender, Final, Touched, Transfer, smaller
 from relay.store.streams import Ack, Stream
 from relay.store.transfers import RESERVE_AHEAD
 from relay.tasks import first
@@ -76,7 +76,7 @@ class Upload(Side):
 
         `length` is the length of the body in bytes, None if it is unknown, and `most` the maximum; 0 means unlimited.
         """
-        self._most = most
+        self._most = smaller(most, self.transfer.max_upload)
         outcome: Outcome | None = Outcome.UPLOADER_GONE
         self._length = length
         with (
@@ -169,7 +169,13 @@ class Upload(Side):
         if isinstance(answer, Outcome):
             return answer
         self._reserved = answer.reserved
-        self.transfer = replace(self.transfer, uploader=self.context.node.id)
+        self.transfer = replace(
+            self.transfer,
+            uploader=self.context.node.id,
+            max_bytes=answer.max_bytes,
+            max_upload=answer.max_upload,
+        )
+        self._most = smaller(self._most, answer.max_upload)
         return None
 
     @property
@@ -322,7 +328,8 @@ class Upload(Side):
 
     async def _reserve_written(self) -> bool:
         """Reserve bytes of the token for all that is about to be written. Return False if the token has too few."""
-        if not self.context.settings.token_bytes or self._window.written <= self._reserved:
+        is_limited = self.context.settings.token_bytes or self.transfer.max_bytes
+        if not is_limited or self._window.written <= self._reserved:
             return True
         reserve = partial(self.transfers.reserve, self.transfer, total=self._window.written + RESERVE_AHEAD)
         try:

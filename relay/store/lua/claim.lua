@@ -1,7 +1,8 @@
 -- Claims a name for one upload, if the token lives and no live transfer holds the name. This is a use of the token.
--- Returns: claimed, WANTED (the nodes on which a download waits for the name), RESERVED (bytes of the token)
+-- Returns: claimed, WANTED (the nodes on which a download waits for the name), RESERVED (bytes of the token), the token's
+--   own limits: BYTES, UPLOAD (bytes of one upload)
 --   · busy, the holder's fields, NOW in ms · ended, OUTCOME · crowded (the token has its maximum of names at work)
---   · spent, LEFT (the bytes that the token may still have) · no_token
+--   · spent, LEFT (the bytes that the token may still have) · too_large, MOST (bytes) · no_token
 -- If the token may have `most_bytes` only, the declared length is reserved. If the length is unknown, bytes are
 -- reserved as they move: see reserve.lua.
 -- `state` is waiting, or interrupted for an upload whose bytes come in a later request. If it `rejoins`, it goes on when
@@ -14,16 +15,21 @@ local use_ms, most_ms, claim_ms, most_names = tonumber(ARGV[6]), tonumber(ARGV[7
 local most_bytes = tonumber(ARGV[10])
 local state, rejoins, upload, proof = ARGV[11], ARGV[12], ARGV[13], ARGV[14]
 
-if not is_known(token, proof) then return {'no_token'} end
+local limits = known(token, proof)
+if not limits then return {'no_token'} end
 local count = redis.call('HLEN', token)
 local wanted = redis.call('HGET', token, 'wanted:' .. name) or ''
 local holder = redis.call('HGET', transfer, 'id')
-if holder == id then return {'claimed', wanted, redis.call('HGET', transfer, 'reserved') or '0'} end
+if holder == id then
+  return {'claimed', wanted, redis.call('HGET', transfer, 'reserved') or '0', limits.bytes, limits.upload}
+end
 local last = redis.call('XREVRANGE', acks, '+', '-', 'COUNT', 1)[1]
 if last and last[2][1] == 'end' then return {'ended', last[2][2]} end
-if use_ms > 0 then use(token, use_ms, most_ms) end
+if use_ms > 0 then use(token, use_ms, most_ms, limits.ends) end
 if holder then return {'busy', redis.call('HGETALL', transfer), now_ms()} end
-if not room(count, most_names) then return {'crowded'} end
+if not room(count, smaller(most_names, limits.names)) then return {'crowded'} end
+if limits.upload > 0 and (tonumber(length) or 0) > limits.upload then return {'too_large', limits.upload} end
+most_bytes = smaller(most_bytes, limits.bytes)
 local reserved = 0
 if most_bytes > 0 then
   local left
@@ -34,7 +40,9 @@ redis.call('HSET', transfer, 'id', id, 'state', state, 'uploader', node, 'length
   'created', now_s())
 if rejoins == '1' then redis.call('HSET', transfer, 'rejoins', 1) end
 if upload ~= '' then redis.call('HSET', transfer, 'upload', upload) end
+if limits.bytes > 0 then redis.call('HSET', transfer, 'max_bytes', limits.bytes) end
+if limits.upload > 0 then redis.call('HSET', transfer, 'max_upload', limits.upload) end
 if reserved > 0 then redis.call('HSET', transfer, 'reserved', string.format('%.0f', reserved)) end
 redis.call('PEXPIRE', transfer, claim_ms)
 redis.call('HSET', token, 'transfer:' .. name, id)
-return {'claimed', wanted, reserved}
+return {'claimed', wanted, reserved, limits.bytes, limits.upload}

@@ -8,6 +8,7 @@ local stored = redis.call('HMGET', transfer, 'id', 'reserved')
 if stored[1] ~= id or redis.call('EXISTS', token) == 0 then return {'gone'} end
 local had = tonumber(stored[2] or 0)
 if had >= total then return {'reserved', stored[2]} end
+most = smaller(most, tonumber(redis.call('HGET', token, 'max_bytes') or 0))
 local bytes, left = reserve(token, most, total - had, 1)
 if not bytes then return {'spent', left} end
 return {'reserved', redis.call('HINCRBY', transfer, 'reserved', string.format('%.0f', bytes))}

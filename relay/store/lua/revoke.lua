@@ -5,7 +5,7 @@
 local token, revoked = KEYS[1], KEYS[2]
 local id, linger_ms, proof = ARGV[1], ARGV[2], ARGV[3]
 
-if is_known(token, proof) then
+if known(token, proof) then
   redis.call('RENAME', token, revoked)
   redis.call('PEXPIRE', revoked, linger_ms)
   redis.call('HSET', revoked, 'by', id)

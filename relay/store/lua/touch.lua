@@ -53,7 +53,12 @@ if streams and joiner ~= '' then
   redis.pcall('XADD', acks, 'MAXLEN', 1, position .. '-0', 'to', position)
 elseif written ~= '' then
   if not has_all_written() then return {'lost'} end
-  if redis.call('PTTL', token) < floor_ms then redis.call('PEXPIRE', token, floor_ms) end
+  local left = redis.call('PTTL', token)
+  if left < floor_ms then
+    local ends = tonumber(redis.call('HGET', token, 'ends') or 0)
+    if ends > 0 then floor_ms = math.min(floor_ms, ends * 1000 - now_ms()) end
+    if left < floor_ms then redis.call('PEXPIRE', token, floor_ms) end
+  end
   redis.call('PEXPIRE', transfer, lease_ms)
   redis.call('PEXPIRE', chunks, lease_ms)
 end
