@@ -16,6 +16,8 @@ from typing import Any
 #: The facts about the request that this task serves. The tasks that it starts share them.
 _request: ContextVar[dict[str, Any] | None] = ContextVar("request", default=None)
 
+_audit = logging.getLogger("relay.audit")
+
 #: Anything that looks like a token, a link, the address of a resumable upload, or a token of version 0.1, which nodes
 #: of that version still bring during an upgrade. Only its beginning, which is its id, is shown.
 _SECRET = re.compile(
@@ -42,6 +44,11 @@ def note(**facts: object) -> None:
 def fields(**facts: object) -> dict[str, Any]:
     """Return the `extra` of a log call: facts that stand beside its message, each under its name."""
     return {"fields": facts}
+
+
+def audit(event: str, **facts: object) -> None:
+    """Log one line that says who did what: the facts, and those of the request, which has the client's address."""
+    _audit.info(event, extra=fields(**facts))
 
 
 def _facts(record: logging.LogRecord) -> dict[str, Any]:

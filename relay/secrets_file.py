@@ -109,8 +109,7 @@ def _secret(path: Path, name: str, table: object) -> NamedSecret:
 def find_secret(
     guesses: Sequence[str], secrets: Mapping[str, NamedSecret], now: datetime
 ) -> tuple[str, NamedSecret] | None:
-    """Return the name of the secret that a client has presented, and what is known of it; None if it is none of them,
-    or has expired.
+    """Return the name and the table of the secret that a client has presented; None if it is unknown or has expired.
 
     All are compared, so that the time taken tells nothing about them.
     """

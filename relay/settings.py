@@ -98,8 +98,8 @@ class Settings(BaseSettings):
     )
     token_secrets_file: str = Field(
         "",
-        description="TOML file of named secrets with limits, which are as good as those of RELAY_TOKEN_SECRET; read again "
-        "when it changes and on SIGHUP; empty: none",
+        description="TOML file of named secrets with limits, beside those of RELAY_TOKEN_SECRET; read again when it "
+        "changes and on SIGHUP; empty: none",
     )
     token_rate: str = Field(
         "600/minute",

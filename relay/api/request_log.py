@@ -19,7 +19,12 @@ _ROUTINE = {"/", "/healthz", "/readyz", "/metrics"}
 
 
 class RequestLog:
-    """ASGI middleware that gives each request an id, its client's or a new one, and logs a line when it is over."""
+    """ASGI middleware that gives each request an id, its client's or a new one, and logs a line when it is over.
+
+    Every line about the request has the address under which its client is counted, so that it can be compared with a
+    429: behind a trusted proxy the one that the proxy gives, and of an IPv6 address only the network that one customer
+    has.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -37,7 +42,8 @@ class RequestLog:
                 message["headers"] = [*message["headers"], (b"x-request-id", request.encode())]
             await send(message)
 
-        with about_request(request=request):
+        host, _ = scope.get("client") or ("", 0)
+        with about_request(request=request, address=counted_as(host)):
             try:
                 await self._app(scope, receive, send_with_id)
             finally:
@@ -45,15 +51,10 @@ class RequestLog:
 
 
 def _log_answer(scope: Scope, status: int, seconds: float) -> None:
-    """Log one request. `status` is 0 if its client left before there was an answer.
-
-    The address is the one under which the client is counted, so that it can be compared with a 429: behind a trusted
-    proxy the one that the proxy gives, and of an IPv6 address only the network that one customer has.
-    """
+    """Log one request. `status` is 0 if its client left before there was an answer."""
     is_routine = scope["path"] in _ROUTINE and status != 401  # noqa: PLR2004 (a 401 may be a guessed secret)
     answer = {"status": status} if status else {"left": True}
-    host, _ = scope.get("client") or ("", 0)
-    facts = fields(method=scope["method"], **answer, seconds=round(seconds, 3), address=counted_as(host))
+    facts = fields(method=scope["method"], **answer, seconds=round(seconds, 3))
     log.log(logging.DEBUG if is_routine else logging.INFO, "answered", extra=facts)
 
 

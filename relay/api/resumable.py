@@ -11,6 +11,7 @@ from relay.api import transfers, upload_fields
 from relay.api.exchange import Exchange
 from relay.api.upload_fields import COMPLETE, LENGTH, OFFSET, PARTIAL, VERSION, UploadFields
 from relay.errors import Error, Problem
+from relay.logs import audit
 from relay.names import UploadAddress
 from relay.server.headers import has_coding
 from relay.server.proxies import is_within
@@ -67,6 +68,7 @@ async def cancel(exchange: Exchange) -> None:
     """End an upload, for both sides."""
     access, address = await _where(exchange)
     await exchange.relay.resumable.cancel(address, access=access, name=exchange.name)
+    audit("cancelled", token=access.id, name=exchange.name, transfer=address.id)
     await exchange.answer(Response(status_code=204))
 
 

@@ -5,7 +5,7 @@ from starlette.responses import JSONResponse, Response
 from relay.api.exchange import Exchange
 from relay.credentials import presented
 from relay.errors import Error, Problem
-from relay.logs import note
+from relay.logs import audit, note
 from relay.store.records import smaller
 
 
@@ -14,7 +14,8 @@ async def make_token(exchange: Exchange) -> None:
     relay = exchange.relay
     grant = await exchange.services.admission.admit(presented(exchange.headers), address=exchange.address)
     token = await relay.make_token(grant)
-    note(token=token.id, **({"secret": grant.owner} if grant.owner else {}))
+    note(token=token.id)
+    audit("token made", **({"secret": grant.owner} if grant.owner else {}))
     if exchange.wants_json():
         life = smaller(int(relay.settings.token_life), grant.life)
         await exchange.answer(JSONResponse({"token": str(token), "expires_in": life}))
@@ -41,4 +42,5 @@ async def revoke_token(exchange: Exchange) -> None:
         await exchange.relay.list_token(access)  # a condition counts only if the token is known
         raise Problem(Error.CONDITION_FAILED, header=header)
     await exchange.relay.revoke(access)
+    audit("token revoked", token=access.id)
     await exchange.answer(Response(status_code=204))

@@ -15,6 +15,7 @@ from relay.api.download_response import ResponseSink, download_headers, etag
 from relay.api.exchange import Exchange
 from relay.errors import Error, Problem
 from relay.file_names import file_name, with_file_name
+from relay.logs import audit
 from relay.names import decode_name
 from relay.server.conditions import asked_range
 from relay.server.headers import has_coding, is_form, is_media_type, is_prefetch, is_service_worker
@@ -113,6 +114,7 @@ async def cancel(exchange: Exchange) -> None:
         raise Problem(Error.CONDITION_FAILED, header=header)
     if not await exchange.relay.cancel(access, name=exchange.name):
         raise Problem(Error.NO_UPLOAD)
+    audit("cancelled", token=access.id, name=exchange.name)
     await exchange.answer(Response(status_code=204))
 
 

@@ -15,8 +15,8 @@ _REMEMBERED = 1024
 
 
 class Counted(StrEnum):
-    """What is counted for each address: tokens made, and refusals of wrong tokens and secrets. What is made with a named
-    secret is counted for the secret's name, too."""
+    """What is counted for each address: tokens made, and refusals of wrong tokens and secrets; and for the name of each
+    secret: tokens made with it."""
 
     TOKENS = "tokens"
     FAILURES = "failures"

@@ -4,6 +4,7 @@ from functools import partial
 from time import monotonic
 
 from relay.errors import Error, Problem
+from relay.logs import audit
 from relay.states import Outcome, State
 from relay.store.records import Claimed, Transfer
 from relay.transfer.context import Context
@@ -45,6 +46,7 @@ async def claim(
             return answer
         if isinstance(answer, Claimed):
             context.node.load.used_tokens.add(transfer.token)
+            audit("claimed", transfer=transfer.id, token=transfer.token, name=transfer.name)
             for node in answer.wanted:
                 await context.node.inbox.send(node, transfer.keys.transfer)
             return answer
