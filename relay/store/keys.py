@@ -24,8 +24,10 @@ KEYS = (
         "hash",
         "the token's remaining life",
         "`digest` of its secret, `created` (Unix seconds), `uses`, `bytes` delivered by the transfers that have ended, "
-        "bytes `reserved` for those that have not (only with `RELAY_TOKEN_BYTES`), and one field for each name at "
-        "work: `transfer:NAME` the id of its live transfer, `wanted:NAME` the nodes where a download waits for it. "
+        "bytes `reserved` for those that have not (only if it has a limit), the name of the secret "
+        "that it was made with (`owner`) and its own limits (`max_names`, `max_bytes`, `max_upload`, and when it `ends`; 0: none), and one "
+        "field for each name at work: `transfer:NAME` the id of its live transfer, `wanted:NAME` the nodes where a "
+        "download waits for it. "
         "Deleting the key revokes the token",
     ),
     KeySpec(
@@ -42,7 +44,8 @@ KEYS = (
         "the upload's wait and a minute; 20 s, renewed, while it streams",
         "the claim on the name, and the state of its one live transfer: `id`, `state`, `uploader` and `downloader` "
         "(nodes), `joiner` (the download's id), `length` and `type` as the uploader gave them (`type` may end in its "
-        "`filename*`), bytes `reserved` of its token (only with `RELAY_TOKEN_BYTES`), `created`, `joined` (Unix "
+        "`filename*`), bytes `reserved` of its token (only if it has a limit), `max_bytes` and `max_upload` of "
+        "its token, `created`, `joined` (Unix "
         "seconds), `vouched` and `taken` (Unix milliseconds) when its uploader and its downloader were last found "
         "alive, `unread` if the uploader's side has left while the transfer was finishing; of a transfer that goes on "
         "after a break, `rejoins`, the number of its `leg`, `legs` joined, `position` (the byte offset of its start), "
@@ -96,7 +99,8 @@ KEYS = (
         "relay:rate:WHAT:ADDRESS",
         "hash",
         "two of the rate's windows",
-        "how often an address (of IPv6, a /64 network) has done something lately; WHAT is `tokens` or `failures`. It "
+        "how often an address (of IPv6, a /64 network) has done something lately; WHAT is `tokens` or `failures`, or "
+        "`secrets`, whose ADDRESS is the name of a secret. It "
         "counts `count` in the window that began at `begun` (Unix milliseconds of Redis's clock), and `before` in the "
         "window before that",
     ),

@@ -27,6 +27,7 @@ local last = redis.call('XREVRANGE', acks, '+', '-', 'COUNT', 1)[1]
 if last and last[2][1] == 'end' then return {'ended', last[2][2]} end
 if use_ms > 0 then use(token, use_ms, most_ms, limits.ends) end
 if holder then return {'busy', redis.call('HGETALL', transfer), now_ms()} end
+if wanted ~= '' then count = count - 1 end  -- the name is at work already
 if not room(count, smaller(most_names, limits.names)) then return {'crowded'} end
 if limits.upload > 0 and (tonumber(length) or 0) > limits.upload then return {'too_large', limits.upload} end
 most_bytes = smaller(most_bytes, limits.bytes)
