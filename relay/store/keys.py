@@ -24,11 +24,10 @@ KEYS = (
         "hash",
         "the token's remaining life",
         "`digest` of its secret, `created` (Unix seconds), `uses`, `bytes` delivered by the transfers that have ended, "
-        "bytes `reserved` for those that have not (only if it has a limit), the name of the secret "
-        "that it was made with (`owner`) and its own limits (`max_names`, `max_bytes`, `max_upload`, and when it `ends`; 0: none), and one "
-        "field for each name at work: `transfer:NAME` the id of its live transfer, `wanted:NAME` the nodes where a "
-        "download waits for it. "
-        "Deleting the key revokes the token",
+        "bytes `reserved` for those that have not (only if it has a limit), the name of the secret that it was made "
+        "with (`owner`) and its own limits (`max_names`, `max_bytes`, `max_upload`, and when it `ends`; 0: none), and "
+        "one field for each name at work: `transfer:NAME` the id of its live transfer, `wanted:NAME` the nodes where "
+        "a download waits for it. Deleting the key revokes the token",
     ),
     KeySpec(
         "relay:revoked:{T}",
