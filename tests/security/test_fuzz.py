@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from relay.access import Link, Right, Token
 from relay.app import create_app
 from relay.settings import Settings
 from tests.support.cluster import Cluster, NodeProcess, first_traceback, id_of
@@ -59,6 +60,9 @@ class Inputs:
     def path(self) -> bytes:
         kind = self.random.random()
         token = self.random.choice(self.tokens) if kind < 0.7 else self.some()
+        if kind < 0.2:  # a link to one of the names, which other requests may use
+            link = Link.make(Token.parse(token).access, self.random.choice([*Right]), "a")
+            return b"/" + str(link).encode() + self.random.choice([b"/a", b"/a", b"/a/link", b"", b"/" + self.some()])
         if kind > 0.98:
             return self.random.randbytes(self.random.randint(0, 40))
         if kind > 0.96:
@@ -124,7 +128,7 @@ async def test_no_input_is_a_500(caplog: pytest.LogCaptureFixture) -> None:
     assert not [key for key in keys if not KEY.fullmatch(key)], f"seed {SEED}"
     assert not [record for record in caplog.records if record.exc_info], f"seed {SEED}"
     print(f"seed {SEED}: {dict(sorted(statuses.items()))}")
-    assert {200, 204, 400, 401, 404, 405, 504} <= set(statuses), statuses
+    assert {200, 204, 400, 401, 403, 404, 405, 504} <= set(statuses), statuses
 
 
 def mutate(request: bytes, chance: random.Random) -> bytes:

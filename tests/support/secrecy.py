@@ -4,10 +4,13 @@ tests/conftest.py looks after every test into Redis and the logs of the clusters
 of it before it stops.
 """
 
+from __future__ import annotations
+
 import contextlib
 import re
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import httpx
 import psutil
@@ -24,6 +27,8 @@ _LOOKS_SECRET = re.compile(
     r"(?<![A-Za-z0-9])(?:(?=[a-z]*[A-Z0-9])(?=[A-Z]*[a-z0-9])(?=[A-Za-z]*[0-9])[A-Za-z0-9]{30}"
     r"|[A-Za-z0-9]{8}[rs][0-9a-f]{32}|[0-9a-f]{16}[A-Za-z0-9]{22})(?![A-Za-z0-9])"
 )
+#: What may stand right before a secret and ends with a letter or digit: the escapes of URLs and of Python.
+_ESCAPE = re.compile(r"%[0-9A-Fa-f]{2}|\\x[0-9a-f]{2}|\\[nrt]")
 #: What a person or a program may ask a node for, each with its `Accept`.
 _PAGES = (("/", "text/plain"), ("/", "application/json"), ("/", "text/html"), ("/metrics", "text/plain"))
 #: Seconds that a page may take. A node may be stopped or without Redis, and then there is no page to look at.
@@ -33,18 +38,20 @@ _PATIENCE = 2.0
 class Secrecy:
     """Looks after one cluster. `tokens` are those that its test has made, as far as they are known."""
 
-    def __init__(self, cluster: "Cluster") -> None:
+    def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
         self.tokens: list[str] = []
+        #: The signatures of links that its test has made, and other secrets without an id.
+        self.others: list[str] = []
         #: How many characters of each node's log have been looked at.
-        self._seen: dict[int, int] = {}
+        self._seen: WeakKeyDictionary[NodeProcess, int] = WeakKeyDictionary()
 
     def check(self, *, pages: bool = False) -> None:
         """Fail if there is a secret in Redis or in what was logged since the last check; or on pages, if asked."""
         for node in self._cluster.nodes:
             log = node.log()
-            self._check(f"the log of {node.name}", log[self._seen.get(id(node), 0) :], with_digests=True)
-            self._seen[id(node)] = len(log)
+            self._check(f"the log of {node.name}", log[self._seen.get(node, 0) :], with_digests=True)
+            self._seen[node] = len(log)
             if pages and node.process.poll() is None:
                 self._check("the list of processes", " ".join(psutil.Process(node.process.pid).cmdline()))
                 for path, page in _pages_of(node):
@@ -59,7 +66,9 @@ class Secrecy:
             if with_digests:
                 proof = Token(token[:ID_LENGTH], secret).access.proof
                 assert proof not in text, f"{place} has the digest of the token {token[:ID_LENGTH]}"
-        found = _LOOKS_SECRET.search(text)
+        for other in self.others:
+            assert other not in text, f"{place} has the secret {other}"
+        found = _LOOKS_SECRET.search(_ESCAPE.sub(" ", text))
         assert found is None, f"{place} has what looks like a secret: {found}"
 
     def _stored(self) -> Iterator[tuple[str, str]]:
@@ -92,7 +101,7 @@ def _values(store: redis.Redis, keys: Iterable[bytes]) -> list[str]:
     return [repr(reply) for reply in replies]
 
 
-def _pages_of(node: "NodeProcess") -> Iterator[tuple[str, str]]:
+def _pages_of(node: NodeProcess) -> Iterator[tuple[str, str]]:
     with contextlib.suppress(httpx.HTTPError), httpx.Client(verify=False, timeout=_PATIENCE) as client:
         for path, accept in _PAGES:
             yield f"{accept} of {path}", client.get(node.url + path, headers={"Accept": accept}).text
