@@ -2,7 +2,7 @@
 
 Numbers that the node keeps anyway are read when Prometheus asks: see `reports.NodeCollector`. Names follow Prometheus's
 conventions: base units (seconds, bytes), and `_total` for what only grows. Labels have few values, such as outcomes,
-reasons and kinds of errors; never a token, a name or an address.
+reasons and kinds of errors; never a token, a name or an address. Only operators see names of secrets.
 """
 
 import platform
@@ -32,6 +32,8 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
+        #: What only operators may see.
+        self.private = CollectorRegistry()
         ProcessCollector(registry=registry)
         Info("relay_build", "What runs here", registry=registry).info(
             {"version": __version__, "python": platform.python_version()}
@@ -40,8 +42,9 @@ class Metrics:
         def seconds(name: str, meaning: str, buckets: tuple[float, ...]) -> Histogram:
             return Histogram(name, meaning, buckets=buckets, registry=registry)
 
-        self.tokens = Counter(
-            "relay_tokens_made", "Tokens made, by the name of the secret, if it has one", ["secret"], registry=registry
+        self.tokens = Counter("relay_tokens_made", "Tokens made", registry=registry)
+        self.tokens_of = Counter(
+            "relay_tokens_made_by_secret", "Tokens made with each named secret", ["secret"], registry=self.private
         )
         self.wait_seconds = seconds(
             "relay_wait_seconds", "Seconds that uploads waited until a downloader joined", _WAITS
@@ -61,6 +64,8 @@ class Metrics:
         self.rejections = Counter(
             "relay_rejections", "Requests that were answered with an error", ["reason"], registry=registry
         )
-        self.tokens.labels("")
+        self.everything = CollectorRegistry()
+        self.everything.register(registry)
+        self.everything.register(self.private)
         for error in Error:  # a rate misses the first step of a series that did not exist before
             self.rejections.labels(error.type)

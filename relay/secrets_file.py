@@ -83,6 +83,8 @@ def read_secrets(path: Path) -> dict[str, NamedSecret]:
         tables = tomllib.loads(path.read_text())
     except OSError as error:
         raise ValueError(f"{path}: {error.strerror}") from None
+    except RecursionError:
+        raise ValueError(f"{path}: it is nested too deeply") from None
     except ValueError as error:  # not TOML, or not UTF-8
         raise ValueError(f"{path}: {error}") from None
     found = {name: _secret(path, name, table) for name, table in tables.items()}

@@ -76,7 +76,11 @@ class Admission:
         except ValueError as error:
             log.error("RELAY_TOKEN_SECRETS_FILE: %s: mend it; until then the secrets read before are used", error)
         else:
-            log.info("read %d named secrets from %s", len(self._named), self._file)
+            log.info("RELAY_TOKEN_SECRETS_FILE: read again, %d of its secrets are good", self._count())
+
+    def _count(self) -> int:
+        now = datetime.now(UTC)
+        return sum(not secret.is_over(now) for secret in self._named.values())
 
     async def admit(self, credentials: Sequence[str], *, address: str) -> Grant:
         """Count one new token for the address, and return what it may do. Raise Problem if the client may not make one.

@@ -34,9 +34,9 @@ async def show_status(exchange: Exchange) -> None:
 
 async def show_metrics(exchange: Exchange) -> None:
     """Answer with this node's metrics, for Prometheus."""
-    await _viewer(exchange)
+    viewer, metrics = await _viewer(exchange), exchange.services.metrics
     encode, media_type = choose_encoder(exchange.headers.get("accept", ""))
-    content = encode(exchange.services.metrics.registry)
+    content = encode(metrics.everything if viewer == OPERATOR else metrics.registry)
     await exchange.answer(Response(content, headers={"content-type": media_type}))
 
 

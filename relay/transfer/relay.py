@@ -44,7 +44,9 @@ class Relay:
             while not await self.store.tokens.make(token=token.id, digest=token.access.proof, grant=grant):
                 token = Token.new()  # the id is that of another token
             self.node.load.used_tokens.add(token.id)
-            self.metrics.tokens.labels(grant.owner).inc()
+            self.metrics.tokens.inc()
+            if grant.owner:
+                self.metrics.tokens_of.labels(grant.owner).inc()
             return token
 
     async def access_of(self, token: str) -> Access:

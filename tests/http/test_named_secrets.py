@@ -44,6 +44,7 @@ def file(tmp_path: Path) -> Path:
 @pytest.fixture(params=["embedded", "Redis"])
 def cluster(file: Path, request: pytest.FixtureRequest) -> Iterator[Cluster]:
     settings: dict[str, object] = {"token_secrets_file": file, "token_secret": "plain-secret", "failure_rate": ""}
+    settings["admin_secret"] = "operators-secret"
     if request.param == "embedded":
         with alone(**settings) as cluster:
             yield cluster
@@ -92,7 +93,9 @@ def test_the_log_and_the_metrics_say_whose_secret_it_was(cluster: Cluster) -> No
     token = token_of(cluster, "alice")
     made = "token made secret=alice request="
     wait_until(lambda: [line for line in cluster.logs().splitlines() if made in line and id_of(token) in line], made)
-    assert 'relay_tokens_made_total{secret="alice"} 1.0' in httpx.get(cluster[0].url + "/metrics").text
+    url, series = cluster[0].url + "/metrics", 'relay_tokens_made_by_secret_total{secret="alice"} 1.0'
+    assert series in httpx.get(url, headers={"Authorization": "Bearer operators-secret"}).text
+    assert "alice" not in httpx.get(url).text
 
 
 def test_a_token_has_its_own_largest_upload(cluster: Cluster) -> None:

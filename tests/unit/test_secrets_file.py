@@ -83,6 +83,9 @@ def test_a_file_that_cannot_be_read_is_refused(file: Path) -> None:
     file.write_bytes(b"\xff")
     with pytest.raises(ValueError, match="utf-8"):
         read_secrets(file)
+    file.write_text("a = " + "[" * 100_000)
+    with pytest.raises(ValueError, match="nested too deeply"):
+        read_secrets(file)
 
 
 @pytest.mark.parametrize(
