@@ -1,20 +1,21 @@
 """`relay send`: send a file to whoever has the link."""
 
+import math
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import click
 
-from relay.access import Token
 from relay.cli.client import EXITS, ending, fail, read_secret, shared_options, warn_if_insecure
 from relay.client.failures import Exit, Failure
 from relay.client.http import Http, Trust, Unreachable
 from relay.client.links import Address, check_server, parse_token
 from relay.client.naming import shown
 from relay.client.patience import Patience
-from relay.client.report import Report, make_report, size_of
+from relay.client.report import make_report, size_of
 from relay.client.source import FileSource, PipeSource, Source
 from relay.client.upload import Upload, make_token
 from relay.errors import Problem
@@ -74,7 +75,9 @@ def send(
     report = make_report(source.name, as_json=as_json, quiet=quiet, bar=not no_progress)
     again = f"run the same command again: {'' if own else 'it makes a new link, and '}the receiver starts again, too"
     with ending(report, goes_on=lambda: again):
-        upload = _create(http, server, own, secret, source, report, give_up)
+        upload = _create(
+            lambda: Upload(http, server, own or make_token(http, server, secret), source, report, give_up), server
+        )
         address = Address.of(server, upload.token, source.name)
         report.ready(link=address.url, name=source.name, bytes=source.length)
         if not as_json:
@@ -85,7 +88,7 @@ def send(
         except (KeyboardInterrupt, Failure):
             upload.cancel()
             raise
-        seconds = time.monotonic() - begun
+        seconds = time.monotonic() - max(begun, upload.waited_until)
         report.done(
             f"delivered {size_of(size)} in {seconds:.0f} s, {size_of(size / max(seconds, 0.001))}/s",
             bytes=size,
@@ -93,17 +96,15 @@ def send(
         )
 
 
-def _create(
-    http: Http, server: str, token: Token | None, secret: str, source: Source, report: Report, give_up: float
-) -> Upload:
+def _create(begin: Callable[[], Upload], server: str) -> Upload:
     """Return an upload that a receiver can find. Raise Failure.
 
     If an answer is lost on its way, all begins again, with another token: nobody has been given the first one.
     """
-    patience = Patience(give_up)
+    patience = Patience(math.inf)
     while True:
         try:
-            upload = Upload(http, server, token or make_token(http, server, secret), source, report, give_up)
+            upload = begin()
             upload.create()
             return upload
         except Unreachable as error:

@@ -84,12 +84,11 @@ def _stamp(found: os.stat_result) -> tuple[int, int, int, int]:
 class PipeSource:
     """A pipe, such as stdin. Its latest bytes are kept, because a new connection has to begin where the receiver is."""
 
-    length = None
-    media_type = "application/octet-stream"
-
     def __init__(self, file: BinaryIO, name: str, *, replay: int = REPLAY) -> None:
         self._file = file
         self.name = name
+        self.length: int | None = None
+        self.media_type = "application/octet-stream"
         self._kept: deque[bytes] = deque()
         #: The byte offsets of the first byte that is kept, and of the next one to be read.
         self._first = self._end = 0

@@ -21,7 +21,7 @@ from relay.client.patience import Patience
 from relay.client.report import Report, share_of
 from relay.client.source import Source
 from relay.errors import Error
-from relay.names import UploadAddress, nfc
+from relay.names import UploadAddress, encode_name, nfc
 
 _PARTIAL = "application/partial-upload"
 #: Seconds between two questions for the progress.
@@ -60,6 +60,8 @@ class Upload:
     _url: str = field(init=False, default="")
     #: The bytes that the receiver has, as far as the relay has said.
     delivered: int = field(init=False, default=0)
+    #: When the relay last said that no receiver is there, in monotonic seconds; 0 if it never did.
+    waited_until: float = field(init=False, default=0.0)
 
     def create(self) -> None:
         """Make the upload. From then on a receiver finds it. Raise Failure, Unreachable."""
@@ -211,7 +213,7 @@ class Watcher:
         answer = upload.http.ask("GET", f"{upload.server}/{upload.token}")
         if not answer.is_good or self._ended.is_set():
             return
-        name = nfc(upload.source.name)
+        name = encode_name(nfc(upload.source.name))
         mine = next((t for t in json.loads(answer.body).get("transfers", ()) if t.get("name") == name), None)
         state = mine.get("state") if mine else None
         self._missing = self._missing + 1 if state in (None, "interrupted") else 0
@@ -221,6 +223,8 @@ class Watcher:
             comes_back = "the receiver to come back" if upload.delivered else "somebody to receive it"
             upload.report.say(f"waiting for {comes_back} …")
         self._is_waiting = state == "waiting"
+        if self._is_waiting:
+            upload.waited_until = time.monotonic()
         delivered = mine.get("delivered")
         if isinstance(delivered, int) and delivered > 0 and state != "waiting":
             upload.delivered = delivered
