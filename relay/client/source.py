@@ -37,11 +37,11 @@ class FileSource:
         self._path = path
         try:
             found = path.stat()
+            if not stat.S_ISREG(found.st_mode):  # to open a pipe would wait for its writer
+                raise Failure(Exit.LOCAL, f"{path} is no regular file: send a pipe with `relay send - --name NAME`")
             path.open("rb").close()
         except OSError as error:
             raise Failure(Exit.LOCAL, f"cannot read {path}: {error.strerror}") from None
-        if not stat.S_ISREG(found.st_mode):
-            raise Failure(Exit.LOCAL, f"{path} is no regular file: send a pipe with `relay send - --name NAME`")
         self._stamp = _stamp(found)
         self.name = name or path.resolve().name
         self.length: int | None = found.st_size

@@ -1,13 +1,19 @@
 """Transfers that outlive their connections, their node, and either client."""
 
+import contextlib
 import re
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.client.commands import receive, send
-from tests.support.cluster import Cluster, random_file
+from tests.support.cluster import Cluster, over_redis, random_file
 from tests.support.cutting import Cut, CuttingProxy
+from tests.support.proxy import Proxy
+from tests.support.redis import RedisServer
+from tests.support.wait import wait_until
 
 SIZE = 64_000_000
 
@@ -31,6 +37,10 @@ def through(proxy: Proxy, address: str) -> str:
 
 def parts(folder: Path) -> list[Path]:
     return list(folder.glob(".*.part"))
+
+
+def wait_for_bytes(folder: Path, count: int) -> None:
+    wait_until(lambda: part_size(folder) > count, f"{count} bytes to be received")
 
 
 def part_size(folder: Path) -> int:
@@ -58,7 +68,7 @@ def test_an_upload_goes_on_after_its_connection_was_cut(cluster: Cluster, slow: 
         address = re.sub(r":\d+/", f":{cluster[1].port}/", sender.address())
         with receive(address, cwd=inbox) as receiver:
             for reached in (5_000_000, 20_000_000, 40_000_000):
-                wait_until(lambda most=reached: part_size(inbox) > most, f"{reached} bytes")  # type: ignore[misc]
+                wait_for_bytes(inbox, reached)
                 slow.cut()
             assert receiver.finish() == 0, receiver.said
         assert sender.finish() == 0, sender.said
@@ -71,7 +81,7 @@ def test_a_sender_on_a_dead_connection_comes_back(cluster: Cluster, slow: Proxy,
     with send(f"http://127.0.0.1:{slow.port}", file) as sender:
         address = re.sub(r":\d+/", f":{cluster[1].port}/", sender.address())
         with receive(address, cwd=inbox) as receiver:
-            wait_until(lambda: part_size(inbox) > 5_000_000, "some bytes")
+            wait_for_bytes(inbox, 5_000_000)
             slow.forget()
             assert receiver.finish() == 0, receiver.said
         assert sender.finish() == 0, sender.said
@@ -91,7 +101,7 @@ def test_a_node_that_is_killed(redis_server: RedisServer, file: Path, inbox: Pat
                     through(proxy, address) if side == "receive" else re.sub(r":\d+/", f":{cluster[1].port}/", address)
                 )
                 with receive(address, cwd=inbox) as receiver:
-                    wait_until(lambda: part_size(inbox) > 5_000_000, "some bytes")
+                    wait_for_bytes(inbox, 5_000_000)
                     cluster.nodes[node].kill()
                     cluster.nodes[node] = cluster.nodes[node].successor()
                     assert receiver.finish() == 0, receiver.said
@@ -107,7 +117,7 @@ def test_a_receiver_that_is_stopped_goes_on(
         address = through(slow, sender.address())
         for reached in (5_000_000, 30_000_000):
             with receive(address, cwd=inbox) as receiver:
-                wait_until(lambda most=reached: part_size(inbox) > most, f"{reached} bytes")  # type: ignore[misc]
+                wait_for_bytes(inbox, reached)
                 receiver.process.send_signal(how)
                 if how == signal.SIGKILL:
                     assert receiver.process.wait() == -signal.SIGKILL
@@ -129,7 +139,7 @@ def test_a_sender_that_is_stopped(cluster: Cluster, slow: Proxy, file: Path, inb
     with send(cluster[1].url, file) as sender:
         address = through(slow, sender.address())
         with receive("--give-up", "3", address, cwd=inbox) as receiver:
-            wait_until(lambda: part_size(inbox) > 5_000_000, "some bytes")
+            wait_for_bytes(inbox, 5_000_000)
             sender.process.send_signal(how)
             if how == signal.SIGINT:
                 assert sender.finish() == 130
@@ -143,7 +153,7 @@ def test_a_file_that_changes_is_not_sent_on(cluster: Cluster, slow: Proxy, tmp_p
     with send(f"http://127.0.0.1:{slow.port}", file) as sender:
         address = re.sub(r":\d+/", f":{cluster[1].port}/", sender.address())
         with receive(address, cwd=inbox) as receiver:
-            wait_until(lambda: part_size(inbox) > 5_000_000, "some bytes")
+            wait_for_bytes(inbox, 5_000_000)
             with file.open("r+b") as changed:
                 changed.write(b"other")
             assert sender.finish() == 5
