@@ -28,6 +28,9 @@ _PARTIAL = "application/partial-upload"
 _POLL = 0.5
 #: How often in a row the relay must say that it does not have the request that runs, until that counts as broken.
 _MISSING_MOST = 4
+#: Seconds in which the receiver gets nothing although bytes wait to be sent, until the connection counts as dead. If it
+#: is the receiver that takes nothing, another connection does no harm.
+_STUCK_MOST = 30.0
 
 
 def make_token(http: Http, server: str, secret: str) -> Token:
@@ -62,6 +65,8 @@ class Upload:
     delivered: int = field(init=False, default=0)
     #: When the relay last said that no receiver is there, in monotonic seconds; 0 if it never did.
     waited_until: float = field(init=False, default=0.0)
+    #: Whether the request that runs waits for its connection, and not for the source.
+    is_sending: bool = field(init=False, default=False)
 
     def create(self) -> None:
         """Make the upload. From then on a receiver finds it. Raise Failure, Unreachable."""
@@ -133,7 +138,16 @@ class Upload:
             headers["Content-Length"] = str(self.source.length - offset)
         line = Line()
         with self._watched(line):
-            return self.http.ask("PATCH", self._url, headers, self.source.pieces(offset), line)
+            return self.http.ask("PATCH", self._url, headers, self._handed(offset), line)
+
+    def _handed(self, offset: int) -> Iterator[bytes]:
+        """Yield the source's bytes. Note whether they are being sent, or the source is being read."""
+        pieces = self.source.pieces(offset)
+        while piece := next(pieces, b""):
+            self.is_sending = True
+            yield piece
+            self.is_sending = False
+        self.is_sending = True
 
     def _learn(self, answer: Answer) -> "Done | int | None":
         """Return what an answer to a PATCH says: all is delivered, or where to go on; None if that must be asked."""
@@ -198,13 +212,15 @@ class Watcher:
         self._cut = cut
         self._ended = ended
         self._missing = 0
-        self._is_waiting = False
+        self._is_waiting = self._is_stuck = False
+        #: What was delivered when that last changed, and when it did, in monotonic seconds.
+        self._last, self._moved = -1, 0.0
 
     def run(self) -> None:
         while not self._ended.wait(_POLL):
             with contextlib.suppress(Unreachable, Failure, ValueError, AttributeError, TypeError):
                 self._look()
-            if self._missing >= _MISSING_MOST:
+            if self._missing >= _MISSING_MOST or self._is_stuck:
                 self._cut()
                 return
 
@@ -226,6 +242,10 @@ class Watcher:
         if self._is_waiting:
             upload.waited_until = time.monotonic()
         delivered = mine.get("delivered")
+        now = time.monotonic()
+        if delivered != self._last or self._is_waiting or not upload.is_sending:
+            self._last, self._moved = delivered, now
+        self._is_stuck = now - self._moved > _STUCK_MOST
         if isinstance(delivered, int) and delivered > 0 and state != "waiting":
             upload.delivered = delivered
             upload.report.progress(delivered, upload.source.length)

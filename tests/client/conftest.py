@@ -12,7 +12,7 @@ from tests.support.wait import wait_until
 
 @pytest.fixture(scope="session")
 def two_nodes(redis_server: RedisServer) -> Iterator[Cluster]:
-    with over_redis(redis_server, "ab") as cluster:
+    with over_redis(redis_server, "ab", resume_wait=10) as cluster:
         yield cluster
 
 
