@@ -22,7 +22,8 @@ SILENCE = 330.0
 #: Maximum bytes of an answer that is not a file.
 _ANSWER_MAX = 64 * 1024
 #: Seconds without an answer of the other machine's kernel after which a silent connection counts as dead.
-_KEEPALIVE = ((socket.TCP_KEEPIDLE, 15), (socket.TCP_KEEPINTVL, 5), (socket.TCP_KEEPCNT, 3))
+#: Not all systems know them.
+_KEEPALIVE = (("TCP_KEEPIDLE", 15), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3))
 
 
 class Unreachable(Exception):
@@ -77,7 +78,8 @@ class Line:
             connected = info["return_value"].get_extra_info("socket")
             connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             for option, value in _KEEPALIVE:
-                connected.setsockopt(socket.IPPROTO_TCP, option, value)
+                if hasattr(socket, option):
+                    connected.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
             with self._lock:
                 self._socket = connected
 
