@@ -10,13 +10,15 @@ from typing import BinaryIO
 import click
 
 from relay.cli.client import EXITS, ending, fail, shared_options, warn_if_insecure
+from relay.client.archive import ENDING, MEDIA_TYPE
 from relay.client.download import Download, Offer
 from relay.client.failures import Exit, Failure
 from relay.client.http import Http, Trust
 from relay.client.links import Address
-from relay.client.naming import shown
-from relay.client.part import Part, check_target
+from relay.client.naming import safe_name, shown
+from relay.client.part import Part, check_space, check_target
 from relay.client.report import Report, make_report, size_of
+from relay.client.unpack import check_folder, unpack
 
 _STDOUT = "-"
 
@@ -24,6 +26,7 @@ _STDOUT = "-"
 @click.command(epilog=EXITS)
 @click.argument("link", required=False)
 @click.option("-o", "--output", metavar="PATH", help="write to this file, or into this directory; - is stdout")
+@click.option("--archive", is_flag=True, help="save the tar of a directory, and do not unpack it")
 @click.option("--overwrite", is_flag=True, help="replace a file that exists")
 @click.option(
     "--wait",
@@ -38,6 +41,7 @@ def receive(
     *,
     link: str | None,
     output: str | None,
+    archive: bool,
     overwrite: bool,
     wait: float,
     as_json: bool,
@@ -47,7 +51,7 @@ def receive(
     cacert: Path | None,
     insecure: bool,
 ) -> None:
-    """Receive the file behind LINK.
+    """Receive the file or directory behind LINK.
 
     LINK is what `relay send` prints: https://relay.example/LINK/NAME. Without the argument it is read from RELAY_LINK,
     or from stdin, so that nobody else on this machine can see it. The file is saved here under the name that the
@@ -79,8 +83,12 @@ def receive(
         if output == _STDOUT:
             _to_stdout(download, offer)
             where = ""
+        elif offer.media_type == MEDIA_TYPE and not archive:
+            target = _target(output, safe_name(offer.name.removesuffix(ENDING)))
+            count = _to_folder(download, offer, target, report)
+            where = f", {count} files, as {shown(str(target))}/"
         else:
-            target = _target(output, offer)
+            target = _target(output, offer.name)
             check_target(target, overwrite=overwrite)
             _to_file(download, offer, target, report, overwrite=overwrite)
             where = f" as {shown(str(target))}"
@@ -104,24 +112,32 @@ def _asked_for() -> str:
     return link
 
 
-def _target(output: str | None, offer: Offer) -> Path:
-    """Return the path that the file is to have."""
+def _target(output: str | None, name: str) -> Path:
+    """Return the path that the file or directory is to have, if its own name is `name`."""
     if output is None:
-        return Path(offer.name)
+        return Path(name)
     path = Path(output)
-    return path / offer.name if path.is_dir() or output.endswith("/") else path
+    return path / name if path.is_dir() or output.endswith("/") else path
 
 
 def _to_file(download: Download, offer: Offer, target: Path, report: Report, *, overwrite: bool) -> None:
     with Part(target, offer.etag) as part:
         if offer.length is not None and part.size > offer.length:
             part.restart()
-        part.check_space(offer.length)
+        check_space(target.parent, (offer.length or 0) - part.size)
         if part.size:
             report.say(f"going on after {size_of(part.size)}, which are here already")
         for piece in download.pieces(offer, part.size):
             part.write(piece)
         part.complete(overwrite=overwrite)
+
+
+def _to_folder(download: Download, offer: Offer, target: Path, report: Report) -> int:
+    check_folder(target)
+    if offer.length is None:
+        raise Failure(Exit.CORRUPTED, "the archive has no length: save it with --archive")
+    check_space(target.parent, offer.length)
+    return unpack(download.pieces(offer), target, offer.etag)
 
 
 def _to_stdout(download: Download, offer: Offer) -> None:

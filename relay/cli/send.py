@@ -4,12 +4,13 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import click
 
 from relay.cli.client import EXITS, ending, fail, read_secret, shared_options, warn_if_insecure
+from relay.client.archive import ArchiveSource
 from relay.client.failures import Exit, Failure
 from relay.client.http import Http, Trust, Unreachable
 from relay.client.links import Address, check_server, parse_token
@@ -28,7 +29,7 @@ _TRIALS = 4
 
 
 @click.command(epilog=EXITS)
-@click.argument("path", metavar="FILE", type=click.Path(path_type=Path, allow_dash=True))
+@click.argument("paths", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path, allow_dash=True))
 @click.option("--server", envvar="RELAY_SERVER", metavar="URL", help="the relay [RELAY_SERVER]")
 @click.option("--name", metavar="NAME", help="the name that the receiver sees; needed for -")
 @click.option("--secret-file", type=click.Path(path_type=Path), help=f"a file with the relay's secret [{_SECRET}]")
@@ -37,7 +38,7 @@ _TRIALS = 4
 @shared_options
 def send(
     *,
-    path: Path,
+    paths: tuple[Path, ...],
     server: str | None,
     name: str | None,
     secret_file: Path | None,
@@ -52,13 +53,16 @@ def send(
 ) -> None:
     """Send FILE to whoever has the link, which this command prints. With - it sends stdin.
 
+    A directory, or several files, arrive as one directory; a receiver without relay gets NAME.tar.
+
     Nothing is stored: this command waits for the receiver, and ends when the receiver has everything. If the
     connection breaks, or a node of the relay, it goes on where the receiver is. So FILE must not change meanwhile.
 
     \b
     Examples:
       relay send --server https://relay.example holiday.zip
-      tar c photos | relay send - --name photos.tar
+      relay send photos
+      pg_dump shop | relay send - --name shop.sql
       RELAY_TOKEN_SECRET=$(pass relay) relay send report.pdf
     """
 
@@ -67,7 +71,7 @@ def send(
         secret = _secret(_SECRET, secret_file)
         token = _secret(_TOKEN, token_file)
         own = parse_token(token) if token else None
-        source = _source(path, name)
+        source = _source(paths, name)
         http = Http(Trust(cacert, insecure))
     except Failure as failure:
         fail(failure)
@@ -121,14 +125,19 @@ def _secret(variable: str, path: Path | None) -> str:
     return read_secret(path) if path is not None else os.environ.get(variable, "").strip()
 
 
-def _source(path: Path, name: str | None) -> Source:
+def _source(paths: Sequence[Path], name: str | None) -> Source:
     """Return what is to be sent. Raise Failure."""
-    if str(path) == "-":
+    source: Source
+    if Path("-") in paths:
+        if len(paths) > 1:
+            raise Failure(Exit.USAGE, "stdin cannot be sent together with files: run the command once for each")
         if not name:
             raise Failure(Exit.USAGE, "stdin has no name: give it one with --name")
-        source: Source = PipeSource(sys.stdin.buffer, name)
+        source = PipeSource(sys.stdin.buffer, name)
+    elif len(paths) > 1 or paths[0].is_dir():
+        source = ArchiveSource(paths, name or "")
     else:
-        source = FileSource(path, name or "")
+        source = FileSource(paths[0], name or "")
     try:
         source.name = check_name(source.name)
     except Problem as problem:

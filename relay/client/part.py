@@ -40,6 +40,15 @@ def check_target(target: Path, *, overwrite: bool) -> None:
         raise Failure(Exit.LOCAL, f"{target} exists already: use --overwrite, or choose another name with -o")
 
 
+def check_space(folder: Path, missing: int) -> None:
+    """Raise Failure if the disk of a folder has no room for so many bytes more."""
+    free = shutil.disk_usage(folder).free
+    if missing > free:
+        raise Failure(
+            Exit.LOCAL, f"the disk has {free} bytes left, and {missing} are needed: make room, or choose another (-o)"
+        )
+
+
 class Part:
     """An open part. It is a context manager; what it has written remains, for a later run to go on with."""
 
@@ -88,16 +97,6 @@ class Part:
         except OSError as error:
             raise self._trouble(error) from None
         self.size = 0
-
-    def check_space(self, total: int | None) -> None:
-        """Raise Failure if the disk has no room for what is missing of `total` bytes."""
-        missing = (total or 0) - self.size
-        free = shutil.disk_usage(self.target.parent).free
-        if missing > free:
-            raise Failure(
-                Exit.LOCAL,
-                f"the disk has {free} bytes left, and {missing} are needed: make room, or choose another with -o",
-            )
 
     def complete(self, *, overwrite: bool) -> None:
         """Give the file its final name, when all of it is on the disk. Raise Failure if the name is taken meanwhile."""
