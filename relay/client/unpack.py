@@ -52,18 +52,19 @@ def unpack(pieces: Iterator[bytes], target: Path, etag: str) -> int:
     folder = part_path(target, etag)
     try:
         with contextlib.suppress(FileNotFoundError):
-            shutil.rmtree(folder)  # of an earlier run, which cannot be continued in the middle of a file
+            shutil.rmtree(folder)  # of an earlier run that was killed
         folder.mkdir(mode=_OWNER)
         count = _unpack_into(folder, pieces)
         os.sync()
         (top,) = folder.iterdir()
         check_folder(target)
         top.rename(target)
-        folder.rmdir()
     except tarfile.TarError as error:
         raise Failure(Exit.CORRUPTED, f"the archive is refused: {_said(error)}; save it with --archive") from None
     except OSError as error:
         raise Failure(Exit.LOCAL, f"cannot unpack into {target}: {error.strerror or error}") from None
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)  # there is no going on with half of a tree
     return count
 
 

@@ -192,7 +192,7 @@ def test_a_hostile_archive_is_refused(inbox: Path, members: list[tuple[str, byte
         unpack(iter([tar_of(*members)]), inbox / "target", '"tag"')
     assert failed.value.status is Exit.CORRUPTED
     assert [path.name for path in inbox.parent.iterdir()] == ["inbox"]
-    assert {path.name for path in inbox.iterdir()} <= {".target.tag.part"}
+    assert list(inbox.iterdir()) == []
 
 
 @pytest.mark.parametrize("damage", [b"", b"x" * 5000, tar_of(TOP, ("t/a", tarfile.REGTYPE, b"x" * 5000))[:3000]])
