@@ -32,6 +32,8 @@ def _node_name() -> str:
 
 
 _PREFIX = "RELAY_"
+#: What `relay send` and `relay receive` read.
+_OF_THE_CLIENT = {"RELAY_SERVER", "RELAY_LINK", "RELAY_TOKEN"}
 #: What Kubernetes sets in every pod for a service whose name begins with "relay": RELAY_SERVICE_HOST,
 #: RELAY_PORT_4000_TCP_ADDR, RELAY_NODES_SERVICE_PORT_HTTP, … `docker --link` did, too.
 _SERVICE_LINK = re.compile(
@@ -290,7 +292,9 @@ def unknown_variables(environment: Iterable[str]) -> list[tuple[str, str]]:
     known, found = [name.upper() for name in Settings.model_fields], list[tuple[str, str]]()
     for variable in sorted(environment):
         name = variable.upper()  # pydantic takes either case
-        if name.startswith(_PREFIX) and name.removeprefix(_PREFIX) not in known and not _SERVICE_LINK.fullmatch(name):
+        if name in _OF_THE_CLIENT or _SERVICE_LINK.fullmatch(name):
+            continue
+        if name.startswith(_PREFIX) and name.removeprefix(_PREFIX) not in known:
             meant = difflib.get_close_matches(name.removeprefix(_PREFIX), known, n=1)
             found.append((variable, _PREFIX + meant[0] if meant else ""))
     return found

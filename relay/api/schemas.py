@@ -27,8 +27,13 @@ TRANSFERS: Schema = {
     "type": "array",
     "items": {
         "type": "object",
-        "properties": {"name": STRING, "state": STRING, "length": {"type": ["integer", "null"]}},
-        "required": ["name", "state", "length"],
+        "properties": {
+            "name": STRING,
+            "state": STRING,
+            "length": {"type": ["integer", "null"]},
+            "delivered": INTEGER,
+        },
+        "required": ["name", "state", "length", "delivered"],
     },
 }
 #: The status page in its three forms.

@@ -1,6 +1,6 @@
-"""The command line: `relay serve` and the operators' commands.
+"""The command line: `relay serve`, `relay send` and `receive`, and the operators' commands.
 
-Begin with `main`, then `serve` (one node) and `operate` (the operators' commands).
+Begin with `main`, then `serve` (one node), `send` and `receive` (see `relay.client`) and `operate` (for operators).
 
 May import: everything.
 """

@@ -3,16 +3,19 @@
 import click
 
 from relay import __version__
-from relay.cli.operate import cancel, check, nodes, ps, revoke, tokens
-from relay.cli.secret import secret
-from relay.cli.serve import serve
+from relay.cli.lazy import LazyGroup
+
+_SECTIONS = {
+    "Transfer files": {"send": "relay.cli.send:send", "receive": "relay.cli.receive:receive"},
+    "Run the relay": {"serve": "relay.cli.serve:serve"},
+    "Look after a cluster": {
+        **{name: f"relay.cli.operate:{name}" for name in ("ps", "nodes", "tokens", "cancel", "revoke", "check")},
+        "secret": "relay.cli.secret:secret",
+    },
+}
 
 
-@click.group()
+@click.group(cls=LazyGroup, sections=_SECTIONS)
 @click.version_option(__version__, prog_name="relay")
 def main() -> None:
     """An HTTP streaming relay that scales out."""
-
-
-for command in (serve, ps, nodes, tokens, cancel, revoke, check, secret):
-    main.add_command(command)

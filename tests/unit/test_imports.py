@@ -16,7 +16,8 @@ LAYERS: dict[str, set[str]] = {
     "transfer": {"cluster", "store", "server"},
     "operations": {"cluster", "store"},
     "api": {"operations", "transfer", "store", "server"},
-    "cli": {"operations", "transfer", "cluster", "store", "server", "api"},
+    "client": set(),
+    "cli": {"client", "operations", "transfer", "cluster", "store", "server", "api"},
 }
 #: The root modules that are not shared vocabulary but assemble the folders.
 ASSEMBLY = {"relay.app", "relay.__main__"}

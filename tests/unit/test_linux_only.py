@@ -17,6 +17,7 @@ for module in (select, socket):
     for name in [name for name in vars(module) if name.startswith(("epoll", "EPOLL", "TCP_KEEP", "TCP_INFO"))]:
         delattr(module, name)
 from relay.cli.main import main
+import relay.cli.serve  # which main() loads later; the standard library cannot be loaded under a false platform
 sys.platform = "darwin"
 sys.argv = ["relay", "serve"]
 main()

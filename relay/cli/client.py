@@ -1,0 +1,113 @@
+"""What `relay send` and `relay receive` have in common: options, and how they end."""
+
+import contextlib
+import os
+import signal
+import stat
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn, TypeVar
+
+import click
+
+from relay.client.failures import Exit, Failure
+from relay.client.report import Quiet, Report
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+EXITS = """\b
+Exit status:
+  0    done: the receiver has everything
+  1    refused, or nothing is there
+  2    wrong usage
+  3    the relay cannot be reached
+  4    the other side has left
+  5    trouble with a local file (disk full, exists, changed)
+  6    what arrived is not what was sent
+  130  interrupted
+"""
+
+
+def shared_options(function: F) -> F:
+    """Add the options that both commands have."""
+    options = (
+        click.option("--json", "as_json", is_flag=True, help="print one JSON object a line, for scripts"),
+        click.option("--quiet", is_flag=True, help="print errors only"),
+        click.option("--no-progress", is_flag=True, help="show no bar (there is none without a terminal)"),
+        click.option(
+            "--give-up",
+            metavar="SECONDS",
+            type=click.FloatRange(0, 86400),
+            default=300.0,
+            show_default=True,
+            help="how long to go on trying to reconnect",
+        ),
+        click.option("--cacert", type=click.Path(path_type=Path), help="trust the certificates in this file, too"),
+        click.option("--insecure", is_flag=True, help="accept any certificate: whoever is between can read the file"),
+    )
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+@contextlib.contextmanager
+def ending(report: Report, *, goes_on: Callable[[], str]) -> Iterator[None]:
+    """Turn what the work raises into one line and an exit status. `goes_on` says after Ctrl-C what to do next."""
+    # A supervisor's SIGTERM means the same as Ctrl-C: stop, and keep what is there.
+    previous = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        yield
+    except Failure as failure:
+        _end(report, failure.status, failure.line)
+    except KeyboardInterrupt:
+        _end(report, Exit.INTERRUPTED, f"interrupted; {goes_on()}")
+    except BrokenPipeError:
+        _close_stdout()
+        _end(report, Exit.LOCAL, "whoever read the output has left")
+    except OSError as error:
+        _end(report, Exit.LOCAL, f"{error.filename or 'a local file'}: {error.strerror or error}")
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+        report.close()
+
+
+def fail(failure: Failure) -> NoReturn:
+    """End with a failure that came before there was a report."""
+    _end(Quiet(), failure.status, failure.line)
+
+
+def read_secret(path: Path) -> str:
+    """Return the first line of a file that has a secret. Raise Failure."""
+    try:
+        if path != Path("-"):
+            if stat.S_IMODE(path.stat().st_mode) & 0o007:
+                click.echo(f"relay: warning: everybody on this machine can read {path}: chmod 600 it", err=True)
+            text = path.read_text()
+        else:
+            text = sys.stdin.readline()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise Failure(Exit.USAGE, f"cannot read {path}: {reason}") from None
+    return text.partition("\n")[0].strip()
+
+
+def warn_if_insecure(insecure: bool) -> None:
+    """Warn of --insecure."""
+    if insecure:
+        click.echo("relay: warning: no certificate is checked, so whoever is between can read the file", err=True)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _end(report: Report, status: Exit, line: str) -> NoReturn:
+    report.failed(status, line)
+    sys.exit(status)
+
+
+def _close_stdout() -> None:
+    """Have the interpreter write nothing more to a closed pipe when it exits."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,0 +1,147 @@
+"""`relay receive`: receive what somebody sends."""
+
+import os
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import BinaryIO
+
+import click
+
+from relay.cli.client import EXITS, ending, fail, shared_options, warn_if_insecure
+from relay.client.archive import ENDING, MEDIA_TYPE
+from relay.client.download import Download, Offer
+from relay.client.failures import Exit, Failure
+from relay.client.http import Http, Trust
+from relay.client.links import Address
+from relay.client.naming import safe_name, shown
+from relay.client.part import Part, check_space, check_target
+from relay.client.report import Report, make_report, size_of
+from relay.client.unpack import check_folder, unpack
+
+_STDOUT = "-"
+
+
+@click.command(epilog=EXITS)
+@click.argument("link", required=False)
+@click.option("-o", "--output", metavar="PATH", help="write to this file, or into this directory; - is stdout")
+@click.option("--archive", is_flag=True, help="save the tar of a directory, and do not unpack it")
+@click.option("--overwrite", is_flag=True, help="replace a file that exists")
+@click.option(
+    "--wait",
+    metavar="SECONDS",
+    type=click.FloatRange(0, 86400),
+    default=300.0,
+    show_default=True,
+    help="how long to wait for the sender",
+)
+@shared_options
+def receive(
+    *,
+    link: str | None,
+    output: str | None,
+    archive: bool,
+    overwrite: bool,
+    wait: float,
+    as_json: bool,
+    quiet: bool,
+    no_progress: bool,
+    give_up: float,
+    cacert: Path | None,
+    insecure: bool,
+) -> None:
+    """Receive the file or directory behind LINK.
+
+    LINK is what `relay send` prints: https://relay.example/LINK/NAME. Without the argument it is read from RELAY_LINK,
+    or from stdin, so that nobody else on this machine can see it. The file is saved here under the name that the
+    sender gave it, when all of it has arrived. If the connection breaks, it is made again; if this command is stopped,
+    run it again, and it goes on where it was.
+
+    \b
+    Examples:
+      relay receive https://relay.example/LINK/holiday.zip
+      relay receive -o Downloads/ https://relay.example/LINK/holiday.zip
+      RELAY_LINK=https://relay.example/LINK/backup.tar relay receive -o - | tar x
+    """
+    if as_json and output == _STDOUT:
+        raise click.UsageError("--json and -o - would both write to stdout")
+    try:
+        address = Address.parse(link if link not in (None, "-") else _asked_for())
+        http = Http(Trust(cacert, insecure))
+    except Failure as failure:
+        fail(failure)
+    warn_if_insecure(insecure)
+    report = make_report(address.name, as_json=as_json, quiet=quiet, bar=not no_progress)
+    again = "relay receive " + ("" if output is None else f"-o {shlex.quote(output)} ") + address.url
+    goes_on = "start the sender again, too" if output == _STDOUT else f"go on with: {again}"
+    with ending(report, goes_on=lambda: goes_on):
+        download = Download(http, address, report, wait=wait, give_up=give_up)
+        begun = time.monotonic()
+        offer = download.look()
+        report.ready(name=offer.name, bytes=offer.length)
+        if output == _STDOUT:
+            _to_stdout(download, offer)
+            where = ""
+        elif offer.media_type == MEDIA_TYPE and not archive:
+            target = _target(output, safe_name(offer.name.removesuffix(ENDING)))
+            count = _to_folder(download, offer, target, report)
+            where = f", {count} files, as {shown(str(target))}/"
+        else:
+            target = _target(output, offer.name)
+            check_target(target, overwrite=overwrite)
+            _to_file(download, offer, target, report, overwrite=overwrite)
+            where = f" as {shown(str(target))}"
+        seconds = time.monotonic() - begun
+        saved = None if output == _STDOUT else str(target)
+        report.done(
+            f"received {size_of(download.done)}{where}", bytes=download.done, path=saved, seconds=round(seconds, 3)
+        )
+
+
+def _asked_for() -> str:
+    """Return the link from the environment, stdin or a prompt. Raise Failure."""
+    if link := os.environ.get("RELAY_LINK"):
+        return link
+    if sys.stdin.isatty():
+        sys.stderr.write("Link: ")
+        sys.stderr.flush()
+    link = sys.stdin.readline(4096).strip()
+    if not link:
+        raise Failure(Exit.USAGE, "there is no link: give it as the argument, in RELAY_LINK or on stdin")
+    return link
+
+
+def _target(output: str | None, name: str) -> Path:
+    """Return the path that the file or directory is to have, if its own name is `name`."""
+    if output is None:
+        return Path(name)
+    path = Path(output)
+    return path / name if path.is_dir() or output.endswith("/") else path
+
+
+def _to_file(download: Download, offer: Offer, target: Path, report: Report, *, overwrite: bool) -> None:
+    with Part(target, offer.etag) as part:
+        if offer.length is not None and part.size > offer.length:
+            part.restart()
+        check_space(target.parent, (offer.length or 0) - part.size)
+        if part.size:
+            report.say(f"going on after {size_of(part.size)}, which are here already")
+        for piece in download.pieces(offer, part.size):
+            part.write(piece)
+        part.complete(overwrite=overwrite)
+
+
+def _to_folder(download: Download, offer: Offer, target: Path, report: Report) -> int:
+    check_folder(target)
+    if offer.length is None:
+        raise Failure(Exit.CORRUPTED, "the archive has no length: save it with --archive")
+    check_space(target.parent, offer.length)
+    return unpack(download.pieces(offer), target, offer.etag)
+
+
+def _to_stdout(download: Download, offer: Offer) -> None:
+    out: BinaryIO = sys.stdout.buffer
+    for piece in download.pieces(offer):
+        out.write(piece)
+        out.flush()

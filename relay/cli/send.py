@@ -1,0 +1,166 @@
+"""`relay send`: send a file to whoever has the link."""
+
+import math
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import click
+
+from relay.cli.client import EXITS, ending, fail, read_secret, shared_options, warn_if_insecure
+from relay.client.archive import ArchiveSource
+from relay.client.failures import Exit, Failure
+from relay.client.http import Http, Trust, Unreachable
+from relay.client.links import Address, check_server, parse_token
+from relay.client.naming import shown
+from relay.client.patience import Patience
+from relay.client.report import make_report, size_of
+from relay.client.source import FileSource, PipeSource, Source
+from relay.client.upload import Upload, make_token
+from relay.errors import Problem
+from relay.names import check_name
+
+#: The variables from which secrets are read.
+_SECRET, _TOKEN = "RELAY_TOKEN_SECRET", "RELAY_TOKEN"
+#: How often the relay is asked for a token, if it cannot be reached.
+_TRIALS = 4
+
+
+@click.command(epilog=EXITS)
+@click.argument("paths", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path, allow_dash=True))
+@click.option("--server", envvar="RELAY_SERVER", metavar="URL", help="the relay [RELAY_SERVER]")
+@click.option("--name", metavar="NAME", help="the name that the receiver sees; needed for -")
+@click.option("--secret-file", type=click.Path(path_type=Path), help=f"a file with the relay's secret [{_SECRET}]")
+@click.option("--token-file", type=click.Path(path_type=Path), help=f"a file with a token that exists [{_TOKEN}]")
+@click.option("--qr/--no-qr", default=None, help="show the link as a QR code  [default: on a terminal]")
+@shared_options
+def send(
+    *,
+    paths: tuple[Path, ...],
+    server: str | None,
+    name: str | None,
+    secret_file: Path | None,
+    token_file: Path | None,
+    qr: bool | None,
+    as_json: bool,
+    quiet: bool,
+    no_progress: bool,
+    give_up: float,
+    cacert: Path | None,
+    insecure: bool,
+) -> None:
+    """Send FILE to whoever has the link, which this command prints. With - it sends stdin.
+
+    A directory, or several files, arrive as one directory; a receiver without relay gets NAME.tar.
+
+    Nothing is stored: this command waits for the receiver, and ends when the receiver has everything. If the
+    connection breaks, or a node of the relay, it goes on where the receiver is. So FILE must not change meanwhile.
+
+    \b
+    Examples:
+      relay send --server https://relay.example holiday.zip
+      relay send photos
+      pg_dump shop | relay send - --name shop.sql
+      RELAY_TOKEN_SECRET=$(pass relay) relay send report.pdf
+    """
+
+    try:
+        server = check_server(server or "")
+        secret = _secret(_SECRET, secret_file)
+        token = _secret(_TOKEN, token_file)
+        own = parse_token(token) if token else None
+        source = _source(paths, name)
+        http = Http(Trust(cacert, insecure))
+    except Failure as failure:
+        fail(failure)
+    warn_if_insecure(insecure)
+    report = make_report(source.name, as_json=as_json, quiet=quiet, bar=not no_progress)
+    again = f"run the same command again: {'' if own else 'it makes a new link, and '}the receiver starts again, too"
+    with ending(report, goes_on=lambda: again):
+        upload = _create(
+            lambda: Upload(http, server, own or make_token(http, server, secret), source, report, give_up), server
+        )
+        address = Address.of(server, upload.token, source.name)
+        report.ready(link=address.url, name=source.name, bytes=source.length)
+        if not as_json:
+            _show_link(address, source, quiet=quiet, qr=qr)
+        begun = time.monotonic()
+        try:
+            size = upload.run()
+        except (KeyboardInterrupt, Failure):
+            upload.cancel()
+            raise
+        seconds = time.monotonic() - max(begun, upload.waited_until)
+        report.done(
+            f"delivered {size_of(size)} in {seconds:.0f} s, {size_of(size / max(seconds, 0.001))}/s",
+            bytes=size,
+            seconds=round(seconds, 3),
+        )
+
+
+def _create(begin: Callable[[], Upload], server: str) -> Upload:
+    """Return an upload that a receiver can find. Raise Failure.
+
+    If an answer is lost on its way, all begins again, with another token: nobody has been given the first one.
+    """
+    patience = Patience(math.inf)
+    while True:
+        try:
+            upload = begin()
+            upload.create()
+            return upload
+        except Unreachable as error:
+            pause = patience.failed(time.monotonic())
+            if pause is None or patience.attempts >= _TRIALS:
+                raise Failure(
+                    Exit.UNREACHABLE, f"cannot reach {server}: {shown(str(error))}; check --server, and try again"
+                ) from None
+            time.sleep(pause)
+
+
+def _secret(variable: str, path: Path | None) -> str:
+    """Return what is in a file, or else in the environment; empty if in neither. Raise Failure."""
+    return read_secret(path) if path is not None else os.environ.get(variable, "").strip()
+
+
+def _source(paths: Sequence[Path], name: str | None) -> Source:
+    """Return what is to be sent. Raise Failure."""
+    source: Source
+    if Path("-") in paths:
+        if len(paths) > 1:
+            raise Failure(Exit.USAGE, "stdin cannot be sent together with files: run the command once for each")
+        if not name:
+            raise Failure(Exit.USAGE, "stdin has no name: give it one with --name")
+        source = PipeSource(sys.stdin.buffer, name)
+    elif len(paths) > 1 or paths[0].is_dir():
+        source = ArchiveSource(paths, name or "")
+    else:
+        source = FileSource(paths[0], name or "")
+    try:
+        source.name = check_name(source.name)
+    except Problem as problem:
+        why = problem.details["why"]
+        raise Failure(Exit.USAGE, f"the name cannot be sent: {why} Give another with --name") from None
+    except UnicodeEncodeError:
+        raise Failure(Exit.USAGE, "the name cannot be sent: it is not UTF-8; give another with --name") from None
+    return source
+
+
+def _show_link(address: Address, source: Source, *, quiet: bool, qr: bool | None) -> None:
+    """Print what the receiver has to run."""
+    if quiet:
+        click.echo(address.url)
+        return
+    size = "" if source.length is None else f"  {size_of(source.length)}"
+    lines = (
+        f"{shown(source.name)}{size}",
+        f"  relay receive {address.url}",
+        f"  curl -fOJ {address.url}      (the same, without relay)",
+    )
+    click.echo("\n".join(lines), err=True)
+    if qr or (qr is None and sys.stderr.isatty()):
+        import segno  # noqa: PLC0415  not everybody needs it
+
+        segno.make(address.url, error="l").terminal(sys.stderr, border=2, compact=True)

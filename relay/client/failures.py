@@ -1,0 +1,25 @@
+"""How a command of the client may fail: an exit status, and one line that says what to do. Pure."""
+
+from enum import IntEnum
+
+
+class Exit(IntEnum):
+    """The exit statuses of `relay send` and `relay receive`."""
+
+    DONE = 0
+    REFUSED = 1
+    USAGE = 2
+    UNREACHABLE = 3
+    LEFT = 4
+    LOCAL = 5
+    CORRUPTED = 6
+    INTERRUPTED = 130
+
+
+class Failure(Exception):
+    """The command cannot go on. `line` is shown to the user, who reads in it what to do."""
+
+    def __init__(self, status: Exit, line: str) -> None:
+        super().__init__(line)
+        self.status = status
+        self.line = line

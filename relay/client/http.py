@@ -1,0 +1,165 @@
+"""The HTTP client beneath all requests: httpx, set up so that nothing hangs, and its errors in our words."""
+
+import contextlib
+import socket
+import ssl
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import httpx
+
+from relay import __version__
+from relay.client.answers import Refusal
+from relay.client.failures import Exit, Failure
+
+#: Maximum seconds to connect.
+_CONNECT = 15.0
+#: Maximum seconds of silence in an answer: longer than a relay holds a response open for an uploader that has to come
+#: back (RELAY_RESUME_WAIT, 300 s).
+SILENCE = 330.0
+#: Maximum bytes of an answer that is not a file.
+_ANSWER_MAX = 64 * 1024
+#: Seconds without an answer of the other machine's kernel after which a silent connection counts as dead.
+#: Not all systems know them.
+_KEEPALIVE = (("TCP_KEEPIDLE", 15), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3))
+
+
+class Unreachable(Exception):
+    """No answer came, or only a part of one: the connection could not be made, or broke."""
+
+
+class Trust(NamedTuple):
+    """Which certificates count: those that the system trusts, those in `ca`, or any."""
+
+    ca: Path | None = None
+    any: bool = False
+
+    def context(self) -> ssl.SSLContext:
+        """Return what TLS needs. Raise Failure."""
+        context = ssl.create_default_context()
+        if self.ca is not None:
+            try:
+                context.load_verify_locations(cafile=self.ca)
+            except OSError as error:
+                raise Failure(Exit.USAGE, f"--cacert: cannot use {self.ca}: {error.strerror or error}") from None
+        if self.any:
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        return context
+
+
+class Answer(NamedTuple):
+    """A whole answer, of which the body may have been cut off after 64 KiB. Names of headers are in lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def is_good(self) -> bool:
+        return 200 <= self.status < 300  # noqa: PLR2004
+
+    @property
+    def refusal(self) -> Refusal:
+        return Refusal.parse(self.status, self.body)
+
+
+class Line:
+    """The connection of one request, which another thread may cut."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._socket: socket.socket | None = None
+
+    def trace(self, event: str, info: Mapping[str, Any]) -> None:
+        """Take what httpcore says of a request. When it has connected, have its kernel notice a dead peer."""
+        if event == "connection.connect_tcp.complete":
+            connected = info["return_value"].get_extra_info("socket")
+            connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            for option, value in _KEEPALIVE:
+                if hasattr(socket, option):
+                    connected.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+            with self._lock:
+                self._socket = connected
+
+    def cut(self) -> None:
+        """Break the connection: whoever waits for it is told at once."""
+        with self._lock, contextlib.suppress(OSError):
+            if self._socket is not None:
+                self._socket.shutdown(socket.SHUT_RDWR)
+
+
+class Http:
+    """Makes requests. Each has a connection of its own: the next one may find another node of the relay."""
+
+    def __init__(self, trust: Trust | None = None) -> None:
+        self._client = httpx.Client(
+            verify=(trust or Trust()).context(),
+            timeout=httpx.Timeout(SILENCE, connect=_CONNECT),
+            limits=httpx.Limits(max_keepalive_connections=0),
+            follow_redirects=False,  # a relay sends nobody elsewhere
+            headers={
+                "user-agent": f"relay/{__version__}",
+                "accept": "application/json",
+                "accept-encoding": "identity",
+                "connection": "close",
+            },
+        )
+
+    def close(self) -> None:
+        self._client.close()
+
+    def ask(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str] | None = None,
+        content: bytes | Iterator[bytes] | None = None,
+        line: Line | None = None,
+    ) -> Answer:
+        """Make a request, and return its answer. Raise Unreachable."""
+        with self.open(method, url, headers, content, line) as response:
+            return whole(response)
+
+    @contextlib.contextmanager
+    def open(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str] | None = None,
+        content: bytes | Iterator[bytes] | None = None,
+        line: Line | None = None,
+    ) -> Iterator[httpx.Response]:
+        """Make a request, and yield its response, whose body is still to be read. Raise Unreachable."""
+        trace = (line or Line()).trace
+        # While the relay makes the uploader wait, its socket takes nothing: only the relay's limits end that.
+        timeout = httpx.Timeout(SILENCE, connect=_CONNECT, write=None)
+        try:
+            with self._client.stream(
+                method, url, headers=headers, content=content, timeout=timeout, extensions={"trace": trace}
+            ) as response:
+                yield response
+        except httpx.TransportError as error:
+            raise Unreachable(_cause(error)) from error
+        except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
+            raise Failure(Exit.USAGE, f"the address cannot be used: {error}") from error
+
+
+def whole(response: httpx.Response) -> Answer:
+    """Read an answer that is not a file. Raise httpx.TransportError."""
+    body = b""
+    for piece in response.iter_raw():
+        body += piece
+        if len(body) >= _ANSWER_MAX:
+            break
+    return Answer(response.status_code, dict(response.headers.items()), body[:_ANSWER_MAX])
+
+
+def _cause(error: httpx.TransportError) -> str:
+    """Return in some words why there was no answer."""
+    if isinstance(error, httpx.ConnectTimeout):
+        return f"it did not answer within {_CONNECT:g} s"
+    if isinstance(error, httpx.ProxyError):
+        return f"the proxy refused: {error}"
+    return str(error) or type(error).__name__

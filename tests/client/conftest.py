@@ -1,0 +1,31 @@
+"""Fixtures: two nodes over one real Redis, and a folder for what is received."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.cluster import Cluster, over_redis
+from tests.support.redis import RedisServer
+from tests.support.wait import wait_until
+
+
+@pytest.fixture(scope="session")
+def two_nodes(redis_server: RedisServer) -> Iterator[Cluster]:
+    with over_redis(redis_server, "ab", resume_wait=10) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def cluster(two_nodes: Cluster) -> Iterator[Cluster]:
+    """Yield the cluster. After each test, check that no transfer has left a key behind."""
+    yield two_nodes
+    wait_until(lambda: not two_nodes.left_over(), "no key to be left over", timeout=40)
+
+
+@pytest.fixture
+def inbox(tmp_path: Path) -> Path:
+    """Return an empty folder to receive files in."""
+    path = tmp_path / "inbox"
+    path.mkdir()
+    return path

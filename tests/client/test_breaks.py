@@ -1,0 +1,163 @@
+"""Transfers that outlive their connections, their node, and either client."""
+
+import contextlib
+import re
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.client.commands import receive, send
+from tests.support.cluster import Cluster, over_redis, random_file
+from tests.support.cutting import Cut, CuttingProxy
+from tests.support.proxy import Proxy
+from tests.support.redis import RedisServer
+from tests.support.wait import wait_until
+
+SIZE = 64_000_000
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return random_file(tmp_path_factory.mktemp("data") / "big.bin", SIZE)
+
+
+@pytest.fixture
+def slow(cluster: Cluster) -> Iterator[Proxy]:
+    """Start a way to the first node that is slow enough to break in the middle of a file."""
+    with contextlib.closing(Proxy(cluster[0].port)) as proxy:
+        proxy.rate = 30_000_000
+        yield proxy
+
+
+def through(proxy: Proxy, address: str) -> str:
+    return re.sub(r":\d+/", f":{proxy.port}/", address)
+
+
+def parts(folder: Path) -> list[Path]:
+    return list(folder.glob(".*.part"))
+
+
+def wait_for_bytes(folder: Path, count: int) -> None:
+    wait_until(lambda: part_size(folder) > count, f"{count} bytes to be received")
+
+
+def part_size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in parts(folder))
+
+
+@pytest.mark.parametrize("cut", [Cut.FIN, Cut.RST])
+def test_a_download_goes_on_after_its_connection_was_cut(cluster: Cluster, file: Path, inbox: Path, cut: Cut) -> None:
+    ports = [node.port for node in cluster.nodes]
+    with (
+        send(cluster[0].url, file) as sender,
+        contextlib.closing(CuttingProxy(ports, cut, [5_000_000, 9_000_000, 20_000_000])) as proxy,
+        receive(through(proxy, sender.address()), cwd=inbox) as receiver,
+    ):
+        assert receiver.finish() == 0, receiver.said
+        assert sender.finish() == 0, sender.said
+        assert proxy.cuts_left == 0
+    assert "reconnecting (1) at" in receiver.said
+    assert (inbox / file.name).read_bytes() == file.read_bytes()
+    assert not parts(inbox)
+
+
+def test_an_upload_goes_on_after_its_connection_was_cut(cluster: Cluster, slow: Proxy, file: Path, inbox: Path) -> None:
+    with send(f"http://127.0.0.1:{slow.port}", file) as sender:
+        address = re.sub(r":\d+/", f":{cluster[1].port}/", sender.address())
+        with receive(address, cwd=inbox) as receiver:
+            for reached in (5_000_000, 20_000_000, 40_000_000):
+                wait_for_bytes(inbox, reached)
+                slow.cut()
+            assert receiver.finish() == 0, receiver.said
+        assert sender.finish() == 0, sender.said
+    assert "reconnecting (1)" in sender.said
+    assert (inbox / file.name).read_bytes() == file.read_bytes()
+
+
+def test_a_sender_on_a_dead_connection_comes_back(cluster: Cluster, slow: Proxy, file: Path, inbox: Path) -> None:
+    """Its connection stays open and passes nothing, so only the relay can tell."""
+    with send(f"http://127.0.0.1:{slow.port}", file) as sender:
+        address = re.sub(r":\d+/", f":{cluster[1].port}/", sender.address())
+        with receive(address, cwd=inbox) as receiver:
+            wait_for_bytes(inbox, 5_000_000)
+            slow.forget()
+            assert receiver.finish() == 0, receiver.said
+        assert sender.finish() == 0, sender.said
+    assert (inbox / file.name).read_bytes() == file.read_bytes()
+
+
+@pytest.mark.parametrize("side", ["send", "receive"])
+def test_a_node_that_is_killed(redis_server: RedisServer, file: Path, inbox: Path, side: str) -> None:
+    """The client's node dies, and another one takes its address, as behind a balancer."""
+    with over_redis(redis_server, "ab") as cluster:
+        node = 0 if side == "send" else 1
+        with contextlib.closing(Proxy(cluster[node].port)) as proxy:
+            proxy.rate = 30_000_000
+            with send(f"http://127.0.0.1:{proxy.port}" if side == "send" else cluster[0].url, file) as sender:
+                address = sender.address()
+                address = (
+                    through(proxy, address) if side == "receive" else re.sub(r":\d+/", f":{cluster[1].port}/", address)
+                )
+                with receive(address, cwd=inbox) as receiver:
+                    wait_for_bytes(inbox, 5_000_000)
+                    cluster.nodes[node].kill()
+                    cluster.nodes[node] = cluster.nodes[node].successor()
+                    assert receiver.finish() == 0, receiver.said
+                assert sender.finish() == 0, sender.said
+        wait_until(lambda: not cluster.left_over(), "no key to be left over", timeout=40)  # of the node that died
+    assert (inbox / file.name).read_bytes() == file.read_bytes()
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL, signal.SIGTERM])
+def test_a_receiver_that_is_stopped_goes_on(
+    cluster: Cluster, slow: Proxy, file: Path, inbox: Path, how: signal.Signals
+) -> None:
+    with send(cluster[1].url, file) as sender:
+        address = through(slow, sender.address())
+        for reached in (5_000_000, 30_000_000):
+            with receive(address, cwd=inbox) as receiver:
+                wait_for_bytes(inbox, reached)
+                receiver.process.send_signal(how)
+                if how == signal.SIGKILL:
+                    assert receiver.process.wait() == -signal.SIGKILL
+                else:
+                    assert receiver.finish() == 130
+                    assert f"go on with: relay receive {address}" in receiver.said
+            assert len(parts(inbox)) == 1
+            assert not (inbox / file.name).exists()
+        with receive(address, cwd=inbox) as receiver:
+            assert receiver.finish() == 0, receiver.said
+            assert "which are here already" in receiver.said
+        assert sender.finish() == 0, sender.said
+    assert (inbox / file.name).read_bytes() == file.read_bytes()
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_a_sender_that_is_stopped(cluster: Cluster, slow: Proxy, file: Path, inbox: Path, how: signal.Signals) -> None:
+    """The receiver is told at once if the sender could say so, and else when its time is over."""
+    with send(cluster[1].url, file) as sender:
+        address = through(slow, sender.address())
+        with receive("--give-up", "3", address, cwd=inbox) as receiver:
+            wait_for_bytes(inbox, 5_000_000)
+            sender.process.send_signal(how)
+            if how == signal.SIGINT:
+                assert sender.finish() == 130
+                assert receiver.finish() == 4, receiver.said
+                assert "the sender has left" in receiver.said
+        assert not (inbox / file.name).exists()
+
+
+def test_a_file_that_changes_is_not_sent_on(cluster: Cluster, slow: Proxy, tmp_path: Path, inbox: Path) -> None:
+    file = random_file(tmp_path / "changing", SIZE)
+    with send(f"http://127.0.0.1:{slow.port}", file) as sender:
+        address = re.sub(r":\d+/", f":{cluster[1].port}/", sender.address())
+        with receive(address, cwd=inbox) as receiver:
+            wait_for_bytes(inbox, 5_000_000)
+            with file.open("r+b") as changed:
+                changed.write(b"other")
+            assert sender.finish() == 5
+            assert "was changed while it was sent" in sender.said
+            assert receiver.finish() == 4, receiver.said
+    assert not (inbox / file.name).exists()
