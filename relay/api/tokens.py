@@ -25,7 +25,11 @@ async def show_token(exchange: Exchange) -> None:
     """Answer with the seconds that the token has left, and with its transfers. This does not count as a use."""
     left, live = await exchange.relay.list_token(exchange.token())
     if exchange.wants_json():
-        transfers = [{"name": t.name, "state": t.state, "length": t.length} for t in live]
+        delivered = await exchange.relay.delivered(live)
+        transfers = [
+            {"name": t.name, "state": t.state, "length": t.length, "delivered": bytes_}
+            for t, bytes_ in zip(live, delivered, strict=True)
+        ]
         await exchange.answer(JSONResponse({"expires_in": int(left), "transfers": transfers}))
         return
     lines = [f"expires in {int(left)} s"]

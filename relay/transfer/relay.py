@@ -1,7 +1,8 @@
 """What a node does for its clients: the operations behind the addresses."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Sequence
 from functools import partial
 
 from relay.access import Access, Token
@@ -11,7 +12,7 @@ from relay.logs import note
 from relay.metrics import Metrics
 from relay.server.connection import Connection
 from relay.settings import Settings
-from relay.states import Answer, Outcome
+from relay.states import Answer, Outcome, State
 from relay.store.records import Final, Transfer, transfers_in
 from relay.store.store import Store
 from relay.transfer.context import Context
@@ -134,6 +135,17 @@ class Relay:
         look = partial(self.store.transfers.look, token=access.id, use=False)
         others = [await look(name=name) for name in names[_INQUIRIES_MAX:]]
         return left, [transfer for transfer in (*inquired, *others) if transfer is not None]
+
+    async def delivered(self, transfers: Sequence[Transfer]) -> list[int]:
+        """Return how many bytes of each of a token's transfers its downloader has. Raise StoreUnavailable.
+
+        If both clients are on one node, Redis learns it every few seconds only, so a node counts its own uploads.
+        """
+        recorded = await self.store.transfers.delivered(transfers)
+        now, wanted = time.monotonic(), {transfer.id for transfer in transfers}
+        held = [upload for upload in self.node.load.uploads[State.STREAMING] if upload.transfer.id in wanted]
+        here = {upload.transfer.id: upload.progress(now).delivered for upload in held}
+        return [max(bytes_, here.get(each.id, 0)) for each, bytes_ in zip(transfers, recorded, strict=True)]
 
     async def cancel(self, access: Access, *, name: str) -> bool:
         """End the live transfer of a name, for both sides. Return False if there is none.

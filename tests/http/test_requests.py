@@ -243,7 +243,7 @@ def test_get_token_shows_its_life_and_its_transfers_and_does_not_count_as_a_use(
     upload = put(cluster, token, "a b")
     before = httpx.get(cluster.url(0, token), headers=JSON).json()
     assert 1400 < before["expires_in"] <= 1500
-    assert before["transfers"] == [{"name": "a%20b", "state": "waiting", "length": 4}]
+    assert before["transfers"] == [{"name": "a%20b", "state": "waiting", "length": 4, "delivered": 0}]
     assert httpx.get(cluster.url(0, token), headers=JSON).json()["expires_in"] <= before["expires_in"]
     text = httpx.get(cluster.url(1, token)).text
     assert re.search(r"^waiting\s+4 a%20b$", text, re.MULTILINE)

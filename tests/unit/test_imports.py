@@ -15,8 +15,9 @@ LAYERS: dict[str, set[str]] = {
     "cluster": {"store"},
     "transfer": {"cluster", "store", "server"},
     "operations": {"cluster", "store"},
-    "api": {"operations", "transfer", "store", "server"},
-    "cli": {"operations", "transfer", "cluster", "store", "server", "api"},
+    "page": set(),
+    "api": {"page", "operations", "transfer", "store", "server"},
+    "cli": {"page", "operations", "transfer", "cluster", "store", "server", "api"},
 }
 #: The root modules that are not shared vocabulary but assemble the folders.
 ASSEMBLY = {"relay.app", "relay.__main__"}
