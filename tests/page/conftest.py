@@ -1,6 +1,7 @@
 """Fixtures: two nodes over one Redis, HAProxy before them, and a browser with a profile for each side."""
 
 import contextlib
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import unquote
@@ -78,6 +79,20 @@ class Side:
         """Wait until the page says that the receiver has some of the file."""
         self.page.wait_for_function("document.querySelector('.row progress').value > 0")
 
+    def receive(self, link: str) -> Path:
+        """Open the link, press the button, and return the file that the browser has saved."""
+        self.page.goto(link)
+        self.page.locator("#download").wait_for(state="visible")
+        with self.page.expect_download() as download:
+            self.page.locator("#download").click()
+        assert download.value.failure() is None
+        return Path(download.value.path())
+
+    def slow_down(self, rate: int) -> None:
+        """Let the page send at most `rate` bytes a second from now on."""
+        conditions = {"offline": False, "latency": 0, "downloadThroughput": -1, "uploadThroughput": rate}
+        self.context.new_cdp_session(self.page).send("Network.emulateNetworkConditions", conditions)
+
     def policy_complaints(self) -> list[str]:
         return [said for said in self.complaints if "Content Security Policy" in said or "TrustedHTML" in said]
 
@@ -91,6 +106,11 @@ def sides(browser: Browser) -> Iterator[tuple[Side, Side]]:
         stack.callback(receiver.context.close)
         yield sender, receiver
         assert sender.policy_complaints() == receiver.policy_complaints() == []
+
+
+def digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def address_of(link: str, base: str) -> str:

@@ -1,29 +1,12 @@
-"""Files between the page and curl, and between two pages; whole, and through breaks of every connection."""
+"""Files between the page and curl, and between two pages."""
 
-import hashlib
-import time
 from pathlib import Path
 
 import httpx
 
-from tests.page.conftest import MIB, SIZE, Side, address_of
+from tests.page.conftest import SIZE, Side, address_of, digest
 from tests.support.cluster import Cluster, Curl
 from tests.support.haproxy import HAProxy
-
-
-def digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def receive(side: Side, link: str) -> Path:
-    """Open the link, press the button, and return the file that the browser has saved."""
-    side.page.goto(link)
-    side.page.locator("#download").wait_for(state="visible")
-    with side.page.expect_download() as download:
-        side.page.locator("#download").click()
-    assert download.value.failure() is None
-    return Path(download.value.path())
 
 
 def test_from_the_page_to_curl(sides: tuple[Side, Side], haproxy: HAProxy, big_file: Path, tmp_path: Path) -> None:
@@ -57,7 +40,7 @@ def test_from_curl_to_the_page(sides: tuple[Side, Side], cluster: Cluster, hapro
 def test_from_page_to_page(sides: tuple[Side, Side], haproxy: HAProxy, big_file: Path) -> None:
     sender, receiver = sides
     link = sender.send(haproxy.url, big_file)
-    assert digest(receive(receiver, link)) == digest(big_file)
+    assert digest(receiver.receive(link)) == digest(big_file)
     sender.wait_state("delivered")
     assert sender.page.title() == "Delivered – relay"
     assert sender.complaints == receiver.complaints == []
