@@ -26,7 +26,7 @@ LONG = 40_000
 
 @pytest.fixture(scope="module")
 def cluster(redis_server: RedisServer) -> Iterator[Cluster]:
-    with over_redis(redis_server, "ab", heartbeat=0.5, node_death=2) as cluster:
+    with over_redis(redis_server, "ab", heartbeat=0.5, node_death=2, resume_wait=30) as cluster:
         yield cluster
         wait_until(lambda: not cluster.left_over(), "no key to be left over", timeout=40)
 
@@ -77,7 +77,8 @@ class Side:
 
     def wait_moving(self) -> None:
         """Wait until the page says that the receiver has some of the file."""
-        self.page.wait_for_function("document.querySelector('.row progress').value > 0")
+        # Playwright's wait_for_function evaluates a string, which the page's policy forbids.
+        self.page.locator('.row progress:not([value="0"])').first.wait_for(state="attached")
 
     def receive(self, link: str) -> Path:
         """Open the link, press the button, and return the file that the browser has saved."""
