@@ -4,8 +4,8 @@ import hashlib
 from importlib.resources import files
 from typing import NamedTuple
 
-#: The Content-Security-Policy of every HTML page: its styles and scripts are files of this relay, nothing is inline, and
-#: no text becomes HTML but the status page's own, which `status.js` takes in under a policy of its own.
+#: The Content-Security-Policy of every HTML page: its styles and scripts are files of this relay, nothing is inline,
+#: and no text becomes HTML but the status page's own, which `status.js` takes in under a policy of its own.
 POLICY = "; ".join(
     [
         "default-src 'none'",

@@ -1,4 +1,4 @@
-"""The status page in a real browser, alone and below the page that sends: its Content-Security-Policy, its script and its layout."""
+"""The status page in a real browser, alone and below the page that sends: its policy, script and layout."""
 
 import re
 from collections.abc import Iterator

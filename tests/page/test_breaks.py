@@ -34,7 +34,9 @@ def kill(cluster: Cluster, index: int) -> NodeProcess:
     return cluster.nodes[index]
 
 
-def test_the_senders_network_is_away(sides: tuple[Side, Side], haproxy: HAProxy, big_file: Path, tmp_path: Path) -> None:
+def test_the_senders_network_is_away(
+    sides: tuple[Side, Side], haproxy: HAProxy, big_file: Path, tmp_path: Path
+) -> None:
     sender, _ = sides
     link = sender.send(haproxy.url, big_file)
     command = ("-f", "--limit-rate", str(RATE), "-o", tmp_path / "got", address_of(link, haproxy.url))
@@ -56,8 +58,8 @@ def test_the_senders_node_is_killed(
 ) -> None:
     """The receiver is connected to the other node, so it only sees a pause.
 
-    If the connection is one that had been used before, Chromium itself sends the request once more, from its first byte.
-    The relay throws away what the receiver has already.
+    If the connection had been used before, Chromium itself sends the request once more, from its first byte. The relay
+    throws away what the receiver has already.
     """
     sender, receiver = sides
     link = sender.send(haproxy.url, big_file)
