@@ -11,7 +11,7 @@ from starlette.types import Receive, Scope, Send
 from relay.api.admission import Admission
 from relay.api.exchange import Services, endpoint, is_link, is_upload, segments_of
 from relay.api.request_log import RequestLog
-from relay.api.routes import LINK, NAME, OPERATIONS, TOKEN, UPLOAD, handlers_of
+from relay.api.routes import ASSET, LINK, NAME, OPERATIONS, TOKEN, UPLOAD, handlers_of
 from relay.api.upload_fields import offers
 from relay.cluster.node import Node
 from relay.metrics import Metrics
@@ -42,15 +42,19 @@ class Paths:
         self._name = endpoint(services, handlers_of(NAME), resumable)
         self._upload = endpoint(services, handlers_of(UPLOAD), resumable)
         self._link = endpoint(services, handlers_of(LINK))
+        self._asset = endpoint(services, handlers_of(ASSET))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         app = self._fixed.get(scope["path"])
         if app is None:
-            count = len(segments_of(scope))
+            segments = segments_of(scope)
+            count = len(segments)
             # A name has no PATCH, so that is meant for an upload, although its address is wrong.
             is_part = scope["method"] == "PATCH" and count == 3  # noqa: PLR2004 (token, name, upload)
             name = self._link if is_link(scope) else self._upload if is_part or is_upload(scope) else self._name
-            app = name if count > 1 else self._token
+            # "page" cannot be a token.
+            is_asset = count == 2 and segments[0] == b"page"  # noqa: PLR2004 (page, file)
+            app = self._asset if is_asset else name if count > 1 else self._token
         await app(scope, receive, send)
 
 

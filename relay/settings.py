@@ -174,8 +174,8 @@ class Settings(BaseSettings):
     status: str = Field(
         "public",
         pattern=r"^(public|private)$",
-        description="who may see GET / and /metrics: public (everybody, without secrets and names) or private "
-        "(only with RELAY_ADMIN_SECRET)",
+        description="who may see GET /status (also below the page at /) and /metrics: public (everybody, without "
+        "secrets and names) or private (only with RELAY_ADMIN_SECRET)",
     )
     log_format: str = Field(
         "auto", pattern=r"^(auto|text|json)$", description="text, json (one object a line), or auto: text on a terminal"

@@ -3,5 +3,5 @@
 Begin with `routes` (every path and method), then `exchange` (one request and its answer), then `transfers` (uploads
 and downloads).
 
-May import: `operations`, `transfer`, `store`, `server` and the root modules.
+May import: `page`, `operations`, `transfer`, `store`, `server` and the root modules.
 """

@@ -15,7 +15,7 @@ log = logging.getLogger("relay.request")
 #: An X-Request-ID that is accepted from a client: UUIDs, trace ids, or a balancer's counter.
 _ACCEPTED_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 #: Paths that balancers and Prometheus ask for every second. Their lines are logged at level DEBUG.
-_ROUTINE = {"/", "/healthz", "/readyz", "/metrics"}
+_ROUTINE = {"/", "/status", "/healthz", "/readyz", "/metrics"}
 
 
 class RequestLog:

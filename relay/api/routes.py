@@ -7,12 +7,13 @@ from collections.abc import Iterator
 
 from starlette.responses import JSONResponse
 
-from relay.api import health, resumable, status, tokens, transfers, upload_fields
+from relay.api import health, page, resumable, status, tokens, transfers, upload_fields
 from relay.api.exchange import Exchange, Handler
 from relay.api.openapi import Operation, document
 from relay.api.schemas import (
     ANY_TEXT,
     BYTES,
+    HTML,
     INTEGER,
     STATUS,
     STRING,
@@ -29,6 +30,8 @@ from relay.errors import Error
 
 #: The paths whose segments clients choose.
 TOKEN, NAME, UPLOAD, LINK = "/{token}", "/{token}/{name}", "/{token}/{name}/{upload}", "/{token}/{name}/link"
+#: The page's own files.
+ASSET = "/page/{file}"
 #: Paths that browsers and robots ask for unasked. As tokens, they would count as wrong guesses.
 NOTHING = ("/apple-touch-icon.png", "/apple-touch-icon-precomposed.png", "/sitemap.xml")
 
@@ -114,6 +117,7 @@ _DOWNLOAD = (
     Error.HTTP_1_0,
 )
 #: What a 304 means.
+_SAME_FILE = "The browser has the same file already."
 _UNMODIFIED = "There is an upload, and `If-None-Match: *` asks for none. It is not taken."
 
 
@@ -131,9 +135,12 @@ def _get_and_head(
     status: int = 200,
     content: Schema | None = None,
     errors: tuple[Error, ...] = (),
+    unmodified: str = "",
 ) -> Iterator[Operation]:
-    yield Operation("GET", path, handler, summary, says, status=status, content=content, errors=errors)
-    yield Operation("HEAD", path, handler, summary, says, status=status, errors=errors)
+    for method, body in (("GET", content), ("HEAD", None)):
+        yield Operation(
+            method, path, handler, summary, says, status=status, content=body, errors=errors, unmodified=unmodified
+        )
 
 
 OPERATIONS: tuple[Operation, ...] = (
@@ -259,11 +266,36 @@ OPERATIONS: tuple[Operation, ...] = (
     ),
     *_get_and_head(
         "/",
+        page.show_home,
+        "As /status; for a browser, the page that sends files is above it",
+        "For a browser, a terminal or a script.",
+        content=STATUS,
+        errors=_OPERATORS,
+    ),
+    *_get_and_head(
+        "/status",
         status.show_status,
         "Active transfers, nodes and tokens; names only with RELAY_ADMIN_SECRET",
         "For a browser, a terminal or a script.",
         content=STATUS,
         errors=_OPERATORS,
+    ),
+    *_get_and_head(
+        "/receive",
+        page.show_receive,
+        "The page that receives a file: /receive#LINK/NAME",
+        "For a browser. It takes nothing until a person says so.",
+        content=HTML,
+        unmodified=_SAME_FILE,
+    ),
+    *_get_and_head(
+        ASSET,
+        page.show_asset,
+        "A style, script or picture of the page",
+        "The file.",
+        content=ANY_TEXT,
+        unmodified=_SAME_FILE,
+        errors=(Error.NOT_FOUND,),
     ),
     *_get_and_head("/healthz", health.healthz, "Alive?", "Alive.", content=TEXT),
     *_get_and_head(

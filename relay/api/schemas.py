@@ -3,6 +3,7 @@
 from typing import Any
 
 from relay.errors import Error
+from relay.page.files import ASSETS
 from relay.settings import Settings
 
 Schema = dict[str, Any]
@@ -20,6 +21,7 @@ _OBJECTS: Schema = {"type": "array", "items": {"type": "object"}}
 
 TEXT: Schema = {"text/plain": {"schema": {"type": "string"}}}
 BYTES: Schema = {"*/*": {"schema": {"type": "string", "format": "binary"}}}
+HTML: Schema = {"text/html": {"schema": STRING}}
 ANY_TEXT: Schema = {"*/*": {"schema": STRING}}
 
 #: The transfers of one token.
@@ -27,12 +29,7 @@ TRANSFERS: Schema = {
     "type": "array",
     "items": {
         "type": "object",
-        "properties": {
-            "name": STRING,
-            "state": STRING,
-            "length": {"type": ["integer", "null"]},
-            "delivered": INTEGER,
-        },
+        "properties": {"name": STRING, "state": STRING, "length": {"type": ["integer", "null"]}, "delivered": INTEGER},
         "required": ["name", "state", "length", "delivered"],
     },
 }
@@ -97,6 +94,15 @@ _UPLOAD_PARAMETER: Schema = {
 }
 
 
+_FILE_PARAMETER: Schema = {
+    "name": "file",
+    "in": "path",
+    "required": True,
+    "description": "The name of a file of the page",
+    "schema": {"type": "string", "enum": [*ASSETS]},
+}
+
+
 def upload_field(name: str, says: str, pattern: str) -> Schema:
     """Return a header field of resumable uploads as a parameter."""
     schema = {"type": "string", "pattern": pattern}
@@ -105,7 +111,12 @@ def upload_field(name: str, says: str, pattern: str) -> Schema:
 
 def path_parameters(path: str) -> list[Schema]:
     """Return the parameters in the `{braces}` of a path."""
-    known = {"{token}": _TOKEN_PARAMETER, "{name}": _NAME_PARAMETER, "{upload}": _UPLOAD_PARAMETER}
+    known = {
+        "{token}": _TOKEN_PARAMETER,
+        "{name}": _NAME_PARAMETER,
+        "{upload}": _UPLOAD_PARAMETER,
+        "{file}": _FILE_PARAMETER,
+    }
     return [parameter for braces, parameter in known.items() if braces in path]
 
 

@@ -1,6 +1,7 @@
 """Handlers for operators: what the cluster is doing, as a page, and this node's metrics."""
 
 import time
+from typing import Protocol
 
 from prometheus_client.exposition import choose_encoder
 from starlette.responses import HTMLResponse, JSONResponse, Response
@@ -8,28 +9,42 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from relay.api.exchange import Exchange
 from relay.credentials import matches, presented
 from relay.errors import Error, Problem
-from relay.operations.status_html import PAGE_POLICY, as_html
+from relay.operations.overview import Overview
+from relay.operations.status_html import as_html
 from relay.operations.status_json import as_json
 from relay.operations.status_text import as_text
 from relay.operations.viewer import OPERATOR, Viewer
+from relay.page.files import POLICY
 from relay.server.headers import wants_html
+
+
+class Render(Protocol):
+    """Makes HTML of what a viewer may see of the cluster."""
+
+    def __call__(self, overview: Overview, viewer: Viewer, *, node: str, clock: str) -> str:
+        """Return the HTML."""
 
 
 async def show_status(exchange: Exchange) -> None:
     """Answer with the active transfers, nodes and tokens: HTML for a browser, JSON if asked for it, else text."""
+    if not exchange.wants_json() and wants_html(",".join(exchange.headers.getlist("accept"))):
+        page = await rendered(exchange, as_html)
+        await exchange.answer(HTMLResponse(page, headers={"content-security-policy": POLICY}))
+        return
     viewer = await _viewer(exchange)
     overview = await exchange.services.reports.overview()
-    response: Response
     if exchange.wants_json():
-        response = JSONResponse(as_json(overview, viewer))
-    elif wants_html(",".join(exchange.headers.getlist("accept"))):
-        clock = time.strftime("%H:%M:%S", time.gmtime())
-        page = as_html(overview, viewer, node=exchange.relay.node.id, clock=clock)
-        response = HTMLResponse(page, headers={"content-security-policy": PAGE_POLICY})
+        await exchange.answer(JSONResponse(as_json(overview, viewer)))
     else:
         await exchange.text(as_text(overview, viewer))
-        return
-    await exchange.answer(response)
+
+
+async def rendered(exchange: Exchange, render: Render) -> str:
+    """Return the status as HTML for whoever asks. Raise Problem if that is nobody who may see it."""
+    viewer = await _viewer(exchange)
+    overview = await exchange.services.reports.overview()
+    clock = time.strftime("%H:%M:%S", time.gmtime())
+    return render(overview, viewer, node=exchange.relay.node.id, clock=clock)
 
 
 async def show_metrics(exchange: Exchange) -> None:

@@ -1,42 +1,15 @@
-"""The status page as HTML for a browser, from the template `templates/status.html`."""
+"""The status page as HTML for a browser, from the templates `templates/status.html` and `tables.html`."""
 
-import base64
-import hashlib
-from importlib.resources import files
 from typing import NamedTuple
 from urllib.parse import unquote
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from relay.cluster.progress import Progress
 from relay.operations.formatting import ago, duration, moved, percent, size
 from relay.operations.overview import Overview
 from relay.operations.viewer import Viewer
 from relay.states import State
-
-_FOLDER = files("relay.operations") / "templates"
-#: The page's one inline style and one inline script. Only text with exactly these hashes may run.
-_STYLE, _SCRIPT = (_FOLDER / "status.css").read_text(), (_FOLDER / "status.js").read_text()
-
-
-def _source_of(inline: str) -> str:
-    """Return the CSP source that allows an inline element with this text."""
-    return f"'sha256-{base64.b64encode(hashlib.sha256(inline.encode()).digest()).decode()}'"
-
-
-#: The page's Content-Security-Policy: it may use its own style and script, and ask the relay for itself again.
-PAGE_POLICY = "; ".join(
-    [
-        "default-src 'none'",
-        f"style-src {_source_of(_STYLE)}",
-        f"script-src {_source_of(_SCRIPT)}",
-        "img-src data:",
-        "connect-src 'self'",
-        "base-uri 'none'",
-        "form-action 'none'",
-        "frame-ancestors 'none'",
-    ]
-)
 
 _environment = Environment(
     loader=PackageLoader("relay.operations"),
@@ -46,8 +19,7 @@ _environment = Environment(
     lstrip_blocks=True,
 )
 _environment.filters |= {"ago": ago, "size": size, "duration": duration}
-_environment.globals |= {"style": _STYLE, "script": _SCRIPT}
-_PAGE = _environment.get_template("status.html")
+_PAGE, _TABLES = _environment.get_template("status.html"), _environment.get_template("tables.html")
 
 
 class _Row(NamedTuple):
@@ -66,9 +38,18 @@ class _Row(NamedTuple):
 
 
 def as_html(overview: Overview, viewer: Viewer, *, node: str, clock: str) -> str:
-    """Return the page, to be sent with `PAGE_POLICY`. `node` has made it at the time of day `clock`, `12:34:56`."""
+    """Return the status page. `node` has made it at the time of day `clock`, `12:34:56`."""
+    return _rendered(_PAGE, overview, viewer, node=node, clock=clock)
+
+
+def as_tables(overview: Overview, viewer: Viewer, *, node: str, clock: str) -> str:
+    """Return what `as_html` shows, as a part of another page."""
+    return _rendered(_TABLES, overview, viewer, node=node, clock=clock)
+
+
+def _rendered(template: Template, overview: Overview, viewer: Viewer, *, node: str, clock: str) -> str:
     rows = [_row(transfer, viewer) for transfer in overview.shown]
-    return _PAGE.render(overview=overview, rows=rows, viewer=viewer, node=node, clock=clock)
+    return template.render(overview=overview, rows=rows, viewer=viewer, node=node, clock=clock)
 
 
 def _row(transfer: Progress, viewer: Viewer) -> _Row:

@@ -351,6 +351,13 @@ class Transfers:
             return None
         return Result(Outcome(reply[0].decode()), int(reply[1]), reply[2].decode())
 
+    async def delivered(self, transfers: Sequence[Transfer]) -> list[int]:
+        """Return how many bytes of each of a token's transfers its downloader is recorded to have. Raise Problem."""
+        if not transfers:
+            return []
+        last = await self._commands.ask(*(("XREVRANGE", t.keys.acks, "+", "-", "COUNT", 1) for t in transfers))
+        return [max(t.position, offset_of(ack[0][0]) if ack else 0) for t, ack in zip(transfers, last, strict=True)]
+
     async def delete(self, stream: str) -> None:
         """Delete one of the streams of a leg, which nobody will read any more."""
         await self._commands.ask(("UNLINK", stream), patience=self._settings.transfer_patience)

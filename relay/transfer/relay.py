@@ -139,22 +139,15 @@ class Relay:
         return left, [transfer for transfer in (*inquired, *others) if transfer is not None]
 
     async def delivered(self, transfers: Sequence[Transfer]) -> list[int]:
-        """Return how many bytes of each transfer its downloader has been handed.
+        """Return how many bytes of each of a token's transfers its downloader has. Raise StoreUnavailable.
 
-        Of uploads on this node this is the latest. Of others, and beyond the first hundred, it is what Redis knows,
-        which is up to 5 s older if both clients are on one node, or where the leg began.
+        If both clients are on one node, Redis learns it every few seconds only, so a node counts its own uploads.
         """
-        now = time.monotonic()
-        here = {upload.transfer.id: upload for upload in self.node.load.uploads[State.STREAMING]}
-
-        async def of(transfer: Transfer, *, asks: bool) -> int:
-            if transfer.id in here:
-                return here[transfer.id].progress(now).delivered
-            if asks and transfer.state in (State.STREAMING, State.FINISHING):
-                return await self.store.transfers.acknowledged(transfer)
-            return transfer.position
-
-        return await asyncio.gather(*(of(each, asks=at < _INQUIRIES_MAX) for at, each in enumerate(transfers)))
+        recorded = await self.store.transfers.delivered(transfers)
+        now, wanted = time.monotonic(), {transfer.id for transfer in transfers}
+        held = [upload for upload in self.node.load.uploads[State.STREAMING] if upload.transfer.id in wanted]
+        here = {upload.transfer.id: upload.progress(now).delivered for upload in held}
+        return [max(bytes_, here.get(each.id, 0)) for each, bytes_ in zip(transfers, recorded, strict=True)]
 
     async def cancel(self, access: Access, *, name: str) -> bool:
         """End the live transfer of a name, for both sides. Return False if there is none.

@@ -1,4 +1,4 @@
-"""The status page in a real browser: its Content-Security-Policy, its script and its layout."""
+"""The status page in a real browser, alone and below the page that sends: its policy, script and layout."""
 
 import re
 from collections.abc import Iterator
@@ -64,7 +64,7 @@ def background(page: Page) -> list[int]:
 
 
 def test_it_renders_and_updates_without_a_reload(browser: Browser, node: Cluster, stream: Curl) -> None:
-    with Visit(browser, node[0].url) as page:
+    with Visit(browser, node[0].url + "/status") as page:
         page.wait_for_selector("td .streaming", timeout=20_000)
         page.evaluate("window.reloaded = false")
         stream.write(b"x" * 4096)
@@ -76,13 +76,13 @@ def test_it_renders_and_updates_without_a_reload(browser: Browser, node: Cluster
 
 
 def test_its_style_is_applied_in_light_and_dark(browser: Browser, node: Cluster) -> None:
-    with Visit(browser, node[0].url, color_scheme="light") as page:
+    with Visit(browser, node[0].url + "/status", color_scheme="light") as page:
         assert min(background(page)) > 200
-    with Visit(browser, node[0].url, color_scheme="dark") as page:
+    with Visit(browser, node[0].url + "/status", color_scheme="dark") as page:
         assert max(background(page)) < 60
 
 
-@pytest.mark.parametrize("path", ["/", "/?admin"])
+@pytest.mark.parametrize("path", ["/", "/?admin", "/status", "/status?admin"])
 def test_on_a_phone_nothing_is_wider_than_the_screen(browser: Browser, node: Cluster, stream: Curl, path: str) -> None:
     credentials = {"username": "", "password": SECRET}
     with Visit(browser, node[0].url + path, http_credentials=credentials, **PHONE) as page:
@@ -96,14 +96,14 @@ def test_the_operator_signs_in_with_basic_and_names_are_shown_as_text(
     browser: Browser, node: Cluster, stream: Curl
 ) -> None:
     credentials = {"username": "", "password": SECRET}
-    with Visit(browser, node[0].url + "/?admin", http_credentials=credentials) as page:
+    with Visit(browser, node[0].url + "/status?admin", http_credentials=credentials) as page:
         name = page.wait_for_selector("td bdi", timeout=20_000)
         assert name is not None
         assert name.inner_text() == NAME
 
 
 def test_the_page_says_when_the_relay_does_not_answer(browser: Browser, node: Cluster) -> None:
-    with Visit(browser, node[0].url, expected="status of 503") as page:
+    with Visit(browser, node[0].url + "/status", expected="status of 503") as page:
         page.route("**/*", lambda route: route.fulfill(status=503, body="down"))
         page.wait_for_selector("#stale:visible", timeout=20_000)
         assert page.locator("h1").inner_text() == "relay", "the last known state stays on the page"
@@ -112,7 +112,7 @@ def test_the_page_says_when_the_relay_does_not_answer(browser: Browser, node: Cl
 
 
 def test_without_script_it_reloads_itself(browser: Browser, node: Cluster) -> None:
-    with Visit(browser, node[0].url, java_script_enabled=False) as page:
+    with Visit(browser, node[0].url + "/status", java_script_enabled=False) as page:
         assert 'http-equiv="refresh"' in page.content()
         with page.expect_navigation(timeout=30_000):
             pass

@@ -15,9 +15,10 @@ LAYERS: dict[str, set[str]] = {
     "cluster": {"store"},
     "transfer": {"cluster", "store", "server"},
     "operations": {"cluster", "store"},
-    "api": {"operations", "transfer", "store", "server"},
+    "page": set(),
+    "api": {"page", "operations", "transfer", "store", "server"},
     "client": set(),
-    "cli": {"client", "operations", "transfer", "cluster", "store", "server", "api"},
+    "cli": {"client", "page", "operations", "transfer", "cluster", "store", "server", "api"},
 }
 #: The root modules that are not shared vocabulary but assemble the folders.
 ASSEMBLY = {"relay.app", "relay.__main__"}

@@ -88,7 +88,7 @@ def test_the_table_of_requests_has_every_status() -> None:
     paths = document(OPERATIONS, Settings())["paths"]
     anywhere = set(paths["/openapi.json"]["get"]["responses"]) | {"429", "503"}  # the text below the table says so
     for path, methods in paths.items():
-        shown = path.format(token="TOKEN", name="NAME", upload="UPLOAD")
+        shown = path.format(token="TOKEN", name="NAME", upload="UPLOAD", file="FILE")
         for method, operation in methods.items():
             row = re.search(rf"^\| `{method.upper()} {shown}`.*$", text, re.MULTILINE)
             if (method, shown) == ("post", "/TOKEN/NAME") or path in NOTHING:

@@ -1,0 +1,1 @@
+"""The page that sends and receives, in a real browser against real nodes."""

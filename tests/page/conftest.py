@@ -1,0 +1,129 @@
+"""Fixtures: two nodes over one Redis, HAProxy before them, and a browser with a profile for each side."""
+
+import contextlib
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page
+
+from tests.browser.conftest import browser
+from tests.support.cluster import Cluster, over_redis, random_file
+from tests.support.haproxy import HAProxy
+from tests.support.redis import RedisServer
+from tests.support.wait import wait_until
+
+__all__ = ["browser"]  # the fixture
+
+MIB = 1024 * 1024
+#: Bytes of the file that is sent. After a break in the middle, more must be left than the buffers on the way hold: the
+#: kernel takes up to 26 MB for a receiver that is slow, and that counts as delivered.
+SIZE = 120 * MIB
+#: Milliseconds in which the slowest step is over.
+LONG = 40_000
+
+
+@pytest.fixture(scope="module")
+def cluster(redis_server: RedisServer) -> Iterator[Cluster]:
+    with over_redis(redis_server, "ab", heartbeat=0.5, node_death=2, resume_wait=30) as cluster:
+        yield cluster
+        wait_until(lambda: not cluster.left_over(), "no key to be left over", timeout=40)
+
+
+@pytest.fixture(scope="module")
+def haproxy(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[HAProxy]:
+    with HAProxy(cluster, tmp_path_factory.mktemp("haproxy")) as balancer:
+        yield balancer
+
+
+@pytest.fixture(scope="session")
+def big_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return random_file(tmp_path_factory.mktemp("page") / "a file.bin", SIZE)
+
+
+class Side:
+    """One person's browser: a profile of its own, and what the browser complained of."""
+
+    def __init__(self, browser: Browser, **options: object) -> None:
+        self.context: BrowserContext = browser.new_context(accept_downloads=True, **options)  # type: ignore[arg-type]
+        self.context.set_default_timeout(LONG)
+        self.page: Page = self.context.new_page()
+        self.complaints: list[str] = []
+        #: The method of each request.
+        self.requests: list[str] = []
+        self.page.on("request", lambda request: self.requests.append(request.method))
+        self.page.on("console", lambda message: self.complaints.append(f"{message.type}: {message.text}"))
+        self.page.on("pageerror", lambda error: self.complaints.append(f"error: {error}"))
+        self.page.on("dialog", self._on_dialog)
+
+    def _on_dialog(self, dialog: object) -> None:
+        kind = getattr(dialog, "type")  # noqa: B009 (playwright's Dialog is typed loosely)
+        if kind != "beforeunload":
+            self.complaints.append(f"dialog: {kind}")
+        getattr(dialog, "accept")()  # noqa: B009
+
+    def send(self, url: str, file: Path) -> str:
+        """Open the page, choose a file, and return the link for its receiver."""
+        self.page.goto(url)
+        self.page.set_input_files("#files", file)
+        return self.link()
+
+    def link(self) -> str:
+        """Return the link of the latest file, once it is there."""
+        field = self.page.locator(".link").first
+        field.wait_for(state="visible")
+        return field.input_value()
+
+    def wait_state(self, state: str) -> None:
+        self.page.locator(f'.row[data-state="{state}"]').first.wait_for(state="attached")
+
+    def wait_moving(self) -> None:
+        """Wait until the page says that the receiver has some of the file."""
+        # Playwright's wait_for_function evaluates a string, which the page's policy forbids.
+        self.page.locator('.row progress:not([value="0"])').first.wait_for(state="attached")
+
+    def share(self) -> float:
+        """Return how much of the latest file the page says that the receiver has, from 0 to 1."""
+        return float(self.page.locator(".row progress").first.get_attribute("value") or 0)
+
+    def receive(self, link: str) -> Path:
+        """Open the link, press the button, and return the file that the browser has saved."""
+        self.page.goto(link)
+        self.page.locator("#download").wait_for(state="visible")
+        with self.page.expect_download() as download:
+            self.page.locator("#download").click()
+        assert download.value.failure() is None
+        return Path(download.value.path())
+
+    def slow_down(self, rate: int) -> None:
+        """Let the page send at most `rate` bytes a second from now on."""
+        conditions = {"offline": False, "latency": 0, "downloadThroughput": -1, "uploadThroughput": rate}
+        self.context.new_cdp_session(self.page).send("Network.emulateNetworkConditions", conditions)
+
+    def policy_complaints(self) -> list[str]:
+        return [said for said in self.complaints if "Content Security Policy" in said or "TrustedHTML" in said]
+
+
+@pytest.fixture
+def sides(browser: Browser) -> Iterator[tuple[Side, Side]]:
+    """Yield a sender and a receiver. Afterwards, check that the policy has blocked nothing."""
+    with contextlib.ExitStack() as stack:
+        sender, receiver = Side(browser), Side(browser)
+        stack.callback(sender.context.close)
+        stack.callback(receiver.context.close)
+        yield sender, receiver
+        assert sender.policy_complaints() == receiver.policy_complaints() == []
+
+
+def digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def address_of(link: str, base: str) -> str:
+    """Return the address that a terminal downloads, of a link for a browser."""
+    fragment = link.partition("#")[2].removesuffix("&text")
+    assert unquote(fragment) != ""
+    return f"{base}/{fragment}"
