@@ -83,6 +83,10 @@ class Line:
             with self._lock:
                 self._socket = connected
 
+    @property
+    def is_connected(self) -> bool:
+        return self._socket is not None
+
     def cut(self) -> None:
         """Break the connection: whoever waits for it is told at once."""
         with self._lock, contextlib.suppress(OSError):

@@ -183,3 +183,18 @@ def test_what_the_relay_refuses(cluster: Cluster, tmp_path: Path) -> None:
         with receive("--wait", "0", address, cwd=tmp_path) as receiver:
             assert receiver.finish() == 1, receiver.said
             assert words in receiver.said
+
+
+def test_the_sender_shows_what_the_receiver_has(cluster: Cluster, tmp_path: Path) -> None:
+    """And not what was buffered on the way: that is all of this file at once."""
+    file = random_file(tmp_path / "file", 3_000_000)
+    with send(cluster[0].url, file, "--json") as sender:
+        assert sender.process.stdout is not None
+        address = json.loads(sender.process.stdout.readline())["link"]
+        with Curl("-o", tmp_path / "out", "--limit-rate", "500K", other(address, cluster)) as download:
+            lines = map(json.loads, sender.process.stdout)
+            shown = [line["delivered"] for line in lines if line["event"] == "progress"]
+            assert download.finish()[0] == 0
+        assert sender.finish() == 0, sender.said
+    assert shown == sorted(shown)
+    assert any(0 < each < 3_000_000 for each in shown)
