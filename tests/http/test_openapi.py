@@ -53,7 +53,9 @@ def test_the_app_has_one_handler_for_each_operation_of_the_table() -> None:
 
 def test_the_app_serves_each_path_of_the_document_with_its_own_methods(node: Cluster, served: Any) -> None:
     for path, methods in served["paths"].items():
-        answer = httpx.options(node[0].url + path.format(token=TOKEN, name="x", upload="0" * 16 + "A" * 22))
+        answer = httpx.options(
+            node[0].url + path.format(token=TOKEN, name="x", upload="0" * 16 + "A" * 22, file="page.css")
+        )
         assert set(answer.headers["allow"].split(", ")) - {"OPTIONS"} == {method.upper() for method in methods}, path
 
 
@@ -70,9 +72,9 @@ def test_it_has_every_status_of_the_page_for_people(served: Any) -> None:
     for row in rows:
         request, *answers = row.split(" | ")
         method, path = request.split("`")[1].split()
-        responses = served["paths"][
-            path.replace("TOKEN", "{token}").replace("NAME", "{name}").replace("UPLOAD", "{upload}")
-        ][method.lower()]
+        for word in ("TOKEN", "NAME", "UPLOAD", "FILE"):
+            path = path.replace(word, f"{{{word.lower()}}}")
+        responses = served["paths"][path][method.lower()]
         assert set(re.findall(r"\b[2345]\d\d\b(?! s\b|\))", " ".join(answers))) <= {*responses["responses"]}, request
 
 

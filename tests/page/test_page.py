@@ -187,6 +187,22 @@ def test_the_secret_is_asked_for_once_and_no_tables_are_shown(
     assert curl("-f", address_of(link, closed[0].url)).stdout == b"abc"
 
 
+def test_a_file_that_is_cancelled_before_the_secret_is_given_is_not_sent(
+    sides: tuple[Side, Side], closed: Cluster
+) -> None:
+    sender, _ = sides
+    sender.page.goto(closed[0].url)
+    sender.page.set_input_files("#files", {"name": "x", "mimeType": "", "buffer": b"abc"})
+    sender.page.locator("#secret-form").wait_for(state="visible")
+    sender.page.click(".cancel")
+    sender.page.fill("#secret", SECRET)
+    sender.page.keyboard.press("Enter")
+    sender.page.set_input_files("#files", {"name": "y", "mimeType": "", "buffer": b"abc"})
+    sender.wait_state("waiting")
+    assert sender.page.locator('.row[data-state="cancelled"]').count() == 1
+    assert sender.requests.count("PUT") == 1
+
+
 def test_all_of_it_works_with_the_keyboard_alone(sides: tuple[Side, Side], node: Cluster) -> None:
     sender, receiver = sides
     sender.page.goto(node[0].url)

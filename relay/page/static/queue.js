@@ -70,7 +70,9 @@ export class Queue extends EventTarget {
   /** @param {Upload} upload */
   async #run(upload) {
     upload.state = "preparing";
-    await upload.run(await this.#getToken(upload.link !== ""));
+    const token = await this.#getToken(upload.link !== "");
+    // The person may have cancelled it while the relay asked for its secret.
+    if (!upload.isOver) await upload.run(token);
     this.#next();
   }
 

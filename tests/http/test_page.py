@@ -1,0 +1,111 @@
+"""The page's files as a client gets them, and the progress that it asks for."""
+
+import re
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from relay.page.files import ASSETS, POLICY
+from tests.support.cluster import Cluster, Curl, alone
+from tests.support.wait import wait_until
+
+BROWSER = {"accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
+SECRET = "the-operators-secret"
+
+
+@pytest.fixture(scope="module")
+def node() -> Iterator[Cluster]:
+    with alone(heartbeat=0.2, node_death=1) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="module")
+def private() -> Iterator[Cluster]:
+    with alone("private", admin_secret=SECRET, status="private") as cluster:
+        yield cluster
+
+
+@pytest.mark.parametrize("name", ASSETS)
+def test_a_file_is_kept_as_long_as_it_is_the_same(node: Cluster, name: str) -> None:
+    first = httpx.get(f"{node[0].url}/page/{name}")
+    assert first.status_code == 200
+    assert first.headers["cache-control"] == "no-cache"
+    assert first.headers["x-content-type-options"] == "nosniff"
+    kind = {"js": "text/javascript", "css": "text/css", "svg": "image/svg+xml"}[name.rpartition(".")[2]]
+    assert first.headers["content-type"].startswith(kind)
+    for etag, status in ((first.headers["etag"], 304), ('"another"', 200)):
+        again = httpx.get(f"{node[0].url}/page/{name}", headers={"if-none-match": etag})
+        assert (again.status_code, again.content) == (status, b"" if status == 304 else first.content)
+    head = httpx.head(f"{node[0].url}/page/{name}")
+    assert (head.content, head.headers["content-length"]) == (b"", str(len(first.content)))
+
+
+@pytest.mark.parametrize("name", ["nothing", "", "send.html", "..%2Ffiles.py", "%2e%2e", "%ff", "send.js%00"])
+def test_nothing_else_is_served(node: Cluster, name: str) -> None:
+    assert httpx.get(f"{node[0].url}/page/{name}").status_code == 404
+    assert httpx.put(f"{node[0].url}/page/{name}", content=b"x").status_code == 405
+
+
+def test_scripts_import_only_files_that_are_there() -> None:
+    for name, file in ASSETS.items():
+        for imported in re.findall(r'from "\./([^"]+)"', file.content.decode()):
+            assert imported in ASSETS, (name, imported)
+
+
+def test_scripts_take_no_text_for_html_or_code() -> None:
+    for name, file in ASSETS.items():
+        sinks = r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\b|Function\("
+        assert not re.findall(sinks, file.content.decode()), name
+
+
+def test_a_browser_gets_the_page_and_others_the_tables(node: Cluster) -> None:
+    page = httpx.get(node[0].url, headers=BROWSER)
+    assert page.headers["content-security-policy"] == POLICY
+    assert page.headers["cache-control"] == "no-store"
+    assert 'id="drop"' in page.text
+    assert 'id="status"' in page.text
+    tables = httpx.get(node[0].url + "/status", headers=BROWSER)
+    assert 'id="drop"' not in tables.text
+    assert 'id="status"' in tables.text
+    assert httpx.get(node[0].url).text.startswith("streaming 0 ")
+    assert httpx.get(node[0].url + "/status").text.startswith("streaming 0 ")
+    for path in ("/", "/status"):
+        assert "streaming" in httpx.get(node[0].url + path, headers={"accept": "application/json"}).json()
+
+
+def test_a_private_relay_shows_a_stranger_the_page_alone(private: Cluster) -> None:
+    page = httpx.get(private[0].url, headers=BROWSER)
+    assert (page.status_code, 'id="drop"' in page.text, 'id="status"' in page.text) == (200, True, False)
+    assert private[0].id not in page.text
+    assert httpx.get(private[0].url + "/status", headers=BROWSER).status_code == 401
+    assert httpx.get(private[0].url + "/?admin", headers=BROWSER).status_code == 401
+    assert httpx.get(private[0].url, headers=BROWSER, auth=("", "wrong")).status_code == 401
+    assert 'id="status"' in httpx.get(private[0].url, headers=BROWSER, auth=("", SECRET)).text
+
+
+def test_the_receiving_page_is_the_same_for_everybody(private: Cluster, node: Cluster) -> None:
+    pages = [httpx.get(each[0].url + "/receive") for each in (private, node)]
+    assert pages[0].content == pages[1].content
+    assert pages[0].headers["etag"] == pages[1].headers["etag"]
+    assert pages[0].headers["content-security-policy"] == POLICY
+
+
+def test_a_token_shows_how_much_of_its_transfers_is_delivered(node: Cluster) -> None:
+    token = node.token()
+    url = node.url(0, token, "x")
+
+    def delivered() -> list[int]:
+        listed = httpx.get(node.url(0, token), headers={"accept": "application/json"}).json()["transfers"]
+        return [transfer["delivered"] for transfer in listed]
+
+    with Curl("-T", "-", url, pipe=True) as upload:
+        node.wait_state(token, "waiting")
+        assert delivered() == [0]
+        with Curl("-N", url) as download:
+            upload.write(b"x" * 1000)
+            assert download.read(1000) == b"x" * 1000
+            wait_until(lambda: delivered() == [1000], "the bytes to be shown")
+            upload.close()
+            assert download.finish()[0] == 0
+    assert delivered() == []
