@@ -83,7 +83,7 @@ def send(
             lambda: Upload(http, server, own or make_token(http, server, secret), source, report, give_up), server
         )
         address = Address.of(server, upload.token, source.name)
-        report.ready(link=address.url, name=source.name, bytes=source.length)
+        report.ready(link=address.url, page=address.page, name=source.name, bytes=source.length)
         if not as_json:
             _show_link(address, source, quiet=quiet, qr=qr)
         begun = time.monotonic()
@@ -156,11 +156,11 @@ def _show_link(address: Address, source: Source, *, quiet: bool, qr: bool | None
     size = "" if source.length is None else f"  {size_of(source.length)}"
     lines = (
         f"{shown(source.name)}{size}",
-        f"  relay receive {address.url}",
+        f"  relay receive {address.page}      (or open it in a browser)",
         f"  curl -fOJ {address.url}      (the same, without relay)",
     )
     click.echo("\n".join(lines), err=True)
     if qr or (qr is None and sys.stderr.isatty()):
         import segno  # noqa: PLC0415  not everybody needs it
 
-        segno.make(address.url, error="l").terminal(sys.stderr, border=2, compact=True)
+        segno.make(address.page, error="l").terminal(sys.stderr, border=2, compact=True)

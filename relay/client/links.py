@@ -46,6 +46,11 @@ class Address(NamedTuple):
     def url(self) -> str:
         return f"{self.server}/{self.word}/{quote(self.name, safe='')}"
 
+    @property
+    def page(self) -> str:
+        """The address of the page that receives it. A chat's link preview takes nothing from there."""
+        return f"{self.server}/receive#{self.word}/{quote(self.name, safe='')}"
+
     def __str__(self) -> str:
         return self.url
 

@@ -105,11 +105,15 @@ def test_who_took_a_transfer(cluster: Deployment, tmp_path: Path) -> None:
 
     def shown() -> list[str]:
         lines = cluster.run("bash", "-c", f"TOKEN={token}\nNAME=who\n{recipe}").splitlines()
-        return lines if len(lines) >= 5 else []
+        return lines if len(lines) >= 7 else []
 
-    made, *about = wait_until(shown, "the lines about a token and about two requests")
-    assert '"method": "POST"' in made
+    made, joined, claimed, *about = wait_until(shown, "the lines about a token and about two requests")
+    assert '"token made"' in made
     assert f'"token": "{id_of(token)}"' in made
+    for line, message, request in ((joined, "joined", "taken-by-me"), (claimed, "claimed", "sent-by-me")):
+        assert f'"message": "{message}", ' in line
+        assert f'"request": "{request}"' in line
+        assert re.search(r'"address": "[0-9.]+"', line)
     for method, request in (("PUT", "sent-by-me"), ("GET", "taken-by-me")):
         by_node = [line for line in about if f'"method": "{method}"' in line and f'"request": "{request}"' in line]
         by_balancer = [line for line in about if f" {method} 200 request={request} " in line]

@@ -126,7 +126,7 @@ async def cancel(pair: Pair, side: str, first: str, at: int) -> bool:
     assert not await keys_of_transfers(pair.up.store)
     found = await pair.up.store.tokens.read(token=token)
     assert found is not None
-    assert set(found[1]) - {"bytes"} == {"digest", "created", "uses", "reserved"}
+    assert not [field for field in found[1] if ":" in field]  # those that are about names
     assert found[1]["reserved"] == "0"
     assert pair.up.gate.is_idle()
     assert pair.down.gate.is_idle()
