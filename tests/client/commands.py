@@ -68,7 +68,7 @@ class Command:
 
     def address(self) -> str:
         """Return the address that a `send` prints."""
-        found = _ADDRESS.search(self.wait_for("curl -fOJ"))
+        found = _ADDRESS.search(self.wait_for("curl -fOJ").partition("curl -fOJ")[2])
         assert found
         return found[0]
 
