@@ -111,6 +111,11 @@ class Error(Enum):
         404, "Unknown upload", "This upload is unknown, or it has ended some minutes ago: upload the file again."
     )
     NOT_FOUND = Spec(404, "Not found", "Nothing is here: POST /token, then PUT and GET /TOKEN/NAME.")
+    BROWSERS_ONLY = Spec(
+        406,
+        "A browser's page",
+        "A browser or relay receive takes this link. With curl, get what follows the # instead, as /LINK/NAME.",
+    )
     WRONG_METHOD = Spec(405, "Wrong method", "This address takes {allow}.")
     HEADER_TIMEOUT = Spec(
         408, "Header too slow", "The request's header did not arrive within {seconds:g} s: try again."

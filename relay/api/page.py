@@ -30,7 +30,12 @@ def _is_closed(exchange: Exchange) -> bool:
 
 
 async def show_receive(exchange: Exchange) -> None:
-    """Answer with the page that receives a file. Which one is in the address's fragment, which no browser sends."""
+    """Answer with the page that receives a file. Which one is in the address's fragment, which no client sends.
+
+    So curl, given the page's link, must not take the page for the file: raise Problem(BROWSERS_ONLY).
+    """
+    if not wants_html(",".join(exchange.headers.getlist("accept"))):
+        raise Problem(Error.BROWSERS_ONLY)
     await _answer_file(exchange, RECEIVE, {"content-security-policy": POLICY})
 
 

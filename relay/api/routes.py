@@ -287,6 +287,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "For a browser. It takes nothing until a person says so.",
         content=HTML,
         unmodified=_SAME_FILE,
+        errors=(Error.BROWSERS_ONLY,),
     ),
     *_get_and_head(
         ASSET,

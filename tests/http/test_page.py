@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from relay.page.files import ASSETS, POLICY
-from tests.support.cluster import Cluster, Curl, alone
+from tests.support.cluster import Cluster, Curl, alone, curl
 from tests.support.wait import wait_until
 
 BROWSER = {"accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
@@ -85,10 +85,16 @@ def test_a_private_relay_shows_a_stranger_the_page_alone(private: Cluster) -> No
 
 
 def test_the_receiving_page_is_the_same_for_everybody(private: Cluster, node: Cluster) -> None:
-    pages = [httpx.get(each[0].url + "/receive") for each in (private, node)]
+    pages = [httpx.get(each[0].url + "/receive", headers=BROWSER) for each in (private, node)]
     assert pages[0].content == pages[1].content
     assert pages[0].headers["etag"] == pages[1].headers["etag"]
     assert pages[0].headers["content-security-policy"] == POLICY
+
+
+def test_curl_does_not_take_the_page_for_the_file(node: Cluster) -> None:
+    done = curl("-f", node[0].url + "/receive#LINK/holiday.zip")
+    assert done.returncode == 22
+    assert b"as /LINK/NAME" in curl(node[0].url + "/receive#LINK/holiday.zip").stdout
 
 
 def test_a_token_shows_how_much_of_its_transfers_is_delivered(node: Cluster) -> None:
