@@ -54,6 +54,8 @@ class Side:
         #: The method of each request.
         self.requests: list[str] = []
         self.page.on("request", lambda request: self.requests.append(request.method))
+        self.addresses: list[str] = []
+        self.page.on("request", lambda request: self.addresses.append(request.url))
         self.page.on("console", lambda message: self.complaints.append(f"{message.type}: {message.text}"))
         self.page.on("pageerror", lambda error: self.complaints.append(f"error: {error}"))
         self.page.on("dialog", self._on_dialog)

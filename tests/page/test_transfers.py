@@ -1,5 +1,6 @@
 """Files between the page and curl, and between two pages."""
 
+import re
 from pathlib import Path
 
 import httpx
@@ -44,3 +45,23 @@ def test_from_page_to_page(sides: tuple[Side, Side], haproxy: HAProxy, big_file:
     sender.wait_state("delivered")
     assert sender.page.title() == "Delivered – relay"
     assert sender.complaints == receiver.complaints == []
+
+
+class Prefixed(HAProxy):
+    """A balancer that serves the relay below a path of its own."""
+
+    def start(self, *options: str) -> None:
+        rule = r"    http-request replace-path ^/below/here/(.*) /\\1" + "\n"
+        self.text, count = re.subn(r"(?m)^(frontend relay\n)", r"\1" + rule, self.text)
+        assert count == 1
+        super().start(*options)
+
+
+def test_below_a_path_of_a_balancer(sides: tuple[Side, Side], cluster: Cluster, big_file: Path, tmp_path: Path) -> None:
+    sender, receiver = sides
+    with Prefixed(cluster, tmp_path) as balancer:
+        link = sender.send(balancer.url + "/below/here/", big_file)
+        assert link.startswith(balancer.url + "/below/here/receive#")
+        assert digest(receiver.receive(link)) == digest(big_file)
+        sender.wait_state("delivered")
+    assert all("/below/here/" in address for address in sender.addresses + receiver.addresses)
