@@ -97,10 +97,10 @@ class Error(Enum):
         "Not ahead of time",
         "A download takes the upload, so it cannot be fetched ahead of time: open the address yourself.",
     )
-    NO_SERVICE_WORKER = Spec(
+    NO_CODE = Spec(
         403,
-        "Not a service worker",
-        "A download takes the upload, so a service worker's script cannot come from here: serve it from a web server.",
+        "No code of pages",
+        "A download takes the upload, so a page's script or style cannot come from here: serve it from a web server.",
     )
     NO_UPLOAD = Spec(
         404,

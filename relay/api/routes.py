@@ -106,7 +106,7 @@ _DOWNLOAD = (
     Error.PART,
     Error.OTHER_FILE,
     Error.NO_PREFETCH,
-    Error.NO_SERVICE_WORKER,
+    Error.NO_CODE,
     Error.REVOKED,
     Error.TOKEN_GONE,
     Error.STALLED,

@@ -18,7 +18,7 @@ from relay.file_names import file_name, with_file_name
 from relay.logs import audit
 from relay.names import decode_name
 from relay.server.conditions import asked_range
-from relay.server.headers import has_coding, is_form, is_media_type, is_prefetch, is_service_worker
+from relay.server.headers import has_coding, is_code, is_form, is_media_type, is_prefetch
 from relay.states import Outcome, State
 from relay.store.records import Transfer
 
@@ -80,8 +80,8 @@ async def download(exchange: Exchange) -> None:
     headers, wait = exchange.headers, _wait(exchange, exchange.relay.settings.download_wait)
     if is_prefetch(headers):
         raise Problem(Error.NO_PREFETCH)
-    if is_service_worker(headers):
-        raise Problem(Error.NO_SERVICE_WORKER)
+    if is_code(headers):
+        raise Problem(Error.NO_CODE)
     if exchange.is_conditional and await _answer_failed_condition(exchange, await _find(exchange, access, wait)):
         return
     asked = asked_range(exchange.joined("range") or "")

@@ -66,15 +66,24 @@ def has_coding(content_encoding: str) -> bool:
     return any(coding.strip().lower() not in ("", "identity") for coding in content_encoding.split(","))
 
 
+#: The destinations of a request for what a browser would run.
+_CODE = {
+    *("audioworklet", "paintworklet", "script", "serviceworker", "sharedworker", "style", "worker", "xslt"),
+}
+
+
 def is_prefetch(headers: Mapping[str, str]) -> bool:
     """Return whether a browser asks of its own accord, for a page that nobody has opened yet."""
     purposes = " ".join(headers.get(name, "") for name in _AHEAD_OF_TIME).lower()
     return "prefetch" in purposes or "preview" in purposes
 
 
-def is_service_worker(headers: Mapping[str, str]) -> bool:
-    """Return whether a browser asks for the script of a service worker: it must not run here, nor take the upload."""
-    return headers.get("service-worker", "").lower() == "script"
+def is_code(headers: Mapping[str, str]) -> bool:
+    """Return whether a browser asks for a script or a style. `Sec-Fetch-Dest` is of W3C's Fetch Metadata.
+
+    An upload must not run in the relay's origin, where the page has tokens, nor be taken by an attempt to.
+    """
+    return headers.get("service-worker", "").lower() == "script" or headers.get("sec-fetch-dest", "").lower() in _CODE
 
 
 def wants_json(accept: str) -> bool:

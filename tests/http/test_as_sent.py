@@ -56,11 +56,12 @@ def test_one_downloader_may_be_asked_for_and_unknown_parameters_are_ignored(clus
     assert upload().status_code == 200
 
 
-def test_a_service_worker_is_refused_with_its_own_line(cluster: Cluster, token: str) -> None:
+@pytest.mark.parametrize("header", ["service-worker", "sec-fetch-dest"])
+def test_a_script_of_a_page_is_refused_and_takes_nothing(cluster: Cluster, token: str, header: str) -> None:
     upload = put(cluster, token, "x")
-    answer = httpx.get(cluster.url(1, token, "x"), headers={"service-worker": "script"})
+    answer = httpx.get(cluster.url(1, token, "x"), headers={header: "script"})
     assert answer.status_code == 403
-    assert "service worker" in line_of(answer)
+    assert "script" in line_of(answer)
     assert httpx.get(cluster.url(1, token, "x")).content == b"data"
     assert upload().status_code == 200
 

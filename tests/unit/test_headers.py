@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from relay.server.headers import has_coding, is_form, is_media_type, is_prefetch, is_service_worker, wants_json
+from relay.server.headers import has_coding, is_code, is_form, is_media_type, is_prefetch, wants_json
 
 #: The functions that say yes or no to the value of one header, and what they say.
 VERDICTS: dict[Callable[[str], bool], dict[str, bool]] = {
@@ -88,7 +88,16 @@ def test_requests_that_a_browser_makes_ahead_of_time(headers: dict[str, str], ah
 
 @pytest.mark.parametrize(
     ("headers", "asks"),
-    [({"service-worker": "script"}, True), ({"service-worker": "navigation"}, False), ({"sec-purpose": "x"}, False)],
+    [
+        ({"service-worker": "script"}, True),
+        ({"service-worker": "navigation"}, False),
+        ({"sec-purpose": "x"}, False),
+        ({"sec-fetch-dest": "script"}, True),
+        ({"sec-fetch-dest": "style"}, True),
+        ({"sec-fetch-dest": "sharedworker"}, True),
+        ({"sec-fetch-dest": "document"}, False),
+        ({"sec-fetch-dest": "empty"}, False),  # fetch() of a page, which shows a text
+    ],
 )
 def test_requests_for_the_script_of_a_service_worker(headers: dict[str, str], asks: bool) -> None:
-    assert is_service_worker(headers) is asks
+    assert is_code(headers) is asks
