@@ -18,6 +18,8 @@ _MEDIA_TYPE = re.compile(r"[\t\x20-\x7e\x80-\xff]{0,255}")
 #: Headers of requests that a browser makes of its own accord, before anybody has clicked (the last two are those of
 #: old versions of Safari and Firefox).
 _AHEAD_OF_TIME = ("sec-purpose", "purpose", "x-purpose", "x-moz")
+#: The destinations of requests for what a browser would run.
+_CODE = {"audioworklet", "paintworklet", "script", "serviceworker", "sharedworker", "style", "worker", "xslt"}
 #: RFC 9110 section 12.4.2.
 _QUALITY = re.compile(r"0(\.[0-9]{0,3})?|1(\.0{0,3})?")
 #: Headers that pages of other origins may read in a response, and set in a request, beyond those that they always may.
@@ -64,12 +66,6 @@ def is_form(media_type: str) -> bool:
 def has_coding(content_encoding: str) -> bool:
     """Return whether `Content-Encoding` names any coding but `identity`, which changes nothing."""
     return any(coding.strip().lower() not in ("", "identity") for coding in content_encoding.split(","))
-
-
-#: The destinations of a request for what a browser would run.
-_CODE = {
-    *("audioworklet", "paintworklet", "script", "serviceworker", "sharedworker", "style", "worker", "xslt"),
-}
 
 
 def is_prefetch(headers: Mapping[str, str]) -> bool:
