@@ -11,7 +11,6 @@ from typing import NamedTuple, Protocol
 from relay.buffers import BATCH, Bytes
 from relay.cluster.inbox import Listener
 from relay.errors import ClientGone, StoreUnavailable, problem_for_downloader
-from relay.logs import audit
 from relay.server.connection import Connection
 from relay.states import Answer, Outcome, State
 from relay.store.offsets import follows
@@ -185,7 +184,6 @@ class Download(Side):
             return False
         self.peer = now.uploader
         self._stream = self.context.stream(self.transfer, self.peer)
-        audit("joined", transfer=self.transfer.id, token=self.transfer.token, name=self.transfer.name)
         return True
 
     async def _touch(self) -> Touched:

@@ -9,6 +9,7 @@ from functools import partial
 from relay.access import Access
 from relay.cluster.inbox import Listener
 from relay.errors import ClientGone, Error, Problem, StoreUnavailable
+from relay.logs import audit
 from relay.names import new_id
 from relay.server.connection import Connection
 from relay.states import Answer, Outcome
@@ -99,6 +100,7 @@ class Finder:
             raise Problem(Error.TAKEN)
         if answer not in (Answer.JOINED, Answer.ATTACHED):
             return None
+        audit("joined", transfer=transfer.id, token=transfer.token, name=transfer.name)
         self._is_recorded = False  # the script of `join` has deleted the record
         return Joined(joiner, start, is_attached=answer is Answer.ATTACHED)
 

@@ -77,8 +77,28 @@ def test_who_made_a_token_and_who_took_a_transfer(node: Cluster) -> None:
         return len(lines(node, message="answered", transfer=ended["transfer"])) == 2
 
     wait_until(both, "the lines of both requests")
+    made = [line for line in lines(node, message="token made") if line["token"] == id_of(token)]
+    events = {
+        line["message"]: line["address"] for line in lines(node, logger="relay.audit", transfer=ended["transfer"])
+    }
+    assert [line["address"] for line in made] == ["203.0.113.5"]
+    assert events == {"claimed": "198.51.100.7", "joined": "2001:db8:1:2::/64"}
     found = {line["method"]: line["address"] for line in lines(node, message="answered", transfer=ended["transfer"])}
     assert found == {"PUT": "198.51.100.7", "GET": "2001:db8:1:2::/64"}  # of IPv6, what is counted
+
+
+def test_who_cancelled_and_who_revoked(node: Cluster) -> None:
+    token, by = node.token(), {"x-forwarded-for": "203.0.113.9"}
+    with Curl("-T", "-", node.url(0, token, "x"), pipe=True):
+        node.wait_state(token, "waiting")
+        assert httpx.delete(node.url(0, token, "x"), headers=by).status_code == 204
+    assert httpx.delete(node.url(0, token), headers=by).status_code == 204
+
+    def events() -> list[str]:
+        found = lines(node, logger="relay.audit", token=id_of(token), address="203.0.113.9")
+        return [line["message"] for line in found]
+
+    wait_until(lambda: events() == ["cancelled", "token revoked"], "their lines")
 
 
 def test_a_strangers_claim_about_its_address_is_not_logged() -> None:
