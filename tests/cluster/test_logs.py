@@ -77,11 +77,10 @@ def test_who_made_a_token_and_who_took_a_transfer(node: Cluster) -> None:
         return len(lines(node, message="answered", transfer=ended["transfer"])) == 2
 
     wait_until(both, "the lines of both requests")
-    made = [line for line in lines(node, message="token made") if line["token"] == id_of(token)]
-    events = {
-        line["message"]: line["address"] for line in lines(node, logger="relay.audit", transfer=ended["transfer"])
-    }
-    assert [line["address"] for line in made] == ["203.0.113.5"]
+    (making,) = lines(node, message="token made", token=id_of(token))
+    assert making["address"] == "203.0.113.5"
+    audited = lines(node, logger="relay.audit", transfer=ended["transfer"])
+    events = {line["message"]: line["address"] for line in audited}
     assert events == {"claimed": "198.51.100.7", "joined": "2001:db8:1:2::/64"}
     found = {line["method"]: line["address"] for line in lines(node, message="answered", transfer=ended["transfer"])}
     assert found == {"PUT": "198.51.100.7", "GET": "2001:db8:1:2::/64"}  # of IPv6, what is counted
