@@ -35,7 +35,7 @@ def redis_url(small_server: RedisServer) -> str:
 
 @pytest.fixture
 async def store(redis_url: str, prefix: str) -> AsyncIterator[Store]:
-    settings = Settings(redis_url=redis_url, prefix=prefix, node="here", redis_patience=0.1, transfer_patience=0.1)
+    settings = Settings(redis_url=redis_url, prefix=prefix, node="here", redis_patience=0.5, transfer_patience=0.5)
     store = Store.connect(settings)
     yield store
     await client(store).config_set("maxmemory", 0)
