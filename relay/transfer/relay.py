@@ -160,6 +160,9 @@ class Relay:
         answer = await self.context.endings.end(transfer, Outcome.CANCELLED)
         if answer is Answer.KEPT:
             raise Problem(Error.TOO_LATE)
+        if answer is Answer.GONE:
+            # Our own call may have ended it, and its reply was lost: the repeat found nothing.
+            return (await self.store.transfers.touch(transfer)).outcome is Outcome.CANCELLED
         return isinstance(answer, Final)
 
     async def revoke(self, access: Access) -> None:
