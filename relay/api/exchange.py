@@ -21,7 +21,7 @@ from relay.names import UploadAddress, decode_name, encode_name, parse_name
 from relay.operations.reports import Reports
 from relay.server.conditions import failed_condition
 from relay.server.connection import Connection
-from relay.server.headers import SAFE_HEADERS, cors_headers, wants_json
+from relay.server.headers import SAFE_HEADERS, cors_headers, wants_html, wants_json
 from relay.store.rates import counted_as
 from relay.transfer.relay import Relay
 
@@ -106,6 +106,10 @@ class Exchange:
     def wants_json(self) -> bool:
         """Return whether the client asks for JSON rather than text."""
         return wants_json(",".join(self.headers.getlist("accept")))
+
+    def wants_html(self) -> bool:
+        """Return whether the client asks for HTML, as browsers do."""
+        return wants_html(",".join(self.headers.getlist("accept")))
 
     def joined(self, header: str) -> str | None:
         """Return a header that may be sent in several lines as one list (RFC 9110 section 5.3), or None."""

@@ -8,7 +8,6 @@ from relay.credentials import presented
 from relay.errors import Error, Problem
 from relay.operations.status_html import as_tables
 from relay.page.files import ASSETS, POLICY, RECEIVE, File, send_page
-from relay.server.headers import wants_html
 
 #: A browser asks each time whether its copy is still that of the node, which may have been upgraded meanwhile.
 _KEPT = "no-cache"
@@ -16,7 +15,7 @@ _KEPT = "no-cache"
 
 async def show_home(exchange: Exchange) -> None:
     """Answer a browser with the page that sends files, above the status page's tables; others with the status page."""
-    if exchange.wants_json() or not wants_html(",".join(exchange.headers.getlist("accept"))):
+    if exchange.wants_json() or not exchange.wants_html():
         await status.show_status(exchange)
         return
     page = send_page("" if _is_closed(exchange) else await status.rendered(exchange, as_tables))
@@ -34,7 +33,7 @@ async def show_receive(exchange: Exchange) -> None:
 
     So curl, given the page's link, must not take the page for the file: raise Problem(BROWSERS_ONLY).
     """
-    if not wants_html(",".join(exchange.headers.getlist("accept"))):
+    if not exchange.wants_html():
         raise Problem(Error.BROWSERS_ONLY)
     await _answer_file(exchange, RECEIVE, {"content-security-policy": POLICY})
 

@@ -15,7 +15,6 @@ from relay.operations.status_json import as_json
 from relay.operations.status_text import as_text
 from relay.operations.viewer import OPERATOR, Viewer
 from relay.page.files import POLICY
-from relay.server.headers import wants_html
 
 
 class Render(Protocol):
@@ -27,7 +26,7 @@ class Render(Protocol):
 
 async def show_status(exchange: Exchange) -> None:
     """Answer with the active transfers, nodes and tokens: HTML for a browser, JSON if asked for it, else text."""
-    if not exchange.wants_json() and wants_html(",".join(exchange.headers.getlist("accept"))):
+    if not exchange.wants_json() and exchange.wants_html():
         page = await rendered(exchange, as_html)
         await exchange.answer(HTMLResponse(page, headers={"content-security-policy": POLICY}))
         return

@@ -17,7 +17,7 @@ class Exit(IntEnum):
 
 
 class Failure(Exception):
-    """The command cannot go on. `line` is shown to the user, who reads in it what to do."""
+    """Raised if the command cannot go on. `line` tells the user why, and what to do."""
 
     def __init__(self, status: Exit, line: str) -> None:
         super().__init__(line)
