@@ -1,5 +1,6 @@
 """Clients that come back, and how each is told to download one URL into one file until it is whole."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -16,6 +17,8 @@ from tests.support.cutting import Cut
 SILENCE = 30
 #: The first curl whose --retry goes on where it was, instead of throwing away what it has.
 _RESUMES = (8, 17)
+#: A newer curl than the system's, if there is one; see .ci/new-curl.
+_NEW_CURL = os.environ.get("RELAY_TEST_NEW_CURL", "curl")
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,7 @@ class Resumer:
     without_length: tuple[Cut, ...] = tuple(Cut)
 
     def is_there(self) -> bool:
-        return bool(shutil.which(self.program)) and (self.name != "curl --retry" or _curl_version() >= _RESUMES)
+        return bool(shutil.which(self.program)) and (self.program != _NEW_CURL or _curl_version() >= _RESUMES)
 
     def download(self, url: str, file: Path, silence: int) -> str:
         """Run it until it is content. Return what it said if it gave up, otherwise nothing."""
@@ -66,14 +69,14 @@ def _aria2(url: str, file: str, silence: int) -> list[str]:
 
 
 def _curl_version() -> tuple[int, ...]:
-    said = subprocess.run(["curl", "--version"], capture_output=True, text=True, check=True).stdout
+    said = subprocess.run([_NEW_CURL, "--version"], capture_output=True, text=True, check=True).stdout
     found = re.match(r"curl (\d+)\.(\d+)", said)
     return tuple(map(int, found.groups())) if found else ()
 
 
 _RESUMERS = [
     Resumer("until curl", "sh", curl_loop),
-    Resumer("curl --retry", "curl", _curl_retry),
+    Resumer("curl --retry", _NEW_CURL, _curl_retry),
     # wget counts on the last byte in Content-Range, which is not known, and never has enough (1.21).
     Resumer("wget", "wget", _wget, without_length=()),
     # aria2 refuses a Content-Range without the length, which RFC 9110 section 14.4 allows.
