@@ -13,8 +13,11 @@ from tests.support.redis import RedisServer
 from tests.support.wait import wait_until
 
 MIB = 1024 * 1024
+_IS_FULL = bool(os.environ.get("RELAY_TEST_FULL"))
 #: Bytes of the big file. `RELAY_TEST_FULL=1` in the environment makes it as large as users' files are.
-SIZE = 200_000_000 if os.environ.get("RELAY_TEST_FULL") else 48_000_000
+SIZE = 200_000_000 if _IS_FULL else 48_000_000
+#: Bytes of the file that is transferred while nodes are killed.
+HUGE = 1024 * MIB if _IS_FULL else SIZE
 #: Bytes of the file that is sent through a balancer. After the last cut more must be left of it than the balancer and
 #: the kernels around it hold (see `behind`): what they have taken counts as delivered, and cannot be asked for again.
 LARGER = max(SIZE, 120_000_000)
@@ -61,6 +64,12 @@ def big_file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     path = random_file(tmp_path_factory.mktemp("data") / "big.bin", SIZE)
     yield path
     path.unlink()
+
+
+@pytest.fixture
+def huge_file(tmp_path: Path) -> Path:
+    """Make a file of `HUGE` random bytes."""
+    return random_file(tmp_path / "huge.bin", HUGE)
 
 
 @pytest.fixture(scope="session")

@@ -10,13 +10,13 @@ from subprocess import DEVNULL, PIPE, Popen
 import pytest
 
 from tests.resume.clients import curl_loop
-from tests.resume.conftest import MIB, SIZE
+from tests.resume.conftest import HUGE, MIB, SIZE
 from tests.support.cluster import Cluster, Curl, over_redis
 from tests.support.redis import RedisServer
 from tests.support.wait import wait_until
 
-#: The rate of the download, so that there is time for what happens in the middle.
-RATE = "16M"
+#: Rates of downloads in bytes per second, so that there is time for what happens in the middle.
+RATE, RATE_HUGE = 16 * MIB, max(16 * MIB, HUGE // 10)
 
 
 @contextmanager
@@ -49,29 +49,29 @@ def cluster(redis_server: RedisServer) -> Iterator[Cluster]:
         wait_until(lambda: not cluster.left_over(), "no key to be left over", timeout=60)
 
 
-def test_each_node_is_killed_in_turn(cluster: Cluster, big_file: Path, tmp_path: Path) -> None:
+def test_each_node_is_killed_in_turn(cluster: Cluster, huge_file: Path, tmp_path: Path) -> None:
     token, target = cluster.token(), tmp_path / "target"
     with (
-        loop(*upload_loop(cluster.url(0, token, "x"), big_file)) as upload,
-        loop(*curl_loop(cluster.url(1, token, "x"), str(target), more=f"--limit-rate {RATE}")) as download,
+        loop(*upload_loop(cluster.url(0, token, "x"), huge_file)) as upload,
+        loop(*curl_loop(cluster.url(1, token, "x"), str(target), more=f"--limit-rate {RATE_HUGE}")) as download,
     ):
         for kill, part in ((0, 1), (1, 2), (0, 3)):
-            wait_until(lambda part=part: size(target) > part * SIZE // 5, f"part {part}", timeout=60)  # type: ignore[misc]
+            wait_until(lambda part=part: size(target) > part * HUGE // 5, f"part {part}", timeout=60)  # type: ignore[misc]
             node = cluster[kill]
             node.kill()
             cluster.nodes[kill] = node.successor()
             cluster.nodes[kill].wait_ready()
             assert download.poll() is None
         assert download.wait(90) == 0
-        assert upload.communicate(timeout=90)[0] == f"delivered {SIZE} bytes\n".encode()
-    assert target.read_bytes() == big_file.read_bytes()
+        assert upload.communicate(timeout=90)[0] == f"delivered {HUGE} bytes\n".encode()
+    assert target.read_bytes() == huge_file.read_bytes()
 
 
 def test_what_cannot_be_sent_again_begins_again(cluster: Cluster, big_file: Path, tmp_path: Path) -> None:
     """A download from byte 0 on ends an upload that is too far for that. Then both loops begin again."""
     token, target = cluster.token(), tmp_path / "target"
     with loop(*upload_loop(cluster.url(0, token, "x"), big_file)) as upload:
-        with Curl("-N", "--limit-rate", RATE, cluster.url(1, token, "x") + "?wait=20") as first:
+        with Curl("-N", "--limit-rate", str(RATE), cluster.url(1, token, "x") + "?wait=20") as first:
             assert len(first.read(24 * MIB)) == 24 * MIB
         with Curl("-w", "%{http_code}", "-o", target, cluster.url(1, token, "x") + "?wait=20") as second:
             assert second.finish() == (0, b"200")
