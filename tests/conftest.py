@@ -37,7 +37,7 @@ def oldest_redis_server() -> Iterator[RedisServer]:
 @pytest.fixture(scope="module")
 def proxy(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[HAProxy]:
     """Start HAProxy in front of the module's `cluster`, which must have the scope of the module too."""
-    with HAProxy(cluster, tmp_path_factory.mktemp("haproxy")) as proxy:
+    with HAProxy(cluster.nodes, tmp_path_factory.mktemp("haproxy")) as proxy:
         yield proxy
 
 

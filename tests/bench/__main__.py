@@ -143,12 +143,15 @@ def _measure(
         # Starting every target afresh takes half a minute, and the figures of a quick run mean nothing anyway. So a
         # quick run starts them afresh for the last measure only, to show that it works.
         in_rounds = [measure for measure in wanted if not measure.afresh or (options.quick and measure != wanted[-1])]
-        targets = [stack.enter_context(kind.running()) for kind in all_kinds if in_rounds]
+        targets = [(kind, stack.enter_context(kind.running())) for kind in all_kinds if in_rounds]
         for measure in in_rounds:
-            results[measure.name] = _alternate(measure, targets, rounds, warm=not options.quick)
+            measured = [target for kind, target in targets if kind.has(measure.name)]
+            results[measure.name] = _alternate(measure, measured, rounds, warm=not options.quick)
     for measure in wanted:
         if measure not in in_rounds:
-            results[measure.name] = {kind.name: [_afresh(measure, kind)] for kind in all_kinds}
+            results[measure.name] = {
+                kind.name: [_afresh(measure, kind)] for kind in all_kinds if kind.has(measure.name)
+            }
     return results
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tests.bench.figures import Figures
-from tests.bench.targets import PEER
+from tests.bench.targets import LOCAL, PEER, PEER_BEHIND, SPREAD
 
 #: The runs of one measure, by target, in the order of the rounds. Runs at the same index ran side by side.
 Runs = Mapping[str, Sequence[Figures]]
@@ -38,10 +38,14 @@ def paired(ours: Sequence[Figures], theirs: Sequence[Figures], figure: str) -> f
 
 
 def ratio(runs: Runs, target: str, figure: str) -> float | None:
-    """Return the ratio of the target's figure to the peer's, or None if there is nothing to compare."""
-    if PEER not in runs or target == PEER:
+    """Return the ratio of the target's figure to the peer's, or None if there is nothing to compare.
+
+    A target behind HAProxy is compared with the peer behind HAProxy.
+    """
+    peer = PEER_BEHIND if target in (LOCAL, SPREAD) else PEER
+    if peer not in runs or target in (PEER, PEER_BEHIND):
         return None
-    return paired(runs[target], runs[PEER], figure)
+    return paired(runs[target], runs[peer], figure)
 
 
 @dataclass(frozen=True)
@@ -124,6 +128,16 @@ GOALS = (
     Goal("the same, p99", "ms", _median("first byte", TWO, "p99 ms"), 20),
     Goal("200 streams at once, two nodes: MB/s, beside those of 10", "×", _scaling, 0.8, at_least=True),
     Goal("10, 50 and 200 at once: fairness (slowest over fastest), the least", "", _fairness, 0.5, at_least=True),
+    Goal(
+        "one stream, cluster of three behind HAProxy: MB/s",
+        "×",
+        _ratio("one stream", LOCAL, "MB/s"),
+        1.0,
+        at_least=True,
+    ),
+    Goal("10 streams, the same: MB/s", "×", _ratio("10 streams", LOCAL, "MB/s"), 1.0, at_least=True),
+    Goal("1 KiB transfers, the same: pairs/s", "×", _ratio("small transfers", LOCAL, "pairs/s")),
+    Goal("one stream, the same without the locality hint: MB/s", "×", _ratio("one stream", SPREAD, "MB/s")),
     Goal(
         "an upload that waits, two nodes: memory of the node", "KiB", _median("waiting uploads", TWO, "node KiB each")
     ),

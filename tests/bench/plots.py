@@ -7,7 +7,7 @@ from pathlib import Path
 import matplotlib as mpl
 
 from tests.bench.goals import MANY, Results
-from tests.bench.targets import PEER
+from tests.bench.targets import LOCAL, PEER, PEER_BEHIND, SPREAD
 
 mpl.use("agg")
 from matplotlib import pyplot
@@ -19,7 +19,10 @@ COLOURS = {
     "relay, two nodes": "#1f5fa8",
     "relay, one node": "#5f9fd8",
     "relay, embedded": "#a9cdee",
+    LOCAL: "#2f7d4f",
+    SPREAD: "#8fc9a5",
     PEER: "#8c8c8c",
+    PEER_BEHIND: "#c4c4c4",
 }
 _STREAMS = ("one stream", *MANY)
 

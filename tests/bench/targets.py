@@ -1,4 +1,4 @@
-"""The targets that are measured: relay in three shapes, and piping-server, as real processes on this machine.
+"""The targets that are measured: relay and piping-server, as real processes on this machine, with and without HAProxy.
 
 Each runs with its default settings, including its log.
 """
@@ -11,7 +11,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,20 +22,37 @@ import psutil
 from redis import Redis
 
 from tests.support.cluster import NodeProcess
+from tests.support.haproxy import HAProxy
 from tests.support.ports import free_port
 from tests.support.redis import RedisServer, servers
 from tests.support.wait import wait_until
 
 #: The server with which relay is compared.
 PEER = "piping-server"
+#: The clusters behind HAProxy, and the server with which they are compared. `LOCAL` has both clients of a transfer on
+#: one node, `SPREAD` the next client on the node with the fewest.
+LOCAL, SPREAD, PEER_BEHIND = "relay, cluster", "relay, cluster, leastconn", f"{PEER} behind HAProxy"
+#: Number of nodes of a cluster.
+_CLUSTER = 3
 #: A pinned version, so that figures of different days are of the same program.
 PEER_PACKAGE = "piping-server@1.12.9"
+
+#: What is measured behind HAProxy.
+_BEHIND = ("one stream", "10 streams", "small transfers")
 
 _numbers = itertools.count()
 
 
 class BrokenError(Exception):
     """Raised if a target or a client failed, so that there is no figure. The run ends with this message."""
+
+
+@dataclass
+class _Server:
+    """One server of a target, and the port on 127.0.0.1 at which it listens."""
+
+    name: str
+    port: int
 
 
 @dataclass
@@ -48,8 +65,12 @@ class Target:
     download_base: str
     #: The processes that serve clients.
     nodes: list[psutil.Process]
+    #: Where they listen.
+    servers: list[_Server]
     #: A function that starts one more such process, ends it, and returns how long it took to be ready, in seconds.
     start: Callable[[], float]
+    #: The load balancer in front of them, if there is one.
+    balancer: psutil.Process | None = None
     #: The process of the target's Redis, and a client of it.
     redis: psutil.Process | None = None
     ask: Redis | None = None
@@ -58,7 +79,7 @@ class Target:
     def begin(self) -> None:
         """Choose a fresh space of names, before each run. For relay that is a new token, so that no token expires."""
         self._prefix = f"/bench-{next(_numbers)}"
-        if self.name != PEER:
+        if self.name not in (PEER, PEER_BEHIND):
             self._prefix = "/" + httpx.post(self.upload_base + "/token").raise_for_status().text.strip()
 
     def upload_url(self, name: str) -> str:
@@ -68,8 +89,10 @@ class Target:
         return f"{self.download_base}{self._prefix}/{name}"
 
     def cpu_seconds(self) -> float:
-        """Return the user and system time that all its processes have used so far, including Redis, in seconds."""
-        times = [process.cpu_times() for process in [*self.nodes, *([self.redis] if self.redis else [])]]
+        """Return the user and system time that all its processes have used so far, in seconds: those of the nodes, of
+        Redis and of the balancer."""
+        others = [process for process in (self.redis, self.balancer) if process]
+        times = [process.cpu_times() for process in [*self.nodes, *others]]
         return sum(time.user + time.system for time in times)
 
     def rss(self) -> int:
@@ -94,6 +117,12 @@ class Kind:
 
     name: str
     running: Callable[[], contextlib.AbstractContextManager[Target]]
+    #: The only measures that it is for; empty means all.
+    measures: tuple[str, ...] = ()
+
+    def has(self, measure: str) -> bool:
+        """Return whether the measure is for this kind."""
+        return not self.measures or measure in self.measures
 
 
 @contextlib.contextmanager
@@ -105,11 +134,22 @@ def kinds() -> Iterator[list[Kind]]:
         Kind("relay, embedded", partial(_relay, "relay, embedded", nodes=1, embedded=True)),
     ]
     with tempfile.TemporaryDirectory(prefix="relay-bench-") as folder:
+        if shutil.which("haproxy"):
+            behind = partial(_behind, folder=Path(folder))
+            shapes += [
+                Kind(LOCAL, partial(behind, LOCAL, partial(_relay, LOCAL, nodes=_CLUSTER)), _BEHIND),
+                Kind(SPREAD, partial(behind, SPREAD, partial(_relay, SPREAD, nodes=_CLUSTER), "leastconn"), _BEHIND),
+            ]
+        else:
+            print("nothing behind HAProxy is measured: no haproxy on PATH", flush=True)
         if problem := _install(folder):
             print(f"{PEER} is not measured, so there are no ratios: {problem}", flush=True)
-            yield shapes
         else:
-            yield [*shapes, Kind(PEER, partial(_piping_server, Path(folder, "node_modules/.bin/piping-server")))]
+            peer = partial(_piping_server, Path(folder, "node_modules/.bin/piping-server"))
+            shapes.append(Kind(PEER, peer))
+            if shutil.which("haproxy"):
+                shapes.append(Kind(PEER_BEHIND, partial(behind, PEER_BEHIND, peer), _BEHIND))
+        yield shapes
 
 
 def _install(folder: str) -> str:
@@ -155,10 +195,28 @@ def _relay(name: str, *, nodes: int, embedded: bool = False) -> Iterator[Target]
             running[0].url,
             running[-1].url,
             [psutil.Process(one.process.pid) for one in running],
+            [_Server(one.name, one.port) for one in running],
             start,
             redis=psutil.Process(server.process.pid) if server else None,
             ask=stack.enter_context(server.client()) if server else None,
         )
+
+
+@contextlib.contextmanager
+def _behind(
+    name: str, running: Callable[[], contextlib.AbstractContextManager[Target]], balance: str = "", *, folder: Path
+) -> Iterator[Target]:
+    """Start a target, and HAProxy with the configuration of deploy/ in front of it. `balance` is RELAY_BALANCE."""
+    with running() as target, tempfile.TemporaryDirectory(dir=folder) as files:
+        ready = "/version" if target.name == PEER else HAProxy.ready
+        with HAProxy(target.servers, Path(files), balance=balance, ready=ready) as balancer:
+            yield replace(
+                target,
+                name=name,
+                upload_base=balancer.url,
+                download_base=balancer.url,
+                balancer=psutil.Process(balancer.process.pid),
+            )
 
 
 @contextlib.contextmanager
@@ -195,7 +253,8 @@ def _piping_server(program: Path) -> Iterator[Target]:
             return time.perf_counter() - began
 
     with running() as (base, pid):
-        yield Target(PEER, base, base, [psutil.Process(pid)], start)
+        server = _Server(PEER, urlsplit(base).port or 0)
+        yield Target(PEER, base, base, [psutil.Process(pid)], [server], start)
 
 
 def _answers(url: str) -> bool:

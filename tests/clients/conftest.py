@@ -94,7 +94,7 @@ def secure_node(certificate: tuple[str, str]) -> Iterator[Cluster]:
 
 @pytest.fixture(scope="session")
 def haproxy(node: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[HAProxy]:
-    with HAProxy(node, tmp_path_factory.mktemp("haproxy")) as balancer:
+    with HAProxy(node.nodes, tmp_path_factory.mktemp("haproxy")) as balancer:
         yield balancer
 
 

@@ -153,7 +153,7 @@ def test_an_id_that_a_node_would_not_accept_or_that_has_a_token_is_replaced(
 
 def test_the_balancers_own_errors_have_an_id_too_and_say_close(tmp_path: Path) -> None:
     cluster = Cluster([NodeProcess("alone")], None, "relay")
-    with HAProxy(cluster, tmp_path) as proxy:
+    with HAProxy(cluster.nodes, tmp_path) as proxy:
         cluster.stop()
         with raw(proxy.url, head_of_put("/token/x", "length")) as client:
             head = client.head().decode().lower()

@@ -105,7 +105,7 @@ def front(request: pytest.FixtureRequest, cluster: Cluster, tmp_path_factory: py
     if request.param == "direct":
         yield cluster[0].url
         return
-    proxy = HAProxy(cluster, tmp_path_factory.mktemp("haproxy"))
+    proxy = HAProxy(cluster.nodes, tmp_path_factory.mktemp("haproxy"))
     yield proxy.url
     proxy.stop()
 

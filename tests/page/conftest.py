@@ -34,7 +34,7 @@ def cluster(redis_server: RedisServer) -> Iterator[Cluster]:
 
 @pytest.fixture(scope="module")
 def haproxy(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[HAProxy]:
-    with HAProxy(cluster, tmp_path_factory.mktemp("haproxy")) as balancer:
+    with HAProxy(cluster.nodes, tmp_path_factory.mktemp("haproxy")) as balancer:
         yield balancer
 
 

@@ -118,7 +118,7 @@ def test_a_gateway_that_refuses_large_requests_gets_pieces(
     sides: tuple[Side, Side], cluster: Cluster, big_file: Path, tmp_path: Path
 ) -> None:
     sender, _ = sides
-    with Gateway(cluster, tmp_path) as gateway:
+    with Gateway(cluster.nodes, tmp_path) as gateway:
         link = sender.send(gateway.url, big_file)
         with Curl("-f", "-o", tmp_path / "got", address_of(link, gateway.url)) as download:
             assert download.finish() == (0, b"")

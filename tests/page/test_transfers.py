@@ -59,7 +59,7 @@ class Prefixed(HAProxy):
 
 def test_below_a_path_of_a_balancer(sides: tuple[Side, Side], cluster: Cluster, big_file: Path, tmp_path: Path) -> None:
     sender, receiver = sides
-    with Prefixed(cluster, tmp_path) as balancer:
+    with Prefixed(cluster.nodes, tmp_path) as balancer:
         link = sender.send(balancer.url + "/below/here/", big_file)
         assert link.startswith(balancer.url + "/below/here/receive#")
         assert digest(receiver.receive(link)) == digest(big_file)

@@ -48,7 +48,7 @@ def behind(redis_server: RedisServer) -> Iterator[Cluster]:
 
 @pytest.fixture(scope="session")
 def haproxy(behind: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[HAProxy]:
-    with HAProxy(behind, tmp_path_factory.mktemp("haproxy")) as balancer:
+    with HAProxy(behind.nodes, tmp_path_factory.mktemp("haproxy")) as balancer:
         yield balancer
 
 

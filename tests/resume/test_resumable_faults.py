@@ -360,7 +360,7 @@ def test_an_upload_that_is_cancelled_while_its_uploader_sends(cluster: Cluster, 
 @pytest.mark.parametrize("options", [{}, {"is_careful": True, "piece": 8 * MIB}])
 def test_behind_haproxy(cluster: Cluster, token: str, tmp_path: Path, options: dict[str, object]) -> None:
     """HAProxy passes 104 on."""
-    with HAProxy(cluster, tmp_path) as proxy:
+    with HAProxy(cluster.nodes, tmp_path) as proxy:
         client = Uploader([proxy.url], f"/{token}/x", DATA, **options)  # type: ignore[arg-type]
         client.sent = CutAt(3 * MIB, 20 * MIB)
         with Curl(f"{proxy.url}/{token}/x?wait=20") as download:

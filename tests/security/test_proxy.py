@@ -113,7 +113,7 @@ def test_a_client_cannot_forge_its_address(redis_server: RedisServer, tmp_path: 
     """HAProxy replaces the forwarding headers that a client sends."""
     with (
         over_redis(redis_server, "a", trusted_proxies="127.0.0.1", token_rate="4/hour") as own,
-        HAProxy(own, tmp_path) as proxy,
+        HAProxy(own.nodes, tmp_path) as proxy,
     ):
         forged = [{"x-forwarded-for": f"203.0.113.{n}", "forwarded": f"for=203.0.113.{n}"} for n in range(5)]
         answers = [httpx.post(proxy.url + "/token", headers=headers).status_code for headers in forged]

@@ -128,7 +128,7 @@ def node(kind: str, request: pytest.FixtureRequest) -> Iterator[Cluster]:
 def front(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
     with node(request.param, request) as cluster:
         if request.param == "HAProxy":
-            with HAProxy(cluster, tmp_path_factory.mktemp("haproxy")) as balancer:
+            with HAProxy(cluster.nodes, tmp_path_factory.mktemp("haproxy")) as balancer:
                 yield Front(balancer.url, cluster.secrecy)
         else:
             yield Front(cluster[0].url, cluster.secrecy)

@@ -1,22 +1,35 @@
 """HAProxy with the configuration of deploy/haproxy.cfg, as a process in front of nodes on this machine."""
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Protocol
 
 from tests.support.balancer import Balancer
-from tests.support.cluster import Cluster
+
+
+class Node(Protocol):
+    """A server behind it, which listens on 127.0.0.1."""
+
+    name: str
+    port: int
 
 
 class HAProxy(Balancer):
-    """One haproxy process. The test is skipped if haproxy is not installed."""
+    """One haproxy process. The test is skipped if haproxy is not installed.
 
-    def __init__(self, cluster: Cluster, folder: Path) -> None:
+    `balance` is RELAY_BALANCE, and `ready` what a node that is ready answers with 200.
+    """
+
+    def __init__(self, nodes: Iterable[Node], folder: Path, *, balance: str = "", ready: str = Balancer.ready) -> None:
         super().__init__("haproxy", "haproxy.cfg", folder)
-        text = self.text.replace("bind :4000", f"bind 127.0.0.1:{self.port}")
+        self.ready = ready
+        text = self.text.replace("bind :4000", f"bind 127.0.0.1:{self.port}").replace(Balancer.ready, ready)
         text = re.sub(r"(?ms)^resolvers .*?(?=^\S)", "", text)  # drop the section for Docker's DNS
-        servers = [f"    server {node.name} 127.0.0.1:{node.port}" for node in cluster.nodes]
+        servers = [f"    server {node.name} 127.0.0.1:{node.port}" for node in nodes]
         self.text, count = re.subn(r"(?m)^    server-template .*$", "\n".join(servers), text)
         assert count == 1
+        self.environment["RELAY_BALANCE"] = balance
         self.start("-db", "-f")
 
     def lines(self, **wanted: str) -> list[dict[str, str]]:
