@@ -5,14 +5,19 @@ from pathlib import Path
 
 from tests.support.balancer import Balancer
 from tests.support.cluster import Cluster
+from tests.support.ports import free_port
 
 
 class HAProxy(Balancer):
     """One haproxy process. The test is skipped if haproxy is not installed."""
 
-    def __init__(self, cluster: Cluster, folder: Path) -> None:
+    def __init__(self, cluster: Cluster, folder: Path, *, monitored: bool = False) -> None:
         super().__init__("haproxy", "haproxy.cfg", folder)
         text = self.text.replace("bind :4000", f"bind 127.0.0.1:{self.port}")
+        self.metrics_port = free_port()
+        text = text.replace("bind :8405", f"bind 127.0.0.1:{self.metrics_port}")
+        if monitored:
+            text = text.replace(".if defined(RELAY_MONITORING)", ".if 1")
         text = re.sub(r"(?ms)^resolvers .*?(?=^\S)", "", text)  # drop the section for Docker's DNS
         servers = [f"    server {node.name} 127.0.0.1:{node.port}" for node in cluster.nodes]
         self.text, count = re.subn(r"(?m)^    server-template .*$", "\n".join(servers), text)
