@@ -9,9 +9,9 @@ import ipaddress
 import re
 import socket
 import ssl
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -32,6 +32,8 @@ def _node_name() -> str:
 
 
 _PREFIX = "RELAY_"
+#: What holds a secret, and can also be read from a file, as Docker and Kubernetes provide them: RELAY_…_FILE.
+_IN_FILES = ("redis_url", "token_secret", "admin_secret")
 #: What `relay send` and `relay receive` read.
 _OF_THE_CLIENT = {"RELAY_SERVER", "RELAY_LINK", "RELAY_TOKEN"}
 #: What Kubernetes sets in every pod for a service whose name begins with "relay": RELAY_SERVICE_HOST,
@@ -57,6 +59,7 @@ class Settings(BaseSettings):
         description="redis://, rediss://, unix://, redis+sentinel://HOST:PORT,HOST:PORT/SERVICE/DB or "
         "redis+cluster://HOST:PORT; empty: one node by itself, with an embedded store",
     )
+    redis_url_file: str = Field("", description="file with the URL of Redis, in place of RELAY_REDIS_URL")
     prefix: str = Field(
         "relay",
         pattern=r"^[A-Za-z0-9_.-]{1,32}$",
@@ -97,6 +100,9 @@ class Settings(BaseSettings):
     token_secret: str = Field(
         "",
         description="secrets, comma-separated; POST /token needs one of them as Bearer token; empty: none is needed",
+    )
+    token_secret_file: str = Field(
+        "", description="file with these secrets, one on each line, in place of RELAY_TOKEN_SECRET; read at the start"
     )
     token_secrets_file: str = Field(
         "",
@@ -171,6 +177,9 @@ class Settings(BaseSettings):
         "",
         description="secret with which GET / shows everything, as Bearer token or as Basic password; empty: none",
     )
+    admin_secret_file: str = Field(
+        "", description="file with this secret, in place of RELAY_ADMIN_SECRET; read at the start"
+    )
     status: str = Field(
         "public",
         pattern=r"^(public|private)$",
@@ -186,6 +195,13 @@ class Settings(BaseSettings):
         "empty: none",
     )
     log_level: str = Field("info", pattern=r"^(debug|info|warning|error)$", description="debug, info, warning, error")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_files(cls, given: dict[str, Any]) -> dict[str, Any]:
+        """Put what the files hold in place of the settings that they stand for."""
+        read = {name: _held(given, name) for name in _IN_FILES if given.get(f"{name}_file")}
+        return {**given, **read}
 
     @field_validator("port", mode="before")
     @classmethod
@@ -272,6 +288,24 @@ class Settings(BaseSettings):
         if self.status == "private" and not self.admin_secret:
             raise ValueError("RELAY_STATUS=private needs a RELAY_ADMIN_SECRET, or nobody can see it")
         return self
+
+
+def _held(given: Mapping[str, Any], name: str) -> str:
+    """Return what the file of a setting holds, its lines joined by commas. Raise ValueError if it cannot be used."""
+    setting, path = f"RELAY_{name}".upper(), given[f"{name}_file"]
+    if given.get(name):
+        raise ValueError(f"{setting} and {setting}_FILE are both set: keep one of them")
+    try:
+        lines = Path(path).read_text().split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not text"
+        raise ValueError(f"{setting}_FILE: {path}: {reason}") from None
+    found = ",".join(filter(None, (line.strip() for line in lines)))
+    if not found:
+        raise ValueError(f"{setting}_FILE: {path}: it is empty")
+    if name == "token_secret" and found.startswith("["):
+        raise ValueError(f"{setting}_FILE: {path}: named secrets belong into RELAY_TOKEN_SECRETS_FILE")
+    return found
 
 
 def _check_certificate(certificate: str, key: str) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import math
+import os
 import signal
 import threading
 from collections.abc import AsyncIterator, Sequence
@@ -22,6 +23,7 @@ from relay.tasks import beside
 
 log = logging.getLogger("relay")
 
+_STDIN = 0
 #: Seconds between two looks whether the file of named secrets has changed.
 _LOOK = 2.0
 
@@ -45,23 +47,22 @@ class Admission:
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Read the file of named secrets again when it changes, and on SIGHUP."""
-        if self._file is None:
-            yield
-            return
         loop = asyncio.get_running_loop()
-        # Only the main thread gets signals, and a test may run the app in another one.
+        # Only the main thread gets signals, and a test may run the app in another one. Without a file, SIGHUP would end
+        # the node without a drain. That is right only at a terminal, which sends it when it is closed.
         is_main = threading.current_thread() is threading.main_thread()
-        if is_main:
+        hears = is_main and (self._file is not None or not os.isatty(_STDIN))
+        if hears:
             loop.add_signal_handler(signal.SIGHUP, self.reload)
         try:
             async with beside(self._watch_for_ever()):
                 yield
         finally:
-            if is_main:
+            if hears:
                 loop.remove_signal_handler(signal.SIGHUP)
 
     async def _watch_for_ever(self) -> None:
-        while True:
+        while self._file is not None:
             await asyncio.sleep(_LOOK)
             if _stamp(self._file) != self._seen:
                 self.reload()
@@ -69,6 +70,7 @@ class Admission:
     def reload(self) -> None:
         """Read the file of named secrets again. If it is bad, say so in the log, and keep what was read before."""
         if self._file is None:
+            log.info("SIGHUP: there is nothing to read again, because RELAY_TOKEN_SECRETS_FILE is not set")
             return
         self._seen = _stamp(self._file)
         try:

@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -149,6 +150,38 @@ def test_an_id_that_a_node_would_not_accept_or_that_has_a_token_is_replaced(
     request = answer.headers["x-request-id"]
     assert re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", request)
     wait_until(lambda: proxy.lines(request=request), "the balancer's line")
+
+
+def node_of_download(proxy: HAProxy, token: str, upload: str, download: str) -> tuple[str, str]:
+    """Transfer something. Return the nodes of both clients."""
+    with ThreadPoolExecutor(1) as pool:
+        got = pool.submit(httpx.get, f"{proxy.url}{download}?wait=20")
+        put = httpx.put(f"{proxy.url}{upload}", content=b"hello")
+        assert (put.status_code, got.result().content) == (200, b"hello")
+        return put.headers["relay-node"], got.result().headers["relay-node"]
+
+
+def test_both_clients_of_a_transfer_meet_on_one_node(proxy: HAProxy, token: str) -> None:
+    """Whether they have the token or a link, and however they write the name."""
+    nodes = []
+    for name in ("a", "b b", "ü", "Zn", "e+e", "5", "6", "7"):
+        link = httpx.post(f"{proxy.url}/{token}/{quote(name)}/link").text.strip()
+        uploader, downloader = node_of_download(proxy, token, f"/{token}/{quote(name)}", f"/{link}/{escaped(name)}")
+        assert uploader == downloader
+        nodes.append(uploader)
+    assert len(set(nodes)) == 2, "all names are on one node"
+
+
+def escaped(name: str) -> str:
+    """Percent-encode every byte."""
+    return "".join(f"%{byte:02X}" for byte in name.encode())
+
+
+def test_with_leastconn_the_clients_of_a_transfer_are_on_two_nodes(cluster: Cluster, tmp_path: Path) -> None:
+    with HAProxy(cluster.nodes, tmp_path, balance="leastconn") as proxy:
+        token = httpx.post(proxy.url + "/token").text.strip()
+        pairs = [node_of_download(proxy, token, f"/{token}/{name}", f"/{token}/{name}") for name in "abcdef"]
+    assert any(uploader != downloader for uploader, downloader in pairs)
 
 
 def test_the_balancers_own_errors_have_an_id_too_and_say_close(tmp_path: Path) -> None:

@@ -20,6 +20,8 @@ def test_no_service_may_do_more_than_it_must(cluster: Deployment, service: str) 
         assert settings["SecurityOpt"] == ["no-new-privileges:true"]
         assert str(settings["User"]).partition(":")[0] not in ("", "0", "root")
         assert settings["RestartPolicy"] == {"Name": "unless-stopped", "MaximumRetryCount": 0}
+        assert int(str(settings["Memory"])) > 0
+        assert int(str(settings["PidsLimit"])) > 0
 
 
 def test_only_the_balancer_is_published(cluster: Deployment) -> None:
@@ -27,7 +29,7 @@ def test_only_the_balancer_is_published(cluster: Deployment) -> None:
         service: [port for container in cluster.containers(service) for port in _published(cluster, container)]
         for service in ("balancer", "relay", "redis")
     }
-    assert {port for port, _ in published.pop("balancer")} == {"4000/tcp"}
+    assert published.pop("balancer") == [("4000/tcp", [{"HostIp": "127.0.0.1", "HostPort": "4000"}])]
     assert published == {"relay": [], "redis": []}
 
 
@@ -35,6 +37,14 @@ def _published(cluster: Deployment, container: str) -> list[tuple[str, object]]:
     ports = cluster.inspect(container)["NetworkSettings"]["Ports"]
     assert isinstance(ports, dict)
     return [(port, bound) for port, bound in ports.items() if bound]
+
+
+def test_the_balancer_is_healthy(cluster: Deployment) -> None:
+    (balancer,) = cluster.containers("balancer")
+    health = ("docker", "inspect", "-f", "{{.State.Health.Status}}", balancer)
+    wait_until(lambda: cluster.run(*health) == "healthy\n", "the balancer's health check", timeout=20)
+    assert cluster.run("docker", "exec", balancer, "true") == ""
+    assert "balancerz" not in cluster.compose("logs", "--no-color", "balancer")
 
 
 def test_the_image_contains_no_compiler_and_no_pip(cluster: Deployment) -> None:

@@ -29,6 +29,40 @@ def test_the_readmes_lines_make_a_cluster_of_nothing_and_carry_a_file(deployment
     wait_until(lambda: len(deployment.nodes_answering(20)) == 5, "the balancer to have found all five nodes")
 
 
+def test_the_operators_lines_make_a_cluster_that_only_those_with_a_secret_can_use(deployment: Deployment) -> None:
+    """With secrets in `.env`, and one from a file. What is not set there stays as it is by default."""
+    if deployment.balancer == "haproxy":
+        return  # which balancer it is makes no difference, and the other test of this kind starts HAProxy
+    deployment.down()
+    (lines, *_) = shell_blocks(OPERATORS, "With Docker")
+    secrets, file = deployment.folder / "deploy" / "secrets" / "tokens.toml", deployment.folder / ".env"
+    try:
+        secrets.write_text(deployment.compose("run", "--rm", "--no-deps", "-T", "relay", "relay", "secret", "alice"))
+        deployment.environment["RELAY_TOKEN_SECRETS_FILE"] = "/run/secrets/tokens.toml"
+        deployment.type_in(lines)
+        assert [curl("-w", "%{http_code}", "-o", os.devnull, *request).stdout for request in _STRANGERS] == [b"401"] * 3
+        status = curl("-u", f":{_value(file, 'RELAY_ADMIN_SECRET')}", f"{URL}/status").stdout
+        assert b"nodes 3" in status
+        given = set(deployment.compose("exec", "-T", "relay", "python", "-c", _CHANGED).split())
+        of_the_file = {"redis_url", "trusted_proxies", "node"}
+        assert given - of_the_file == {"token_secret", "token_secrets_file", "admin_secret", "status"}
+    finally:
+        del deployment.environment["RELAY_TOKEN_SECRETS_FILE"]
+        file.unlink(missing_ok=True)
+        secrets.unlink(missing_ok=True)
+        deployment.down()
+
+
+_STRANGERS = (("-X", "POST", f"{URL}/token"), (f"{URL}/status",), (f"{URL}/metrics",))
+#: Prints the names of the settings that are not as they are by default.
+_CHANGED = "from relay.settings import Settings; print(*Settings().model_dump(exclude_defaults=True))"
+
+
+def _value(file: Path, name: str) -> str:
+    (value,) = (line.partition("=")[2] for line in file.read_text().splitlines() if line.startswith(f"{name}="))
+    return value
+
+
 class Load:
     """A steady load of small transfers, from several workers."""
 
@@ -141,6 +175,8 @@ def test_a_rolling_restart_fails_no_transfer(cluster: Deployment, tmp_path: Path
     assert load.done > 50
     assert len(cluster.containers("relay")) == 3
     assert not before & set(cluster.containers("relay"))
+    (line,) = shell_blocks(OPERATORS, "What is going on")
+    assert cluster.run("bash", "-c", line.replace("relay ps", "relay nodes")).count("alive") >= 3
 
 
 def test_a_killed_node_takes_only_its_own_transfers_with_it(cluster: Deployment, tmp_path: Path) -> None:

@@ -205,3 +205,11 @@ def test_relay_secret_takes_one_that_exists() -> None:
 def test_relay_secret_refuses_with_one_line(name: str, given: str) -> None:
     done = relay_secret(name, "--stdin", given=given)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+
+
+def test_sighup_without_a_file_ends_no_node() -> None:
+    """A reload by systemd, of a node that has nothing to read again. It would end without a drain."""
+    with alone() as cluster:
+        cluster[0].process.send_signal(signal.SIGHUP)
+        wait_until(lambda: "there is nothing to read again" in cluster[0].log(), "a line about that")
+        assert httpx.get(cluster[0].url + "/readyz").status_code == httpx.codes.OK

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 from tests.support.balancer import Balancer
+from tests.support.ports import free_port
 
 
 class Node(Protocol):
@@ -18,13 +19,26 @@ class Node(Protocol):
 class HAProxy(Balancer):
     """One haproxy process. The test is skipped if haproxy is not installed.
 
-    `balance` is RELAY_BALANCE, and `ready` what a node that is ready answers with 200.
+    `balance` is RELAY_BALANCE, and `ready` what a node that is ready answers with 200. If it is `monitored`, it serves
+    Prometheus at `metrics_port`.
     """
 
-    def __init__(self, nodes: Iterable[Node], folder: Path, *, balance: str = "", ready: str = Balancer.ready) -> None:
+    def __init__(
+        self,
+        nodes: Iterable[Node],
+        folder: Path,
+        *,
+        balance: str = "",
+        ready: str = Balancer.ready,
+        monitored: bool = False,
+    ) -> None:
         super().__init__("haproxy", "haproxy.cfg", folder)
         self.ready = ready
         text = self.text.replace("bind :4000", f"bind 127.0.0.1:{self.port}").replace(Balancer.ready, ready)
+        self.metrics_port = free_port()
+        text = text.replace("bind :8405", f"bind 127.0.0.1:{self.metrics_port}")
+        if monitored:
+            text = text.replace(".if defined(RELAY_MONITORING)", ".if 1")
         text = re.sub(r"(?ms)^resolvers .*?(?=^\S)", "", text)  # drop the section for Docker's DNS
         servers = [f"    server {node.name} 127.0.0.1:{node.port}" for node in nodes]
         self.text, count = re.subn(r"(?m)^    server-template .*$", "\n".join(servers), text)

@@ -117,6 +117,46 @@ def test_a_good_redis_url_is_taken(url: str) -> None:
     Settings(redis_url=url)
 
 
+def test_secrets_are_read_from_files(tmp_path: Path) -> None:
+    """With the newline at the end that editors write. A list may have one secret on each line."""
+    for name, text in (("url", "redis://h:1/2\n"), ("tokens", "long-enough\n\nlonger-still\n"), ("admin", "operators")):
+        (tmp_path / name).write_text(text)
+    settings = Settings(
+        redis_url_file=str(tmp_path / "url"),
+        token_secret_file=str(tmp_path / "tokens"),
+        admin_secret_file=str(tmp_path / "admin"),
+        status="private",
+    )
+    assert settings.redis_url == "redis://h:1/2"
+    assert settings.token_secret == "long-enough,longer-still"
+    assert settings.admin_secret == "operators"
+    assert settings.is_guarded
+
+
+@pytest.mark.parametrize(
+    ("content", "also", "line"),
+    [
+        (None, "", "RELAY_TOKEN_SECRET_FILE: PATH: No such file or directory"),
+        (b"", "", "RELAY_TOKEN_SECRET_FILE: PATH: it is empty"),
+        (b"\n\n", "", "RELAY_TOKEN_SECRET_FILE: PATH: it is empty"),
+        (b"\xff\xfe", "", "RELAY_TOKEN_SECRET_FILE: PATH: not text"),
+        (b"[alice]\n", "", "RELAY_TOKEN_SECRET_FILE: PATH: named secrets belong into RELAY_TOKEN_SECRETS_FILE"),
+        (b"short\n", "", "RELAY_TOKEN_SECRET: each must have at least 8 characters, of ASCII and without blanks"),
+        (b"long-enough\n", "x" * 8, "RELAY_TOKEN_SECRET and RELAY_TOKEN_SECRET_FILE are both set: keep one of them"),
+    ],
+)
+def test_a_file_that_holds_no_secret_stops_the_start_with_one_line(
+    tmp_path: Path, content: bytes | None, also: str, line: str
+) -> None:
+    """A node without its secret would let everybody make tokens."""
+    file = tmp_path / "secret"
+    if content is not None:
+        file.write_bytes(content)
+    done = serve(RELAY_TOKEN_SECRET_FILE=str(file), RELAY_TOKEN_SECRET=also)
+    assert done.returncode == 2
+    assert done.stderr == f"relay: {line}\n".replace("PATH", str(file))
+
+
 @pytest.mark.parametrize("proxies", ["*", "10.0.0.1/8", "proxy", "10.0.0.1,", "10.0.0.0/33", "10.0.0.1 10.0.0.2"])
 def test_proxies_that_would_never_match_are_refused(proxies: str) -> None:
     with pytest.raises(ValidationError):
@@ -186,7 +226,7 @@ def test_a_bad_flag_is_named_as_it_was_given(arguments: list[str], environment: 
         ("RELAY_TOKENLIFE", "RELAY_TOKEN_LIFE"),
         ("relay_prot", "RELAY_PORT"),
         ("RELAY_REDIS", "RELAY_REDIS_URL"),
-        ("RELAY_ADMIN_SECRET_FIL", "RELAY_ADMIN_SECRET"),
+        ("RELAY_ADMIN_SECRET_FIL", "RELAY_ADMIN_SECRET_FILE"),
         ("RELAY_ZZZ", ""),
         ("RELAY_", ""),
     ],
