@@ -317,7 +317,7 @@ async def test_an_upload_that_its_other_side_has_abandoned_ends(prefix: str) -> 
 async def test_a_crowd_that_ends_at_once_is_served_to_the_last(redis_server: RedisServer, prefix: str) -> None:
     """The commands do not time out in the queue while Redis answers, however long the queue is. If they gave up, names
     would stay taken for minutes."""
-    settings = Settings(redis_url=redis_server.url, prefix=prefix, redis_commands=1)
+    settings = Settings(redis_url=redis_server.url, prefix=prefix, redis_commands=1, token_names=0)
     async with connected(settings) as store:
         token = new_id()
         await store.tokens.make(token=token)
@@ -326,8 +326,8 @@ async def test_a_crowd_that_ends_at_once_is_served_to_the_last(redis_server: Red
         for claim in claims:
             await store.transfers.claim(claim, node="here", length=None, media_type="", use=False)
         took = time.monotonic() - begun
-    # To end them takes twice as long as to claim them, so everybody's patience is over before the last one's turn. A busy
-    # machine is slow at both.
+    # To end them takes twice as long as to claim them, so the patience is over before the last one has its turn.
+    # A busy machine is slow at both.
     async with connected(settings.model_copy(update={"transfer_patience": took})) as store:
         ends = await asyncio.gather(*(store.transfers.end(claim, Outcome.UPLOADER_GONE) for claim in claims))
     assert all(isinstance(end, Final) for end in ends)
@@ -336,8 +336,10 @@ async def test_a_crowd_that_ends_at_once_is_served_to_the_last(redis_server: Red
 @contextlib.asynccontextmanager
 async def connected(settings: Settings) -> AsyncIterator[Store]:
     store = Store.connect(settings)
-    yield store
-    await store.aclose()
+    try:
+        yield store
+    finally:
+        await store.aclose()
 
 
 async def test_many_streams_have_small_windows_each(prefix: str) -> None:
