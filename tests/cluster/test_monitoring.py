@@ -69,12 +69,9 @@ class Prometheus:
 
     def is_up(self, targets: int) -> bool:
         try:
-            return self._client.get("/status/buildinfo").status_code == httpx.codes.OK and self._reaches(targets)
-        except httpx.TransportError:
+            return len(self.value("up == 1")) == targets
+        except (httpx.TransportError, ValueError):  # it does not listen yet, or says in plain text that it is not ready
             return False
-
-    def _reaches(self, targets: int) -> bool:
-        return len(self.value("up == 1")) == targets
 
 
 @contextmanager
