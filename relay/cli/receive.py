@@ -68,7 +68,7 @@ def receive(
         raise click.UsageError("--json and -o - would both write to stdout")
     try:
         address = Address.parse(link if link not in (None, "-") else _asked_for())
-        http = Http(Trust(cacert, insecure))
+        http = Http(Trust(cacert, insecure), address.server)
     except Failure as failure:
         fail(failure)
     warn_if_insecure(insecure)

@@ -72,7 +72,7 @@ def send(
         token = _secret(_TOKEN, token_file)
         own = parse_token(token) if token else None
         source = _source(paths, name)
-        http = Http(Trust(cacert, insecure))
+        http = Http(Trust(cacert, insecure), server)
     except Failure as failure:
         fail(failure)
     warn_if_insecure(insecure)
