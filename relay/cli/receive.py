@@ -9,15 +9,14 @@ from typing import BinaryIO
 
 import click
 
-from relay.cli.client import EXITS, ending, fail, shared_options, warn_if_insecure
+from relay.cli.client import EXITS, Shared, ending, fail, shared_options
 from relay.client.archive import ENDING, MEDIA_TYPE
 from relay.client.download import Download, Offer
 from relay.client.failures import Exit, Failure
-from relay.client.http import Http, Trust
 from relay.client.links import Address
 from relay.client.naming import safe_name, shown
 from relay.client.part import Part, check_space, check_target
-from relay.client.report import Report, make_report, size_of
+from relay.client.report import Report, size_of
 from relay.client.unpack import check_folder, unpack
 
 _STDOUT = "-"
@@ -44,12 +43,7 @@ def receive(
     archive: bool,
     overwrite: bool,
     wait: float,
-    as_json: bool,
-    quiet: bool,
-    no_progress: bool,
-    give_up: float,
-    cacert: Path | None,
-    insecure: bool,
+    shared: Shared,
 ) -> None:
     """Receive the file or directory behind LINK.
 
@@ -64,19 +58,18 @@ def receive(
       relay receive -o Downloads/ https://relay.example/LINK/holiday.zip
       RELAY_LINK=https://relay.example/LINK/backup.tar relay receive -o - | tar x
     """
-    if as_json and output == _STDOUT:
+    if shared.as_json and output == _STDOUT:
         raise click.UsageError("--json and -o - would both write to stdout")
     try:
         address = Address.parse(link if link not in (None, "-") else _asked_for())
-        http = Http(Trust(cacert, insecure), address.server)
+        http = shared.http(address.server)
     except Failure as failure:
         fail(failure)
-    warn_if_insecure(insecure)
-    report = make_report(address.name, as_json=as_json, quiet=quiet, bar=not no_progress)
+    report = shared.report(address.name)
     again = "relay receive " + ("" if output is None else f"-o {shlex.quote(output)} ") + address.url
     goes_on = "start the sender again, too" if output == _STDOUT else f"go on with: {again}"
     with ending(report, goes_on=lambda: goes_on):
-        download = Download(http, address, report, wait=wait, give_up=give_up)
+        download = Download(http, address, report, wait=wait, give_up=shared.give_up)
         begun = time.monotonic()
         offer = download.look()
         report.ready(name=offer.name, bytes=offer.length)
