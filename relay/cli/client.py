@@ -16,7 +16,7 @@ import click
 
 from relay.client.failures import Exit, Failure
 from relay.client.http import Http, Trust
-from relay.client.report import Quiet, Report, make_report
+from relay.client.report import Json, Lines, Quiet, Report
 
 EXITS = """\b
 Exit status:
@@ -51,7 +51,16 @@ class Shared:
         return http
 
     def report(self, label: str) -> Report:
-        return make_report(label, as_json=self.as_json, quiet=self.quiet, bar=not self.no_progress)
+        """Return the report that the options ask for. There is no bar unless stderr is a terminal."""
+        if self.as_json:
+            return Json()
+        if self.quiet:
+            return Quiet()
+        if self.no_progress or not sys.stderr.isatty():
+            return Lines()
+        from relay.client.bar import Bar  # noqa: PLC0415  rich takes long to load, and scripts do not need it
+
+        return Bar(label)
 
 
 def shared_options(command: Callable[..., None]) -> Callable[..., None]:

@@ -149,10 +149,13 @@ def _show_link(address: Address, source: Source, *, quiet: bool, qr: bool | None
         click.echo(address.url)
         return
     size = "" if source.length is None else f"  {size_of(source.length)}"
+    # Nothing is behind a link: on a narrow terminal, that would make it hard to select.
     lines = (
         f"{shown(source.name)}{size}",
-        f"  relay receive {address.page}      (or open it in a browser)",
-        f"  curl -fOJ {address.url}      (the same, without relay)",
+        "To receive it, run this, or open the link in a browser:",
+        f"  relay receive {address.page}",
+        "Or without relay:",
+        f"  curl -fOJ {address.url}",
     )
     click.echo("\n".join(lines), err=True)
     if qr or (qr is None and sys.stderr.isatty()):

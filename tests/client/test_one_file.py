@@ -1,14 +1,17 @@
 """One file from `relay send` to `relay receive`, to curl and back, without trouble; and refusals before it begins."""
 
 import json
+import os
 import stat
 import subprocess
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.client.commands import Command, receive, send
 from tests.support.cluster import Cluster, Curl, random_file
+from tests.support.wait import wait_until
 
 SIZE = 5_000_000
 
@@ -198,3 +201,20 @@ def test_the_sender_shows_what_the_receiver_has(cluster: Cluster, tmp_path: Path
         assert sender.finish() == 0, sender.said
     assert shown == sorted(shown)
     assert any(0 < each < 3_000_000 for each in shown)
+
+
+def test_every_node_knows_how_far_a_transfer_is(cluster: Cluster, tmp_path: Path) -> None:
+    """Also if both clients are on one node, so that the bytes do not pass through Redis, and another node is asked."""
+    file = tmp_path / "file"
+    file.touch()
+    os.truncate(file, 200_000_000)
+    token = cluster.token()
+    address = cluster.url(0, token, "x")
+
+    def delivered() -> int:
+        answer = httpx.get(cluster.url(1, token), headers={"accept": "application/json"}).json()
+        return max((transfer["delivered"] for transfer in answer["transfers"]), default=0)
+
+    with Curl("-T", file, address), Curl("-o", "/dev/null", "--limit-rate", "10M", address):
+        first = wait_until(delivered, "some of it to be delivered")
+        wait_until(lambda: delivered() > first, "more of it", timeout=4)  # a side is looked after every 5 s
