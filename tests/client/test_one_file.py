@@ -218,3 +218,4 @@ def test_every_node_knows_how_far_a_transfer_is(cluster: Cluster, tmp_path: Path
     with Curl("-T", file, address), Curl("-o", "/dev/null", "--limit-rate", "10M", address):
         first = wait_until(delivered, "some of it to be delivered")
         wait_until(lambda: delivered() > first, "more of it", timeout=4)  # a side is looked after every 5 s
+        httpx.delete(address)
