@@ -21,9 +21,9 @@ from relay.client.report import Lines, amount_of, size_of
 
 #: Seconds over which the rate is taken.
 _WINDOW = 5.0
-#: Seconds without a byte after which the line says so, and the rate begins anew. A sender learns every second or so how
-#: far the receiver is.
-_SILENT = 3.0
+#: Seconds without a byte after which the rate begins anew, and after which the line says so. A sender learns every second
+#: or so how far the receiver is.
+_PAUSE, _SILENT = 2.0, 3.0
 #: Columns that a terminal must have to show everything, and to show more than the share.
 _WIDE, _NARROW = 64, 30
 
@@ -40,7 +40,7 @@ class Pace:
             then, before = self._samples[-1]
             if done == before:
                 return
-            if done < before or now - then > _SILENT:
+            if done < before or now - then > _PAUSE:
                 self._samples.clear()  # a rate over a pause is of no use for what is to come
         self._samples.append((now, done))
         while len(self._samples) > 2 and now - self._samples[0][0] > _WINDOW:  # noqa: PLR2004
@@ -82,18 +82,19 @@ class Bar(Lines):
 
     def __init__(self, label: str) -> None:
         self._label = shown(label)
-        self._live = Live(
-            get_renderable=self._line,
-            console=Console(stderr=True),
-            refresh_per_second=5,
-            redirect_stdout=False,
-            redirect_stderr=False,
-        )
         self._done = 0
         self._total: int | None = None
         self._pace = Pace()
         self._note = ""
         self._is_over = False
+        self._console = Console(stderr=True)
+        self._live = Live(
+            get_renderable=self._line,
+            console=self._console,
+            refresh_per_second=5,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
         self._suspending = signal.getsignal(signal.SIGTSTP)
         if self._suspending == signal.SIG_DFL:
             signal.signal(signal.SIGTSTP, self._suspend)
@@ -102,7 +103,7 @@ class Bar(Lines):
         if self._live.is_started:
             self._note = line
         else:
-            self._live.console.print(line, markup=False, highlight=False, soft_wrap=True)
+            self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def progress(self, done: int, total: int | None) -> None:
         if done != self._done:
@@ -142,7 +143,7 @@ class Bar(Lines):
         rate = self._pace.rate
         if self._is_over:
             note, rate, total = "", 0.0, done if total is None else total
-        width = self._live.console.width
+        width = self._console.width
         line = Table.grid(
             Column(no_wrap=True, overflow="ellipsis", max_width=max(8, width // 4)),
             Column(ratio=1),

@@ -195,4 +195,8 @@ def _cause(error: Exception) -> str:
         return f"it did not answer within {_CONNECT:g} s"
     if isinstance(error, httpx.ProxyError):
         return f"the proxy refused: {error}"
+    if isinstance(error, (httpx.ReadTimeout, httpcore.ReadTimeout)):
+        return f"nothing came for {SILENCE:g} s"
+    if isinstance(error, (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError, httpcore.NetworkError)):
+        return "the connection broke"
     return str(error) or type(error).__name__
