@@ -21,8 +21,8 @@ from relay.client.report import Lines, amount_of, size_of
 
 #: Seconds over which the rate is taken.
 _WINDOW = 5.0
-#: Seconds without a byte after which the rate begins anew, and after which the line says so. A sender learns every second
-#: or so how far the receiver is.
+#: Seconds without a byte after which the rate begins anew, and after which the line says so. A sender learns every
+#: second or so how far the receiver is.
 _PAUSE, _SILENT = 2.0, 3.0
 #: Columns that a terminal must have to show everything, and to show more than the share.
 _WIDE, _NARROW = 64, 30
