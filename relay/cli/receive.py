@@ -24,7 +24,9 @@ _STDOUT = "-"
 
 @click.command(epilog=EXITS)
 @click.argument("link", required=False)
-@click.option("-o", "--output", metavar="PATH", help="write to this file, or into this directory; - is stdout")
+@click.option(
+    "-o", "--output", metavar="PATH", type=click.Path(), help="write to this file, or into this directory; - is stdout"
+)
 @click.option("--archive", is_flag=True, help="save the tar of a directory, and do not unpack it")
 @click.option("--overwrite", is_flag=True, help="replace a file that exists")
 @click.option(
@@ -60,6 +62,9 @@ def receive(
     """
     if shared.as_json and output == _STDOUT:
         raise click.UsageError("--json and -o - would both write to stdout")
+    if output == _STDOUT and sys.stdout.isatty():
+        # It may have escapes in it, which the terminal would obey.
+        raise click.UsageError("the file would be printed on this terminal: choose a file with -o, or pipe it (| less)")
     try:
         address = Address.parse(link if link not in (None, "-") else _asked_for())
         http = shared.http(address.server)
