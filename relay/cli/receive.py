@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import stat
 import sys
 import time
 from pathlib import Path
@@ -72,28 +73,33 @@ def receive(
         fail(failure)
     report = shared.report(address.name)
     again = "relay receive " + ("" if output is None else f"-o {shlex.quote(output)} ") + address.url
-    goes_on = "start the sender again, too" if output == _STDOUT else f"go on with: {again}"
+    is_stream = output is not None and (output == _STDOUT or _is_special(output))
+    goes_on = "start the sender again, too" if is_stream else f"go on with: {again}"
     with ending(report, goes_on=lambda: goes_on):
         download = Download(http, address, report, wait=wait, give_up=shared.give_up)
         begun = time.monotonic()
         offer = download.look()
         report.ready(name=offer.name, bytes=offer.length)
-        if output == _STDOUT:
-            _to_stdout(download, offer)
-            where = ""
+        saved: Path | None = None
+        where = ""
+        if output is not None and is_stream:
+            with sys.stdout.buffer if output == _STDOUT else Path(output).open("wb") as stream:
+                _to_stream(download, offer, stream)
         elif offer.media_type == MEDIA_TYPE and not archive:
-            target = _target(output, safe_name(offer.name.removesuffix(ENDING)))
-            count = _to_folder(download, offer, target, report)
-            where = f", {count} files, as {shown(str(target))}/"
+            saved = _target(output, safe_name(offer.name.removesuffix(ENDING)))
+            count = _to_folder(download, offer, saved, report)
+            where = f", {count} files, as {shown(str(saved))}/"
         else:
-            target = _target(output, offer.name)
-            check_target(target, overwrite=overwrite)
-            _to_file(download, offer, target, report, overwrite=overwrite)
-            where = f" as {shown(str(target))}"
+            saved = _target(output, offer.name)
+            check_target(saved, overwrite=overwrite)
+            _to_file(download, offer, saved, report, overwrite=overwrite)
+            where = f" as {shown(str(saved))}"
         seconds = time.monotonic() - begun
-        saved = None if output == _STDOUT else str(target)
         report.done(
-            f"received {size_of(download.done)}{where}", bytes=download.done, path=saved, seconds=round(seconds, 3)
+            f"received {size_of(download.done)}{where}",
+            bytes=download.done,
+            path=None if saved is None else str(saved),
+            seconds=round(seconds, 3),
         )
 
 
@@ -138,8 +144,16 @@ def _to_folder(download: Download, offer: Offer, target: Path, report: Report) -
     return unpack(download.pieces(offer), target, offer.etag)
 
 
-def _to_stdout(download: Download, offer: Offer) -> None:
-    out: BinaryIO = sys.stdout.buffer
+def _is_special(output: str) -> bool:
+    """Return whether this is a pipe or a device, as /dev/null is: such are written to, and never replaced."""
+    try:
+        mode = Path(output).stat().st_mode
+    except OSError:
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+
+
+def _to_stream(download: Download, offer: Offer, out: BinaryIO) -> None:
     for piece in download.pieces(offer):
         out.write(piece)
         out.flush()

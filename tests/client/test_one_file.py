@@ -70,6 +70,20 @@ def test_an_upload_of_unknown_length_arrives_at_stdout(cluster: Cluster, file: P
         assert upload.finish()[0] == 0
 
 
+def test_a_device_or_pipe_is_written_to_and_not_replaced(cluster: Cluster, file: Path, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with (
+        send(cluster[0].url, file) as sender,
+        receive("--overwrite", "-o", pipe, other(sender.address(), cluster)) as receiver,
+    ):
+        assert pipe.read_bytes() == file.read_bytes()
+        assert receiver.finish() == 0, receiver.said
+        assert sender.finish() == 0, sender.said
+    assert pipe.is_fifo()
+    assert receiver.said == "received 5.0 MB\n"
+
+
 @pytest.mark.parametrize("size", [0, 1])
 def test_a_tiny_file_arrives(cluster: Cluster, tmp_path: Path, inbox: Path, size: int) -> None:
     file = random_file(tmp_path / "tiny", size)
