@@ -83,8 +83,11 @@ def receive(
         saved: Path | None = None
         where = ""
         if output is not None and is_stream:
-            with sys.stdout.buffer if output == _STDOUT else Path(output).open("wb") as stream:
-                _to_stream(download, offer, stream)
+            if output == _STDOUT:
+                _to_stream(download, offer, sys.stdout.buffer)
+            else:
+                with Path(output).open("wb") as stream:
+                    _to_stream(download, offer, stream)
         elif offer.media_type == MEDIA_TYPE and not archive:
             saved = _target(output, safe_name(offer.name.removesuffix(ENDING)))
             count = _to_folder(download, offer, saved, report)
