@@ -15,8 +15,8 @@ from typing import BinaryIO, cast
 from relay.client.failures import Exit, Failure
 from relay.client.part import part_path
 
-#: Permissions that a file or directory may have, which are those that the `data` filter leaves. The owner of a directory
-#: has at least the latter.
+#: Permissions that a file or directory may have, which are those that the `data` filter leaves. A directory's owner has
+#: at least the latter.
 _MODES, _OWNER = 0o755, 0o700
 
 
