@@ -1,21 +1,22 @@
 """What `relay send` and `relay receive` have in common: options, and how they end."""
 
 import contextlib
+import functools
 import os
 import signal
 import stat
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn
 
 import click
 
 from relay.client.failures import Exit, Failure
-from relay.client.report import Quiet, Report
-
-F = TypeVar("F", bound=Callable[..., Any])
+from relay.client.http import Http, Trust
+from relay.client.report import Json, Lines, Quiet, Report
 
 EXITS = """\b
 Exit status:
@@ -30,8 +31,46 @@ Exit status:
 """
 
 
-def shared_options(function: F) -> F:
-    """Add the options that both commands have."""
+@dataclass(frozen=True)
+class Shared:
+    """What the options say that both commands have."""
+
+    as_json: bool
+    quiet: bool
+    no_progress: bool
+    #: Seconds to go on trying to reconnect.
+    give_up: float
+    cacert: Path | None
+    insecure: bool
+
+    def http(self, server: str) -> Http:
+        """Return a client for requests to this server. Warn of --insecure. Raise Failure."""
+        http = Http(Trust(self.cacert, self.insecure), server)
+        if self.insecure:
+            click.echo("relay: warning: no certificate is checked, so whoever is between can read the file", err=True)
+        return http
+
+    def report(self, label: str) -> Report:
+        """Return the report that the options ask for. There is no bar unless stderr is a terminal."""
+        if self.as_json:
+            return Json()
+        if self.quiet:
+            return Quiet()
+        if self.no_progress or not sys.stderr.isatty():
+            return Lines()
+        from relay.client.bar import Bar  # noqa: PLC0415  rich takes long to load, and scripts do not need it
+
+        return Bar(label)
+
+
+def shared_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that both commands have. The command gets them as its argument `shared`."""
+
+    @functools.wraps(command)
+    def function(**arguments: Any) -> None:
+        shared = Shared(**{field.name: arguments.pop(field.name) for field in fields(Shared)})
+        command(shared=shared, **arguments)
+
     options = (
         click.option("--json", "as_json", is_flag=True, help="print one JSON object a line, for scripts"),
         click.option("--quiet", is_flag=True, help="print errors only"),
@@ -91,12 +130,6 @@ def read_secret(path: Path) -> str:
         reason = error.strerror if isinstance(error, OSError) else "it is no text"
         raise Failure(Exit.USAGE, f"cannot read {path}: {reason}") from None
     return text.partition("\n")[0].strip()
-
-
-def warn_if_insecure(insecure: bool) -> None:
-    """Warn of --insecure."""
-    if insecure:
-        click.echo("relay: warning: no certificate is checked, so whoever is between can read the file", err=True)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> NoReturn:

@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import stat
 import sys
 import time
 from pathlib import Path
@@ -9,15 +10,14 @@ from typing import BinaryIO
 
 import click
 
-from relay.cli.client import EXITS, ending, fail, shared_options, warn_if_insecure
+from relay.cli.client import EXITS, Shared, ending, fail, shared_options
 from relay.client.archive import ENDING, MEDIA_TYPE
 from relay.client.download import Download, Offer
 from relay.client.failures import Exit, Failure
-from relay.client.http import Http, Trust
 from relay.client.links import Address
 from relay.client.naming import safe_name, shown
 from relay.client.part import Part, check_space, check_target
-from relay.client.report import Report, make_report, size_of
+from relay.client.report import Report, size_of
 from relay.client.unpack import check_folder, unpack
 
 _STDOUT = "-"
@@ -25,7 +25,9 @@ _STDOUT = "-"
 
 @click.command(epilog=EXITS)
 @click.argument("link", required=False)
-@click.option("-o", "--output", metavar="PATH", help="write to this file, or into this directory; - is stdout")
+@click.option(
+    "-o", "--output", metavar="PATH", type=click.Path(), help="write to this file, or into this directory; - is stdout"
+)
 @click.option("--archive", is_flag=True, help="save the tar of a directory, and do not unpack it")
 @click.option("--overwrite", is_flag=True, help="replace a file that exists")
 @click.option(
@@ -44,12 +46,7 @@ def receive(
     archive: bool,
     overwrite: bool,
     wait: float,
-    as_json: bool,
-    quiet: bool,
-    no_progress: bool,
-    give_up: float,
-    cacert: Path | None,
-    insecure: bool,
+    shared: Shared,
 ) -> None:
     """Receive the file or directory behind LINK.
 
@@ -64,38 +61,48 @@ def receive(
       relay receive -o Downloads/ https://relay.example/LINK/holiday.zip
       RELAY_LINK=https://relay.example/LINK/backup.tar relay receive -o - | tar x
     """
-    if as_json and output == _STDOUT:
+    if shared.as_json and output == _STDOUT:
         raise click.UsageError("--json and -o - would both write to stdout")
+    if output == _STDOUT and sys.stdout.isatty():
+        # It may have escapes in it, which the terminal would obey.
+        raise click.UsageError("the file would be printed on this terminal: choose a file with -o, or pipe it (| less)")
     try:
         address = Address.parse(link if link not in (None, "-") else _asked_for())
-        http = Http(Trust(cacert, insecure))
+        http = shared.http(address.server)
     except Failure as failure:
         fail(failure)
-    warn_if_insecure(insecure)
-    report = make_report(address.name, as_json=as_json, quiet=quiet, bar=not no_progress)
+    report = shared.report(address.name)
     again = "relay receive " + ("" if output is None else f"-o {shlex.quote(output)} ") + address.url
-    goes_on = "start the sender again, too" if output == _STDOUT else f"go on with: {again}"
+    is_stream = output is not None and (output == _STDOUT or _is_special(output))
+    goes_on = "start the sender again, too" if is_stream else f"go on with: {again}"
     with ending(report, goes_on=lambda: goes_on):
-        download = Download(http, address, report, wait=wait, give_up=give_up)
+        download = Download(http, address, report, wait=wait, give_up=shared.give_up)
         begun = time.monotonic()
         offer = download.look()
         report.ready(name=offer.name, bytes=offer.length)
-        if output == _STDOUT:
-            _to_stdout(download, offer)
-            where = ""
+        saved: Path | None = None
+        where = ""
+        if output is not None and is_stream:
+            if output == _STDOUT:
+                _to_stream(download, offer, sys.stdout.buffer)
+            else:
+                with Path(output).open("wb") as stream:
+                    _to_stream(download, offer, stream)
         elif offer.media_type == MEDIA_TYPE and not archive:
-            target = _target(output, safe_name(offer.name.removesuffix(ENDING)))
-            count = _to_folder(download, offer, target, report)
-            where = f", {count} files, as {shown(str(target))}/"
+            saved = _target(output, safe_name(offer.name.removesuffix(ENDING)))
+            count = _to_folder(download, offer, saved, report)
+            where = f", {count} files, as {shown(str(saved))}/"
         else:
-            target = _target(output, offer.name)
-            check_target(target, overwrite=overwrite)
-            _to_file(download, offer, target, report, overwrite=overwrite)
-            where = f" as {shown(str(target))}"
+            saved = _target(output, offer.name)
+            check_target(saved, overwrite=overwrite)
+            _to_file(download, offer, saved, report, overwrite=overwrite)
+            where = f" as {shown(str(saved))}"
         seconds = time.monotonic() - begun
-        saved = None if output == _STDOUT else str(target)
         report.done(
-            f"received {size_of(download.done)}{where}", bytes=download.done, path=saved, seconds=round(seconds, 3)
+            f"received {size_of(download.done)}{where}",
+            bytes=download.done,
+            path=None if saved is None else str(saved),
+            seconds=round(seconds, 3),
         )
 
 
@@ -140,8 +147,16 @@ def _to_folder(download: Download, offer: Offer, target: Path, report: Report) -
     return unpack(download.pieces(offer), target, offer.etag)
 
 
-def _to_stdout(download: Download, offer: Offer) -> None:
-    out: BinaryIO = sys.stdout.buffer
+def _is_special(output: str) -> bool:
+    """Return whether this is a pipe or a device, as /dev/null is: such are written to, and never replaced."""
+    try:
+        mode = Path(output).stat().st_mode
+    except OSError:
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+
+
+def _to_stream(download: Download, offer: Offer, out: BinaryIO) -> None:
     for piece in download.pieces(offer):
         out.write(piece)
         out.flush()

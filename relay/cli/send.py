@@ -9,14 +9,14 @@ from pathlib import Path
 
 import click
 
-from relay.cli.client import EXITS, ending, fail, read_secret, shared_options, warn_if_insecure
+from relay.cli.client import EXITS, Shared, ending, fail, read_secret, shared_options
 from relay.client.archive import ArchiveSource
 from relay.client.failures import Exit, Failure
-from relay.client.http import Http, Trust, Unreachable
+from relay.client.http import Unreachable
 from relay.client.links import Address, check_server, parse_token
 from relay.client.naming import shown
 from relay.client.patience import Patience
-from relay.client.report import make_report, size_of
+from relay.client.report import size_of
 from relay.client.source import FileSource, PipeSource, Source
 from relay.client.upload import Upload, make_token
 from relay.errors import Problem
@@ -44,12 +44,7 @@ def send(
     secret_file: Path | None,
     token_file: Path | None,
     qr: bool | None,
-    as_json: bool,
-    quiet: bool,
-    no_progress: bool,
-    give_up: float,
-    cacert: Path | None,
-    insecure: bool,
+    shared: Shared,
 ) -> None:
     """Send FILE to whoever has the link, which this command prints. With - it sends stdin.
 
@@ -72,20 +67,20 @@ def send(
         token = _secret(_TOKEN, token_file)
         own = parse_token(token) if token else None
         source = _source(paths, name)
-        http = Http(Trust(cacert, insecure))
+        http = shared.http(server)
     except Failure as failure:
         fail(failure)
-    warn_if_insecure(insecure)
-    report = make_report(source.name, as_json=as_json, quiet=quiet, bar=not no_progress)
+    report = shared.report(source.name)
     again = f"run the same command again: {'' if own else 'it makes a new link, and '}the receiver starts again, too"
     with ending(report, goes_on=lambda: again):
         upload = _create(
-            lambda: Upload(http, server, own or make_token(http, server, secret), source, report, give_up), server
+            lambda: Upload(http, server, own or make_token(http, server, secret), source, report, shared.give_up),
+            server,
         )
         address = Address.of(server, upload.token, source.name)
         report.ready(link=address.url, page=address.page, name=source.name, bytes=source.length)
-        if not as_json:
-            _show_link(address, source, quiet=quiet, qr=qr)
+        if not shared.as_json:
+            _show_link(address, source, quiet=shared.quiet, qr=qr)
         begun = time.monotonic()
         try:
             size = upload.run()
@@ -154,10 +149,13 @@ def _show_link(address: Address, source: Source, *, quiet: bool, qr: bool | None
         click.echo(address.url)
         return
     size = "" if source.length is None else f"  {size_of(source.length)}"
+    # Nothing is behind a link: on a narrow terminal, that would make it hard to select.
     lines = (
         f"{shown(source.name)}{size}",
-        f"  relay receive {address.page}      (or open it in a browser)",
-        f"  curl -fOJ {address.url}      (the same, without relay)",
+        "To receive it, run this, or open the link in a browser:",
+        f"  relay receive {address.page}",
+        "Or without relay:",
+        f"  curl -fOJ {address.url}",
     )
     click.echo("\n".join(lines), err=True)
     if qr or (qr is None and sys.stderr.isatty()):

@@ -6,3 +6,8 @@ final name). What is decided without I/O is in `links`, `naming`, `answers` and 
 May import: nothing of relay but the modules beside the folders, and none of those that start a server: a command must
 begin at once, so starlette, uvicorn and redis are not loaded.
 """
+
+import sys
+
+# httpx imports its own command, with rich and pygments, if those are installed: 50 ms of each start. It does without.
+sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]

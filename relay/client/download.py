@@ -9,17 +9,19 @@ import re
 import time
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, field
-
-import httpx
+from typing import TYPE_CHECKING
 
 from relay.client.answers import Refusal
 from relay.client.failures import Exit, Failure
-from relay.client.http import Http, Unreachable, whole
+from relay.client.http import Http, Unreachable, pieces, whole
 from relay.client.links import Address
 from relay.client.naming import name_in, safe_name
 from relay.client.patience import Patience
 from relay.client.report import Report, share_of
 from relay.errors import Error
+
+if TYPE_CHECKING:
+    import httpx
 
 _OK, _PARTIAL, _CONDITION, _RANGE = 200, 206, 412, 416
 #: Maximum seconds that one request waits for the sender: short enough for most proxies.
@@ -122,7 +124,7 @@ class Download:
                     return None
                 return self._refused(answer.refusal)
             skipped = self._skipped(response, offer)
-            for piece in response.iter_raw():
+            for piece in pieces(response):
                 if skipped >= len(piece):
                     skipped -= len(piece)
                     continue
@@ -137,7 +139,7 @@ class Download:
             raise Unreachable("the connection ended too early")
         return None
 
-    def _skipped(self, response: httpx.Response, offer: Offer) -> int:
+    def _skipped(self, response: "httpx.Response", offer: Offer) -> int:
         """Return how many bytes of a response are here already. Raise Failure unless it is the rest of the offer."""
         headers = response.headers
         if headers.get("content-encoding", "identity") != "identity" or headers.get("etag") != offer.etag:

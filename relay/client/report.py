@@ -101,76 +101,6 @@ class Json(Quiet):
             sys.stdout.flush()
 
 
-class Bar(Lines):
-    """Shows a bar on a terminal, which appears with the first bytes."""
-
-    def __init__(self, label: str) -> None:
-        from rich.console import Console  # noqa: PLC0415  rich takes long to load, and scripts do not need it
-        from rich.progress import (  # noqa: PLC0415
-            BarColumn,
-            DownloadColumn,
-            Progress,
-            TaskProgressColumn,
-            TextColumn,
-            TimeRemainingColumn,
-            TransferSpeedColumn,
-        )
-
-        self._progress = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            TaskProgressColumn(),
-            DownloadColumn(),
-            TransferSpeedColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}", markup=False),
-            console=Console(stderr=True),
-            refresh_per_second=5,
-        )
-        self._lock = threading.Lock()
-        self._task: Any = None
-        self._done = 0
-        self.label = label
-
-    def say(self, line: str) -> None:
-        self._progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-    def progress(self, done: int, total: int | None) -> None:
-        with self._lock:
-            if self._task is None:
-                self._progress.start()
-                self._task = self._progress.add_task(shown(self.label), total=total, note="")
-            if done != self._done:
-                self._done = done
-                self._progress.update(self._task, completed=done, total=total, note="")
-
-    def reconnecting(self, attempt: int, share: str, why: str) -> None:
-        if self._task is None:
-            super().reconnecting(attempt, share, why)
-        else:
-            self._progress.update(self._task, note=f"reconnecting ({attempt})")
-
-    def done(self, line: str, **facts: Any) -> None:
-        self.close()
-        self.say(line)
-
-    def failed(self, status: int, line: str) -> None:
-        self.close()
-        super().failed(status, line)
-
-    def close(self) -> None:
-        self._progress.stop()
-
-
-def make_report(label: str, *, as_json: bool, quiet: bool, bar: bool) -> Report:
-    """Return the report that the options ask for. There is no bar unless stderr is a terminal."""
-    if as_json:
-        return Json()
-    if quiet:
-        return Quiet()
-    return Bar(label) if bar and sys.stderr.isatty() else Lines()
-
-
 def size_of(count: float) -> str:
     """Return a number of bytes as people read it."""
     for unit in _UNITS:
@@ -178,6 +108,15 @@ def size_of(count: float) -> str:
             break
         count /= _STEP
     return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+
+
+def amount_of(done: int, total: int | None) -> str:
+    """Return how many bytes are there, of how many, in one unit; only how many are there if the total is unknown."""
+    if total is None:
+        return size_of(done)
+    size, unit = size_of(total).split()
+    scale = _STEP ** _UNITS.index(unit)
+    return f"{done}/{size} {unit}" if unit == "B" else f"{done / scale:.1f}/{size} {unit}"
 
 
 def share_of(done: int, total: int | None) -> str:

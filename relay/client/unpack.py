@@ -15,7 +15,8 @@ from typing import BinaryIO, cast
 from relay.client.failures import Exit, Failure
 from relay.client.part import part_path
 
-#: Permissions that a directory may have: those that the `data` filter leaves to a file, and enough for its owner.
+#: Permissions that a file or directory may have, which are those that the `data` filter leaves. A directory's owner has
+#: at least the latter.
 _MODES, _OWNER = 0o755, 0o700
 
 
@@ -85,6 +86,9 @@ def _unpack_into(folder: Path, pieces: Iterator[bytes]) -> int:
                 tar.extract(member, folder, filter="data")
                 if member.issym():  # tarfile leaves the time of a link as it is
                     os.utime(folder / member.name, (member.mtime, member.mtime), follow_symlinks=False)
+                else:
+                    # The filter makes all files writable for their owner. But whoever protected one meant it.
+                    (folder / member.name).chmod(member.mode & _MODES)
                 count += 1
             tar.members.clear()  # type: ignore[attr-defined]  # otherwise all headers would stay in memory
     for _ in pieces:  # what is behind the end of the archive

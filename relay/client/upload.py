@@ -246,7 +246,8 @@ class Watcher:
         if delivered != self._last or self._is_waiting or not upload.is_sending:
             self._last, self._moved = delivered, now
         self._is_stuck = now - self._moved > _STUCK_MOST
-        if isinstance(delivered, int) and delivered > 0 and state != "waiting":
+        # The nodes do not all know the latest figure, and the next question may go to another one.
+        if isinstance(delivered, int) and delivered > upload.delivered and state != "waiting":
             upload.delivered = delivered
             upload.report.progress(delivered, upload.source.length)
 

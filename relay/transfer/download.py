@@ -26,6 +26,8 @@ _FIRST_ENTRY = 1.0
 #: Seconds in which a client has to take something of what it is sent, if somebody else wants the upload; and seconds
 #: between two looks at that.
 _PROOF, _LOOK = 1.0, 0.05
+#: Seconds between two reports to Redis of how far it is, if the bytes do not pass through Redis.
+_REPORT = 1.0
 #: The outcomes after which a download that has sent nothing yet waits for the next upload of the name.
 STARTS_AGAIN = (Outcome.UPLOADER_GONE, Outcome.DOWNLOADER_GONE)
 
@@ -237,7 +239,10 @@ class Download(Side):
                 await self.transfers.vouch(self.transfer, downloader=True)
 
     def _pause(self, seconds: float) -> float:
-        return min(seconds, _LOOK) if self._contested else seconds
+        if self._contested:
+            return min(seconds, _LOOK)
+        # The uploader may ask any node how far its receiver is.
+        return min(seconds, _REPORT) if self.peer == self.context.node.id else seconds
 
     async def _try_to_end(self, outcome: Outcome) -> Outcome | None:
         """Decide that it ends, unless the last bytes are on their way: they cannot be taken back."""

@@ -72,6 +72,11 @@ class Command:
         assert found
         return found[0]
 
+    def stop(self) -> None:
+        """Stop it by SIGTERM: a sender then tells the relay that it is gone."""
+        self.process.terminate()
+        assert self.finish() == 130, self.said
+
     def finish(self, timeout: float = 90) -> int:
         """Wait until it exits, and return its exit status. There must be no traceback."""
         self.process.wait(timeout)

@@ -7,7 +7,6 @@ import pytest
 
 from tests.support.cluster import Cluster, over_redis
 from tests.support.redis import RedisServer
-from tests.support.wait import wait_until
 
 
 @pytest.fixture(scope="session")
@@ -18,9 +17,7 @@ def two_nodes(redis_server: RedisServer) -> Iterator[Cluster]:
 
 @pytest.fixture
 def cluster(two_nodes: Cluster) -> Iterator[Cluster]:
-    """Yield the cluster. After each test, check that no transfer has left a key behind."""
-    yield two_nodes
-    wait_until(lambda: not two_nodes.left_over(), "no key to be left over", timeout=40)
+    yield from two_nodes.checked()
 
 
 @pytest.fixture

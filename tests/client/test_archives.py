@@ -1,7 +1,10 @@
 """Directories and several files: laid out, made again from any byte on, unpacked from anybody."""
 
+import contextlib
+import filecmp
 import io
 import os
+import random
 import re
 import tarfile
 from collections.abc import Callable
@@ -115,6 +118,54 @@ def test_a_directory_goes_on_after_breaks(cluster: Cluster, tree: Path, tmp_path
     assert seen(inbox / "tree") == seen(tree)
 
 
+def test_many_files_and_a_large_one_arrive_through_four_breaks(
+    cluster: Cluster, tree: Path, tmp_path: Path, inbox: Path
+) -> None:
+    """500 small files beside the odd ones; with RELAY_TEST_FULL 10,000, and a large file of 2 GiB."""
+    is_full = bool(os.environ.get("RELAY_TEST_FULL"))
+    dice = random.Random(7)
+    for number in range(10_000 if is_full else 500):
+        folder = tree / f"folder {number % 20}"
+        folder.mkdir(exist_ok=True)
+        path = folder / f"{number} 😀{'x' * dice.randrange(200)}"
+        path.write_bytes(dice.randbytes(dice.choice((0, 1, 512, 3000, 9000))))
+        path.chmod(dice.choice((0o400, 0o644, 0o755)))
+        os.utime(path, (dice.randrange(2**31), dice.randrange(2**31)))
+    for folder in tree.glob("folder *"):
+        os.utime(folder, (1.25, 1.25))
+    large = 2 * 1024**3 if is_full else 40_000_000
+    with (tree / "large").open("wb") as file:
+        file.write(b"begin")
+        file.truncate(large - 3)
+        file.seek(0, os.SEEK_END)
+        file.write(b"end")
+    received = inbox / "tree"
+
+    def share() -> float:
+        """Return how much of the large file is there."""
+        return sum(path.stat().st_size for path in inbox.glob(".*/tree/large")) / large
+
+    with contextlib.ExitStack() as stack:
+        up, down = (stack.enter_context(contextlib.closing(Proxy(cluster[node].port))) for node in (0, 1))
+        up.rate = down.rate = large
+        sender = stack.enter_context(send(f"http://127.0.0.1:{up.port}", tree))
+        address = re.sub(r":\d+/", f":{down.port}/", sender.address())
+        receiver = stack.enter_context(receive(address, cwd=inbox))
+        for number, way in enumerate((up, down, up, down)):
+            wait_until(lambda most=number / 8: share() > most, "more of it", 120)  # type: ignore[misc]
+            way.cut()
+        assert receiver.finish(600) == 0, receiver.said
+        assert sender.finish() == 0, sender.said
+        assert "reconnecting" in receiver.said
+        assert "reconnecting" in sender.said
+    assert filecmp.cmp(received / "large", tree / "large", shallow=False)
+    (received / "large").unlink()
+    (tree / "large").unlink()
+    for root in (received, tree):
+        os.utime(root, (1, 1))  # which the removal has changed
+    assert seen(received) == seen(tree)
+
+
 def test_an_existing_directory_is_not_touched(cluster: Cluster, tree: Path, inbox: Path) -> None:
     (inbox / "tree").mkdir()
     with send(cluster[0].url, tree) as sender:
@@ -141,6 +192,16 @@ def test_what_cannot_be_sent_is_said_before_anything_is(tree: Path, spoil: Calla
     with pytest.raises(Failure, match=words) as failed:
         ArchiveSource([tree])
     assert failed.value.status is Exit.LOCAL
+
+
+def test_files_that_cannot_be_read_are_named_before_anything_is_sent(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of them are looked for. Root may read everything, so this test tells its process otherwise."""
+    secret = {str(tree / "deep" / name) for name in ("0", "1", "511", "512")}
+    monkeypatch.setattr("os.access", lambda path, mode: str(path) not in secret)
+    with pytest.raises(Failure, match=r"nothing was sent, because of .*deep/1: Permission denied.* and 1 more"):
+        ArchiveSource([tree])
 
 
 def test_a_file_that_changes_is_not_sent(tree: Path) -> None:

@@ -106,7 +106,7 @@ def test_a_node_that_is_killed(redis_server: RedisServer, file: Path, inbox: Pat
                     cluster.nodes[node] = cluster.nodes[node].successor()
                     assert receiver.finish() == 0, receiver.said
                 assert sender.finish() == 0, sender.said
-        wait_until(lambda: not cluster.left_over(), "no key to be left over", timeout=40)  # of the node that died
+        cluster.wait_clean()  # of the node that died
     assert (inbox / file.name).read_bytes() == file.read_bytes()
 
 

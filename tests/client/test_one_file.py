@@ -1,14 +1,17 @@
 """One file from `relay send` to `relay receive`, to curl and back, without trouble; and refusals before it begins."""
 
 import json
+import os
 import stat
 import subprocess
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.client.commands import Command, receive, send
 from tests.support.cluster import Cluster, Curl, random_file
+from tests.support.wait import wait_until
 
 SIZE = 5_000_000
 
@@ -65,6 +68,33 @@ def test_an_upload_of_unknown_length_arrives_at_stdout(cluster: Cluster, file: P
         output, _ = receiver.process.communicate(timeout=60)
         assert (receiver.process.returncode, output) == (0, file.read_bytes())
         assert upload.finish()[0] == 0
+
+
+def test_a_device_or_pipe_is_written_to_and_not_replaced(cluster: Cluster, file: Path, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with (
+        send(cluster[0].url, file) as sender,
+        receive("--overwrite", "-o", pipe, other(sender.address(), cluster)) as receiver,
+    ):
+        assert pipe.read_bytes() == file.read_bytes()
+        assert receiver.finish() == 0, receiver.said
+        assert sender.finish() == 0, sender.said
+    assert pipe.is_fifo()
+    assert receiver.said == "received 5.0 MB\n"
+
+
+def test_whoever_reads_the_output_may_leave(cluster: Cluster, tmp_path: Path) -> None:
+    """As `| head -c 10` does."""
+    file = random_file(tmp_path / "file", 20_000_000)
+    with send(cluster[0].url, file) as sender:
+        with receive("-o", "-", other(sender.address(), cluster)) as receiver:
+            assert receiver.process.stdout is not None
+            receiver.process.stdout.read(10)
+            receiver.process.stdout.close()
+            assert receiver.finish() == 5
+            assert receiver.said == "relay: whoever read the output has left\n"
+        sender.stop()
 
 
 @pytest.mark.parametrize("size", [0, 1])
@@ -198,3 +228,21 @@ def test_the_sender_shows_what_the_receiver_has(cluster: Cluster, tmp_path: Path
         assert sender.finish() == 0, sender.said
     assert shown == sorted(shown)
     assert any(0 < each < 3_000_000 for each in shown)
+
+
+def test_every_node_knows_how_far_a_transfer_is(cluster: Cluster, tmp_path: Path) -> None:
+    """Also if both clients are on one node, so that the bytes do not pass through Redis, and another node is asked."""
+    file = tmp_path / "file"
+    file.touch()
+    os.truncate(file, 200_000_000)
+    token = cluster.token()
+    address = cluster.url(0, token, "x")
+
+    def delivered() -> int:
+        answer = httpx.get(cluster.url(1, token), headers={"accept": "application/json"}).json()
+        return max((transfer["delivered"] for transfer in answer["transfers"]), default=0)
+
+    with Curl("-T", file, address), Curl("-o", "/dev/null", "--limit-rate", "10M", address):
+        first = wait_until(delivered, "some of it to be delivered")
+        wait_until(lambda: delivered() > first, "more of it", timeout=4)  # a side is looked after every 5 s
+        httpx.delete(address)

@@ -8,7 +8,6 @@ import pytest
 
 from tests.support.cluster import Cluster, over_redis
 from tests.support.redis import RedisServer
-from tests.support.wait import wait_until
 
 
 @pytest.fixture(scope="session")
@@ -21,9 +20,7 @@ def three_nodes(redis_server: RedisServer) -> Iterator[Cluster]:
 
 @pytest.fixture
 def cluster(three_nodes: Cluster) -> Iterator[Cluster]:
-    """Yield the cluster. After each test, check that no transfer has left a key behind."""
-    yield three_nodes
-    wait_until(lambda: not three_nodes.left_over(), "no key to be left over", timeout=40)
+    yield from three_nodes.checked()
 
 
 @pytest.fixture

@@ -34,7 +34,7 @@ def make(redis_server: RedisServer) -> Iterator[Make]:
         assert_no_traceback(cluster.logs())
         assert not list(cluster.keys("node"))  # each node has deleted its own key
         assert not list(cluster.keys("inbox"))
-        wait_until(lambda cluster=cluster: not cluster.left_over(), "no key to be left over", timeout=40)  # type: ignore[misc]
+        cluster.wait_clean()
 
 
 def stop(cluster: Cluster) -> None:

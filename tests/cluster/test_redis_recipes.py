@@ -49,7 +49,7 @@ def streams(nodes: Cluster) -> Iterator[tuple[str, Curl, Curl]]:
             upload.write(b"x" * 1000)
             assert download.read(1000) == b"x" * 1000
             yield token, upload, download
-    wait_until(lambda: not nodes.left_over(), "no key to be left over", timeout=40)
+    nodes.wait_clean()
 
 
 def run(nodes: Cluster, question: str, token: str, name: str = "big%20file") -> str:

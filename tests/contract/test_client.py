@@ -1,13 +1,18 @@
 """What `relay.client` takes from httpcore and tarfile, beyond what their pages promise."""
 
 import io
+import os
 import socket
+import subprocess
+import sys
 import tarfile
 import threading
+import time
 
 import httpx
+import pytest
 
-from relay.client.http import Http, Line
+from relay.client.http import Http, Line, pieces
 
 
 def test_httpcore_says_by_which_socket_it_has_connected() -> None:
@@ -31,6 +36,34 @@ def test_httpcore_says_by_which_socket_it_has_connected() -> None:
             line.cut()
             thread.join(10)
         assert failed.is_set()
+
+
+def test_httpx_can_do_without_its_own_command() -> None:
+    """`relay.client` leaves `httpx._main` out: it would import rich and pygments, which takes 50 ms of each start."""
+    script = "import sys, relay.client.http; print(sorted({'rich', 'pygments'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n", f"httpx has changed what it imports; it is {httpx.__version__}"
+
+
+@pytest.mark.parametrize("early", [0, 1, 3, 100_000])
+def test_httpcore_keeps_nothing_back_after_the_first_piece(early: int) -> None:
+    """`pieces` reads the rest from the connection itself. `early` bytes come together with the head."""
+    body = os.urandom(300_000)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 300000\r\n\r\n" + body[:early])
+                time.sleep(0.05)  # or the rest would come together with the head, too
+                connection.sendall(body[early:])
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        with Http().open("GET", f"http://127.0.0.1:{server.getsockname()[1]}/") as response:
+            assert b"".join(pieces(response)) == body
+        thread.join()
 
 
 def test_tarfile_forgets_members() -> None:

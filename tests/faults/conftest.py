@@ -207,7 +207,7 @@ def always(request: pytest.FixtureRequest) -> Iterator[None]:
     if cluster.may_linger:
         assert all(0 < cluster.ttl(key) <= 30 for key in cluster.left_over())
     else:
-        wait_until(lambda: not cluster.left_over(), "no key to be left over", timeout=10)
+        cluster.wait_clean(10)
     for token in cluster.tokens:
         assert_free(cluster, token, "x")
     assert_no_traceback(cluster.logs())

@@ -57,7 +57,7 @@ def crowded(redis_server: RedisServer) -> Iterator[Cluster]:
     cluster = Cluster([NodeProcess(prefix, redis_server.url, settings)], redis_server.client(), prefix)
     assert cluster[0].id  # the id is cached; ask for it before the node is busy
     yield cluster
-    wait_until(lambda: not cluster.left_over(), "no key to be left over", timeout=60)
+    cluster.wait_clean(60)
     cluster.stop()
     assert " WARNING " not in cluster.logs()
     assert " ERROR " not in cluster.logs()

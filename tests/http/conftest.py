@@ -6,7 +6,6 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.cluster import Cluster, alone, over_redis
-from tests.support.wait import wait_until
 
 #: Low limits keep the tests short. An upload waits a second for a downloader that has left, which none of these come
 #: back from.
@@ -27,9 +26,7 @@ def shared_cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
 
 @pytest.fixture
 def cluster(shared_cluster: Cluster) -> Iterator[Cluster]:
-    """Yield the cluster. After each test, check that no transfer has left a key and that every key has a TTL."""
-    yield shared_cluster
-    wait_until(lambda: not shared_cluster.left_over(), "no key to be left over")
+    yield from shared_cluster.checked()
 
 
 @pytest.fixture

@@ -13,7 +13,6 @@ from tests.browser.conftest import browser
 from tests.support.cluster import Cluster, over_redis, random_file
 from tests.support.haproxy import HAProxy
 from tests.support.redis import RedisServer
-from tests.support.wait import wait_until
 
 __all__ = ["browser"]  # the fixture
 
@@ -29,7 +28,7 @@ LONG = 40_000
 def cluster(redis_server: RedisServer) -> Iterator[Cluster]:
     with over_redis(redis_server, "ab", heartbeat=0.5, node_death=2, resume_wait=30) as cluster:
         yield cluster
-        wait_until(lambda: not cluster.left_over(), "no key to be left over", timeout=40)
+        cluster.wait_clean()
 
 
 @pytest.fixture(scope="module")

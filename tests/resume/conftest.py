@@ -10,7 +10,6 @@ from tests.support.cluster import Cluster, over_redis, random_file
 from tests.support.haproxy import HAProxy
 from tests.support.nginx import Nginx
 from tests.support.redis import RedisServer
-from tests.support.wait import wait_until
 
 MIB = 1024 * 1024
 _IS_FULL = bool(os.environ.get("RELAY_TEST_FULL"))
@@ -31,9 +30,7 @@ def three_nodes(redis_server: RedisServer) -> Iterator[Cluster]:
 
 @pytest.fixture
 def cluster(three_nodes: Cluster) -> Iterator[Cluster]:
-    """Yield the cluster. After each test, check that no transfer has left a key behind."""
-    yield three_nodes
-    wait_until(lambda: not three_nodes.left_over(), "no key to be left over", timeout=40)
+    yield from three_nodes.checked()
 
 
 @pytest.fixture(scope="session")

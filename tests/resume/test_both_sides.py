@@ -46,7 +46,7 @@ def cluster(redis_server: RedisServer) -> Iterator[Cluster]:
     with over_redis(redis_server, "ab", heartbeat=0.5, node_death=2) as cluster:
         yield cluster
         # What a killed node was reading expires.
-        wait_until(lambda: not cluster.left_over(), "no key to be left over", timeout=60)
+        cluster.wait_clean(60)
 
 
 def test_each_node_is_killed_in_turn(cluster: Cluster, huge_file: Path, tmp_path: Path) -> None:

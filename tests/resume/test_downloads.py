@@ -12,7 +12,6 @@ from tests.resume.clients import SILENCE, Resumer, resumers
 from tests.resume.conftest import MIB, SIZE
 from tests.support.cluster import Cluster, Curl
 from tests.support.cutting import Cut, CuttingProxy
-from tests.support.wait import wait_until
 
 #: After how many bytes each of the first connections is cut. A reset takes from the client what its kernel has received
 #: and the client has not read: on a busy machine that may be all of it. With what the node's kernel has not sent, which
@@ -89,4 +88,4 @@ def test_a_download_that_is_cut_off_three_times_arrives_whole(
     sent = way.file.read_bytes()
     assert results == dict.fromkeys(results, ("", 0, (0, f"delivered {len(sent)} bytes\n 200".encode())))
     assert [target.name for target in runs if target.read_bytes() != sent] == []
-    wait_until(lambda: not way.cluster.left_over(), "no key to be left over", timeout=40)
+    way.cluster.wait_clean()

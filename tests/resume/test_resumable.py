@@ -29,9 +29,7 @@ def shared_cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
 
 @pytest.fixture
 def cluster(shared_cluster: Cluster) -> Iterator[Cluster]:
-    """Yield the cluster. After each test, check that no transfer has left a key and that every key has a TTL."""
-    yield shared_cluster
-    wait_until(lambda: not shared_cluster.left_over(), "no key to be left over", timeout=30)
+    yield from shared_cluster.checked()
 
 
 @pytest.fixture

@@ -41,9 +41,7 @@ def two_nodes(redis_server: RedisServer) -> Iterator[Cluster]:
 
 @pytest.fixture
 def cluster(two_nodes: Cluster) -> Iterator[Cluster]:
-    """Yield the cluster. After each test, check that no transfer has left a key and that every key has a TTL."""
-    yield two_nodes
-    wait_until(lambda: not two_nodes.left_over(), "no key to be left over", timeout=40)
+    yield from two_nodes.checked()
 
 
 @pytest.fixture

@@ -167,6 +167,15 @@ class Cluster:
         endless = [key.decode() for key in self.redis.scan_iter(f"{self.prefix}:*") if self.redis.ttl(key) == -1]
         return of_transfers + endless
 
+    def wait_clean(self, timeout: float = 40) -> None:
+        """Wait until no transfer has left a key, and every key has a TTL. The time is long enough for a dead node's."""
+        wait_until(lambda: not self.left_over(), "no key to be left over", timeout)
+
+    def checked(self) -> Iterator["Cluster"]:
+        """Yield this cluster, for a fixture. After the test, check that no transfer has left a key behind."""
+        yield self
+        self.wait_clean()
+
     def logs(self) -> str:
         return "\n".join(node.log() for node in self.nodes)
 
