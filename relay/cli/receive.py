@@ -11,7 +11,7 @@ import click
 
 from relay.cli.client import EXITS, ending, fail, shared_options, warn_if_insecure
 from relay.client.archive import ENDING, MEDIA_TYPE
-from relay.client.download import Download, Offer
+from relay.client.download import Differs, Download, Offer
 from relay.client.failures import Exit, Failure
 from relay.client.http import Http, Trust
 from relay.client.links import Address
@@ -93,9 +93,13 @@ def receive(
             _to_file(download, offer, target, report, overwrite=overwrite)
             where = f" as {shown(str(target))}"
         seconds = time.monotonic() - begun
-        saved = None if output == _STDOUT else str(target)
         report.done(
-            f"received {size_of(download.done)}{where}", bytes=download.done, path=saved, seconds=round(seconds, 3)
+            f"received {size_of(download.done)}{where}{', checksum compared' if download.is_compared else ''}",
+            bytes=download.done,
+            path=None if output == _STDOUT else str(target),
+            seconds=round(seconds, 3),
+            sha256=download.checksum.hex,
+            compared=download.is_compared,
         )
 
 
@@ -127,8 +131,12 @@ def _to_file(download: Download, offer: Offer, target: Path, report: Report, *, 
         check_space(target.parent, (offer.length or 0) - part.size)
         if part.size:
             report.say(f"going on after {size_of(part.size)}, which are here already")
-        for piece in download.pieces(offer, part.size):
-            part.write(piece)
+        try:
+            for piece in download.pieces(offer, part.size, part.read()):
+                part.write(piece)
+        except Differs:
+            part.discard()
+            raise
         part.complete(overwrite=overwrite)
 
 

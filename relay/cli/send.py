@@ -97,6 +97,7 @@ def send(
             f"delivered {size_of(size)} in {seconds:.0f} s, {size_of(size / max(seconds, 0.001))}/s",
             bytes=size,
             seconds=round(seconds, 3),
+            sha256=upload.checksum.hex if upload.checksum.done == size else None,
         )
 
 

@@ -108,8 +108,15 @@ class PipeSource:
             at += len(piece)
         # A reader that waits for a full buffer would hold back what a trickling pipe has written.
         while piece := os.read(self._file.fileno(), PIECE):
+            at = self._end
             self._keep(piece)
-            yield piece
+            if self._end > offset:
+                yield piece[max(0, offset - at) :]
+        if self._end < offset:
+            raise Failure(
+                Exit.LEFT,
+                f"the receiver has {offset} bytes of another file, and stdin had {self._end}: start both again",
+            )
 
     def check(self) -> None:
         """A pipe cannot change."""
