@@ -94,6 +94,7 @@ def test_curl_and_archive_get_a_tar(cluster: Cluster, tree: Path, inbox: Path) -
 def test_a_directory_goes_on_after_breaks(cluster: Cluster, tree: Path, tmp_path: Path, inbox: Path) -> None:
     """On both sides, in turn."""
     random_file(tree / "big", 40_000_000)
+    os.utime(tree, (1_500_000_000.25, 1_500_000_000.25))
     up, down = Proxy(cluster[0].port), Proxy(cluster[1].port)
     up.rate = down.rate = 30_000_000
 

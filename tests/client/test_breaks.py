@@ -56,6 +56,7 @@ def test_a_download_goes_on_after_its_connection_was_cut(cluster: Cluster, file:
         receive(through(proxy, sender.address()), cwd=inbox) as receiver,
     ):
         assert receiver.finish() == 0, receiver.said
+        assert "checksum compared" in receiver.said
         assert sender.finish() == 0, sender.said
         assert proxy.cuts_left == 0
     assert "reconnecting (1) at" in receiver.said
@@ -71,6 +72,7 @@ def test_an_upload_goes_on_after_its_connection_was_cut(cluster: Cluster, slow: 
                 wait_for_bytes(inbox, reached)
                 slow.cut()
             assert receiver.finish() == 0, receiver.said
+            assert "checksum compared" in receiver.said
         assert sender.finish() == 0, sender.said
     assert "reconnecting (1)" in sender.said
     assert (inbox / file.name).read_bytes() == file.read_bytes()
@@ -84,6 +86,7 @@ def test_a_sender_on_a_dead_connection_comes_back(cluster: Cluster, slow: Proxy,
             wait_for_bytes(inbox, 5_000_000)
             slow.forget()
             assert receiver.finish() == 0, receiver.said
+            assert "checksum compared" in receiver.said
         assert sender.finish() == 0, sender.said
     assert (inbox / file.name).read_bytes() == file.read_bytes()
 
@@ -105,6 +108,7 @@ def test_a_node_that_is_killed(redis_server: RedisServer, file: Path, inbox: Pat
                     cluster.nodes[node].kill()
                     cluster.nodes[node] = cluster.nodes[node].successor()
                     assert receiver.finish() == 0, receiver.said
+                    assert "checksum compared" in receiver.said
                 assert sender.finish() == 0, sender.said
         wait_until(lambda: not cluster.left_over(), "no key to be left over", timeout=40)  # of the node that died
     assert (inbox / file.name).read_bytes() == file.read_bytes()
@@ -129,6 +133,7 @@ def test_a_receiver_that_is_stopped_goes_on(
             assert not (inbox / file.name).exists()
         with receive(address, cwd=inbox) as receiver:
             assert receiver.finish() == 0, receiver.said
+            assert "checksum compared" in receiver.said
             assert "which are here already" in receiver.said
         assert sender.finish() == 0, sender.said
     assert (inbox / file.name).read_bytes() == file.read_bytes()
