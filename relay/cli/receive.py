@@ -4,6 +4,7 @@ import os
 import shlex
 import sys
 import time
+from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
 
@@ -18,7 +19,7 @@ from relay.client.links import Address
 from relay.client.naming import safe_name, shown
 from relay.client.part import Part, check_space, check_target
 from relay.client.report import Report, make_report, size_of
-from relay.client.unpack import check_folder, unpack
+from relay.client.unpack import Tree, check_folder
 
 _STDOUT = "-"
 
@@ -129,10 +130,11 @@ def _to_file(download: Download, offer: Offer, target: Path, report: Report, *, 
         if offer.length is not None and part.size > offer.length:
             part.restart()
         check_space(target.parent, (offer.length or 0) - part.size)
-        if part.size:
-            report.say(f"going on after {size_of(part.size)}, which are here already")
+        _say_what_is_here(report, part.size)
+        for _ in download.known(part.read()):
+            pass
         try:
-            for piece in download.pieces(offer, part.size, part.read()):
+            for piece in download.pieces(offer):
                 part.write(piece)
         except Differs:
             part.discard()
@@ -144,8 +146,19 @@ def _to_folder(download: Download, offer: Offer, target: Path, report: Report) -
     check_folder(target)
     if offer.length is None:
         raise Failure(Exit.CORRUPTED, "the archive has no length: save it with --archive")
-    check_space(target.parent, offer.length)
-    return unpack(download.pieces(offer), target, offer.etag)
+    with Tree(target, offer.etag) as tree:
+        check_space(target.parent, offer.length - tree.size)
+        _say_what_is_here(report, tree.size)
+        try:
+            return tree.unpack(chain(download.known(tree.read()), download.pieces(offer)))
+        except Differs:
+            tree.discard()
+            raise
+
+
+def _say_what_is_here(report: Report, size: int) -> None:
+    if size:
+        report.say(f"going on after {size_of(size)}, which are here already")
 
 
 def _to_stdout(download: Download, offer: Offer) -> None:

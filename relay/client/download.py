@@ -108,15 +108,18 @@ class Download:
             else:
                 raise refusal.failure()
 
-    def pieces(self, offer: Offer, start: int = 0, before: Iterable[bytes] = ()) -> Iterator[bytes]:
-        """Yield the bytes from `start` on, through all breaks of the connection. Raise Failure.
-
-        When it ends, everything has been yielded, and is what was sent, as far as that is known. `before` are the first
-        `start` bytes, which are here already.
-        """
-        for piece in before:
+    def known(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
+        """Yield the first bytes of an upload, which are here already. `pieces` goes on after them."""
+        for piece in pieces:
             self.checksum.add(self.checksum.done, piece)
-        for piece in self._pieces(offer, start):
+            yield piece
+
+    def pieces(self, offer: Offer) -> Iterator[bytes]:
+        """Yield the bytes that are not here yet, through all breaks of the connection. Raise Failure.
+
+        When it ends, everything has been yielded, and is what was sent, as far as that is known.
+        """
+        for piece in self._pieces(offer, self.checksum.done):
             self.checksum.add(self.done, piece)
             yield piece
         sent = self._sent or self._ask_checksum(offer)

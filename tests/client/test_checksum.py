@@ -100,7 +100,9 @@ def test_both_commands_tell_a_script_the_checksum(cluster: Cluster, tmp_path: Pa
     tree.mkdir()
     file = random_file(tree / "file", 0 if kind == "empty" else SIZE)
     what: list[str | Path] = [tree] if kind == "directory" else ["-", "--name", "file"] if kind == "stdin" else [file]
-    with send(cluster[0].url, *what, "--json", stdin=subprocess.PIPE if kind == "stdin" else subprocess.DEVNULL) as sender:
+    with send(
+        cluster[0].url, *what, "--json", stdin=subprocess.PIPE if kind == "stdin" else subprocess.DEVNULL
+    ) as sender:
         assert sender.process.stdout is not None
         ready = json.loads(sender.process.stdout.readline())
         with receive("--json", at(cluster[1].url, ready["link"]), cwd=inbox) as receiver:
