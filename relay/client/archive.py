@@ -4,6 +4,7 @@ All sizes are known from the metadata. So the length of the stream is known befo
 offset on can be made again from the files, which is what a new connection needs.
 """
 
+import hashlib
 import os
 import stat
 import tarfile
@@ -60,6 +61,10 @@ class ArchiveSource:
         self.name = folder + ENDING
         self.length: int | None = self._at + len(_END)
         self.media_type = MEDIA_TYPE
+        layout = hashlib.sha256()
+        for entry in self._entries:
+            layout.update(entry.header + repr(entry.stamp).encode())
+        self.fingerprint = layout.hexdigest()
 
     def pieces(self, offset: int) -> Iterator[bytes]:
         """Yield the stream from a byte offset on. Raise Failure if a file has changed since it was laid out."""

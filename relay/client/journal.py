@@ -30,7 +30,8 @@ class Entry(NamedTuple):
     @property
     def line(self) -> bytes:
         return (
-            json.dumps([self.name, self.size, base64.b64encode(zlib.compress(self.header)).decode()]).encode() + b"\n"
+            json.dumps([self.name, self.size, base64.b64encode(zlib.compress(self.header, 1)).decode()]).encode()
+            + b"\n"
         )
 
     @classmethod
@@ -71,7 +72,9 @@ class Journal:
 
     def add(self, entry: Entry) -> None:
         """List a member that is about to be written."""
-        self._rest.unlink(missing_ok=True)  # it was that of the member before
+        if self._kept:  # of the member before
+            self._rest.unlink(missing_ok=True)
+            self._kept = 0
         line = memoryview(entry.line)
         while line:
             line = line[os.write(self._fd, line) :]

@@ -65,7 +65,10 @@ class Upload:
     report: Report
     #: Seconds to go on trying without a connection.
     give_up: float
-    _url: str = field(init=False, default="")
+    #: Its address, which is a secret. It is empty before `create`, unless it is that of an upload that was stopped.
+    url: str = ""
+    #: The byte offset to begin with; None if the relay has to be asked.
+    _begin: int | None = field(init=False, default=None)
     #: The bytes that the receiver has, as far as the relay has said.
     delivered: int = field(init=False, default=0)
     #: When the relay last said that no receiver is there, in monotonic seconds; 0 if it never did.
@@ -88,12 +91,12 @@ class Upload:
         segment = answer.headers.get("location", "").rpartition("/")[2]
         if not UploadAddress.fits(segment.encode("ascii", "replace")):
             raise Failure(Exit.REFUSED, f"{self.server} does not speak resumable uploads: check --server")
-        self._url = f"{self._name_url}/{segment}"
+        self.url, self._begin = f"{self._name_url}/{segment}", 0
 
     def run(self) -> int:
         """Send everything. Return the number of bytes that the receiver has. Raise Failure."""
         patience = Patience(self.give_up)
-        offset: int | None = 0
+        offset = self._begin
         refused: Refusal | None = None
         while True:
             reached, asks, why = self.delivered, offset is None, ""
@@ -122,8 +125,8 @@ class Upload:
     def cancel(self) -> None:
         """Tell the relay that nothing more will come, so that the receiver need not wait. Never fail."""
         with contextlib.suppress(Unreachable, Failure):
-            if self._url:
-                self.http.ask("DELETE", self._url)
+            if self.url:
+                self.http.ask("DELETE", self.url)
 
     @property
     def _name_url(self) -> str:
@@ -133,7 +136,7 @@ class Upload:
         pause = patience.failed(time.monotonic())
         if pause is None:
             raise Failure(
-                Exit.UNREACHABLE, f"gave up after {self.give_up:g} s: {why}; send again when the relay can be reached"
+                Exit.UNREACHABLE, f"gave up after {self.give_up:g} s: {why}; the relay must be reached to send"
             )
         self.report.reconnecting(patience.attempts, share_of(self.delivered, self.source.length), why)
         time.sleep(pause)
@@ -148,7 +151,7 @@ class Upload:
             headers["Content-Length"] = str(self.source.length - offset)
         line = Line()
         with self._watched(line):
-            return self.http.ask("PATCH", self._url, headers, self._handed(offset), line)
+            return self.http.ask("PATCH", self.url, headers, self._handed(offset), line)
 
     def _handed(self, offset: int) -> Iterator[bytes]:
         """Yield the source's bytes. Note whether they are being sent, or the source is being read.
@@ -181,7 +184,7 @@ class Upload:
 
         If it refuses, the receiver has nothing to compare; whatever else is wrong, the other requests are told.
         """
-        answer = self.http.ask("POST", self._url, digest_header(self.checksum.hex), b"")
+        answer = self.http.ask("POST", self.url, digest_header(self.checksum.hex), b"")
         if answer.refusal.passes:
             raise Unreachable(answer.refusal.line or f"the relay answered {answer.status}")
 
@@ -195,7 +198,7 @@ class Upload:
 
     def _ask(self, refused: Refusal | None) -> "Done | int | None":
         """Return how far the receiver is. `refused` is why the last request failed. Raise Failure if all is over."""
-        answer = self.http.ask("HEAD", self._url)
+        answer = self.http.ask("HEAD", self.url)
         if answer.is_good:
             if answer.headers.get("upload-complete") == "?1":
                 return Done(_size(answer, self.source.length))
@@ -210,7 +213,7 @@ class Upload:
             return refused.failure()
         headers = {"Content-Type": _PARTIAL, "Upload-Offset": "0", "Upload-Complete": "?0"}
         with contextlib.suppress(Unreachable):
-            worded = self.http.ask("PATCH", self._url, headers, b"")
+            worded = self.http.ask("PATCH", self.url, headers, b"")
             if not worded.is_good:
                 return worded.refusal.failure()
         return answer.refusal.failure()
