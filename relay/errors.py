@@ -67,6 +67,11 @@ class Error(Enum):
         "Other draft",
         "Of the draft of resumable uploads, interop versions 8 and 9 are spoken here: send the whole file at once.",
     )
+    BAD_DIGEST = Spec(
+        400,
+        "Bad digest",
+        "Of Repr-Digest, sha-256 takes :BASE64: with the 32 bytes of the whole file's SHA-256; or leave it out.",
+    )
     BAD_TYPE = Spec(400, "Bad Content-Type", "Content-Type takes at most 255 characters, without control characters.")
     NOT_HTTP = Spec(400, "Not HTTP", "This is not a valid HTTP/1.1 request: use curl, a browser or an HTTP library.")
     SECRET_NEEDED = Spec(

@@ -6,6 +6,7 @@ from starlette.types import Message
 
 from relay.api.exchange import Exchange
 from relay.buffers import Bytes
+from relay.digests import digest_header
 from relay.errors import ClientGone, Error, Problem
 from relay.file_names import split_file_name
 from relay.names import content_disposition, parse_name
@@ -32,7 +33,7 @@ def download_headers(transfer: Transfer) -> dict[str, str]:
         "content-disposition": content_disposition(file_name or parse_name(transfer.name.encode())),
         "accept-ranges": "bytes",
         "etag": etag(transfer),
-    }
+    } | digest_header(transfer.sha256)
     if transfer.length is not None:
         headers["content-length"] = str(transfer.length)
     return headers

@@ -1,7 +1,8 @@
 """Handlers for resumable uploads, after draft-ietf-httpbis-resumable-upload (interop versions 8 and 9).
 
 An upload with `Upload-Complete` creates an upload resource, whose address `/TOKEN/NAME/UPLOAD` only its uploader knows.
-There HEAD asks how far the upload is, PATCH brings more, and DELETE cancels. `transfer.resumable` does the work.
+There HEAD asks how far the upload is, PATCH brings more, POST gives the file's digest, and DELETE cancels.
+`transfer.resumable` does the work.
 """
 
 from starlette.responses import Response
@@ -55,13 +56,29 @@ async def append(exchange: Exchange) -> None:
     offset, is_last = fields.part()
     part = _part(exchange, fields, offset, is_last=is_last)
     reached = await exchange.relay.resumable.append(
-        address, part, access=access, name=exchange.name, body=exchange.body(), client=exchange.client
+        address,
+        part,
+        access=access,
+        name=exchange.name,
+        body=exchange.body(),
+        client=exchange.client,
+        sha256=transfers.digest_of(exchange),
     )
     if is_last:
         await _answer_complete(exchange, reached)
     else:
         headers = upload_fields.written(offset=reached, is_complete=False)
         await exchange.answer(Response(status_code=204, headers=headers))
+
+
+async def describe(exchange: Exchange) -> None:
+    """Take the digest of the whole file, while another request may bring its bytes."""
+    access, address = await _where(exchange)
+    sha256 = transfers.digest_of(exchange)
+    if not sha256:
+        raise Problem(Error.BAD_DIGEST)
+    await exchange.relay.resumable.describe(address, sha256, access=access, name=exchange.name)
+    await exchange.answer(Response(status_code=204))
 
 
 async def cancel(exchange: Exchange) -> None:
@@ -78,7 +95,7 @@ async def _create(exchange: Exchange, fields: UploadFields, *, is_last: bool) ->
     media_type = await transfers.check_upload(exchange, access)
     part = _part(exchange, fields, 0, is_last=is_last)
     resumable, limits = exchange.relay.resumable, upload_fields.limits(exchange.relay.settings)
-    address, transfer = resumable.new(token=access.id, name=name)
+    address, transfer = resumable.new(token=access.id, name=name, sha256=transfers.digest_of(exchange))
     location = {"location": f"/{exchange.segments[0].decode()}/{name}/{address}"}
 
     def announce() -> None:

@@ -42,6 +42,7 @@ _OPERATORS = (Error.OPERATORS_ONLY, Error.TOO_MANY, *_STORE)
 _UPLOAD = (
     *_NAME,
     Error.BAD_COUNT,
+    Error.BAD_DIGEST,
     Error.BAD_TYPE,
     Error.NO_RANGES,
     Error.CONDITION_FAILED,
@@ -79,8 +80,10 @@ _STATUS = (
     Error.NO_DOWNLOADER,
     Error.SUPERSEDED,
 )
+_DESCRIBE = (*_STATUS, Error.BAD_DIGEST, Error.COMPLETED_UPLOAD)
 _APPEND = (
     *_STATUS,
+    Error.BAD_DIGEST,
     Error.BAD_UPLOAD_FIELD,
     Error.INCONSISTENT_LENGTH,
     Error.COMPLETED_UPLOAD,
@@ -92,6 +95,9 @@ _APPEND = (
 )
 _COMPLETE = upload_field("Upload-Complete", "Whether the file ends where the body ends", r"^\?[01]$")
 _LENGTH = upload_field("Upload-Length", "The length of the file in bytes", "^[0-9]{1,15}$")
+_DIGEST = upload_field(
+    "Repr-Digest", "The SHA-256 of the whole file, for the downloader", "sha-256=:[A-Za-z0-9+/]{43}=:"
+)
 _FIND = (
     *_NAME,
     Error.BAD_WAIT,
@@ -180,7 +186,7 @@ OPERATIONS: tuple[Operation, ...] = (
             "Upload: waits for a downloader, then streams. With Upload-Complete it can be resumed",
             "The downloader has the last byte.",
             also=((201, "The upload exists; Location is the address at which it goes on."),),
-            fields=(_COMPLETE, _LENGTH),
+            fields=(_COMPLETE, _LENGTH, _DIGEST),
             content=TEXT | json(outcome=STRING, bytes=INTEGER),
             errors=_CREATION,
             takes=BYTES,
@@ -205,6 +211,7 @@ OPERATIONS: tuple[Operation, ...] = (
         transfers.head,
         "The headers that a GET would get; takes nothing, and waits only if ?wait= says so",
         "Somebody uploads it.",
+        also=((204, "The upload that If-Match names was delivered; Repr-Digest has the SHA-256 of its file."),),
         unmodified=_UNMODIFIED,
         errors=_FIND,
         query=head_wait_parameter,
@@ -253,7 +260,18 @@ OPERATIONS: tuple[Operation, ...] = (
             upload_field("Upload-Offset", "The byte of the file at which the body begins", "^[0-9]{1,15}$")
             | {"required": True},
             _LENGTH,
+            _DIGEST,
         ),
+    ),
+    Operation(
+        "POST",
+        UPLOAD,
+        resumable.describe,
+        "Give the digest of a resumable upload's whole file, while another request may bring its bytes",
+        "The downloader can ask for it.",
+        status=204,
+        errors=_DESCRIBE,
+        fields=(_DIGEST | {"required": True},),
     ),
     Operation(
         "DELETE",

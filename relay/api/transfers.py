@@ -13,6 +13,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from relay.access import Access, Link, Right
 from relay.api.download_response import ResponseSink, download_headers, etag
 from relay.api.exchange import Exchange
+from relay.digests import REPR_DIGEST, digest_header, parse_digest
 from relay.errors import Error, Problem
 from relay.file_names import file_name, with_file_name
 from relay.logs import audit
@@ -22,6 +23,8 @@ from relay.server.headers import has_coding, is_code, is_form, is_media_type, is
 from relay.states import Outcome, State
 from relay.store.records import Transfer
 
+#: An `If-Match` that names one upload.
+_ONE_TAG = re.compile(r'"([0-9a-f]{16})"')
 #: The numbers that `?wait=` takes. float() would also take `1_0`, `nan`, `１` and blanks.
 _SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{0,9})?")
 
@@ -42,6 +45,7 @@ async def deliver(exchange: Exchange) -> int:
         media_type=media_type,
         body=exchange.body(),
         client=exchange.client,
+        sha256=digest_of(exchange),
     )
 
 
@@ -52,6 +56,11 @@ async def check_upload(exchange: Exchange, access: Access) -> str:
     if "if-match" in headers:
         await _refuse_to_replace(exchange, access)
     return with_file_name(media_type, file_name(headers.get("content-disposition", "")))
+
+
+def digest_of(exchange: Exchange) -> str:
+    """Return the SHA-256 of the whole file that the request gives; empty if it gives none. Raise Problem."""
+    return parse_digest(exchange.joined(REPR_DIGEST) or "")
 
 
 def body_size(exchange: Exchange) -> int | None:
@@ -96,10 +105,24 @@ async def head(exchange: Exchange) -> None:
 
     It waits for an upload only if `?wait=` says so, because it is a question of how things stand. Section 14.2 of RFC
     9110 defines `Range` for GET alone.
+
+    A client that has just received the upload that its `If-Match` names gets 204 and the file's digest, if that is
+    known: a sender that reads its file once knows it only at the end, when the headers of the GET are gone.
     """
     _check_count(exchange)
-    transfer = await _find(exchange, await exchange.access(Right.RECEIVE), _wait(exchange, 0))
-    if await _answer_failed_condition(exchange, transfer):
+    access = await exchange.access(Right.RECEIVE)
+    try:
+        transfer = await _find(exchange, access, _wait(exchange, 0))
+        if await _answer_failed_condition(exchange, transfer):
+            return
+    except Problem as problem:
+        if problem.error not in (Error.NO_UPLOAD, Error.CONDITION_FAILED):
+            raise
+        tag = _ONE_TAG.fullmatch(exchange.joined("if-match") or "")
+        sha256 = await exchange.relay.digest_of(access, name=exchange.name, transfer_id=tag[1]) if tag else ""
+        if not tag or not sha256:
+            raise
+        await exchange.answer(Response(status_code=204, headers={"etag": tag[0]} | digest_header(sha256)))
         return
     response = Response(headers=download_headers(transfer))
     if transfer.length is None:

@@ -5,6 +5,7 @@ import shlex
 import stat
 import sys
 import time
+from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
 
@@ -12,13 +13,13 @@ import click
 
 from relay.cli.client import EXITS, Shared, ending, fail, shared_options
 from relay.client.archive import ENDING, MEDIA_TYPE
-from relay.client.download import Download, Offer
+from relay.client.download import Differs, Download, Offer
 from relay.client.failures import Exit, Failure
 from relay.client.links import Address
 from relay.client.naming import safe_name, shown
 from relay.client.part import Part, check_space, check_target
 from relay.client.report import Report, size_of
-from relay.client.unpack import check_folder, unpack
+from relay.client.unpack import Tree, check_folder
 
 _STDOUT = "-"
 
@@ -99,10 +100,12 @@ def receive(
             where = f" as {shown(str(saved))}"
         seconds = time.monotonic() - begun
         report.done(
-            f"received {size_of(download.done)}{where}",
+            f"received {size_of(download.done)}{where}{', checksum compared' if download.is_compared else ''}",
             bytes=download.done,
             path=None if saved is None else str(saved),
             seconds=round(seconds, 3),
+            sha256=download.checksum.hex,
+            compared=download.is_compared,
         )
 
 
@@ -132,10 +135,15 @@ def _to_file(download: Download, offer: Offer, target: Path, report: Report, *, 
         if offer.length is not None and part.size > offer.length:
             part.restart()
         check_space(target.parent, (offer.length or 0) - part.size)
-        if part.size:
-            report.say(f"going on after {size_of(part.size)}, which are here already")
-        for piece in download.pieces(offer, part.size):
-            part.write(piece)
+        _say_what_is_here(report, part.size)
+        for _ in download.known(part.read()):
+            pass
+        try:
+            for piece in download.pieces(offer):
+                part.write(piece)
+        except Differs:
+            part.discard()
+            raise
         part.complete(overwrite=overwrite)
 
 
@@ -143,8 +151,19 @@ def _to_folder(download: Download, offer: Offer, target: Path, report: Report) -
     check_folder(target)
     if offer.length is None:
         raise Failure(Exit.CORRUPTED, "the archive has no length: save it with --archive")
-    check_space(target.parent, offer.length)
-    return unpack(download.pieces(offer), target, offer.etag)
+    with Tree(target, offer.etag) as tree:
+        check_space(target.parent, offer.length - tree.size)
+        _say_what_is_here(report, tree.size)
+        try:
+            return tree.unpack(chain(download.known(tree.read()), download.pieces(offer)))
+        except Differs:
+            tree.discard()
+            raise
+
+
+def _say_what_is_here(report: Report, size: int) -> None:
+    if size:
+        report.say(f"going on after {size_of(size)}, which are here already")
 
 
 def _is_special(output: str) -> bool:

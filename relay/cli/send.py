@@ -11,6 +11,7 @@ import click
 
 from relay.cli.client import EXITS, Shared, ending, fail, read_secret, shared_options
 from relay.client.archive import ArchiveSource
+from relay.client.begun import Begun
 from relay.client.failures import Exit, Failure
 from relay.client.http import Unreachable
 from relay.client.links import Address, check_server, parse_token
@@ -35,6 +36,8 @@ _TRIALS = 4
 @click.option("--secret-file", type=click.Path(path_type=Path), help=f"a file with the relay's secret [{_SECRET}]")
 @click.option("--token-file", type=click.Path(path_type=Path), help=f"a file with a token that exists [{_TOKEN}]")
 @click.option("--qr/--no-qr", default=None, help="show the link as a QR code  [default: on a terminal]")
+@click.option("--resume", is_flag=True, help="go on with the upload of FILE that was stopped")
+@click.option("--cancel", is_flag=True, help="end the upload of FILE that was stopped: the receiver need not wait")
 @shared_options
 def send(
     *,
@@ -44,6 +47,8 @@ def send(
     secret_file: Path | None,
     token_file: Path | None,
     qr: bool | None,
+    resume: bool,
+    cancel: bool,
     shared: Shared,
 ) -> None:
     """Send FILE to whoever has the link, which this command prints. With - it sends stdin.
@@ -52,6 +57,7 @@ def send(
 
     Nothing is stored: this command waits for the receiver, and ends when the receiver has everything. If the
     connection breaks, or a node of the relay, it goes on where the receiver is. So FILE must not change meanwhile.
+    If this command is stopped, the same one with --resume goes on, while the receiver waits.
 
     \b
     Examples:
@@ -71,28 +77,64 @@ def send(
     except Failure as failure:
         fail(failure)
     report = shared.report(source.name)
+    begun = Begun(server, paths, name or "", source)
     again = f"run the same command again: {'' if own else 'it makes a new link, and '}the receiver starts again, too"
-    with ending(report, goes_on=lambda: again):
-        upload = _create(
-            lambda: Upload(http, server, own or make_token(http, server, secret), source, report, shared.give_up),
-            server,
-        )
+    with ending(report, goes_on=lambda: _go_on(begun) if begun.is_kept else again):
+        if resume or cancel:
+            known, url = begun.find(unchanged=not cancel)
+            upload = Upload(http, server, known, source, report, shared.give_up, url)
+        else:
+            upload = _create(
+                lambda: Upload(http, server, own or make_token(http, server, secret), source, report, shared.give_up),
+                server,
+            )
+            begun.keep(upload.token, upload.url)
+        if cancel:
+            _end(upload, begun)
+            report.done("cancelled: the receiver is told", cancelled=True)
+            return
         address = Address.of(server, upload.token, source.name)
         report.ready(link=address.url, page=address.page, name=source.name, bytes=source.length)
         if not shared.as_json:
             _show_link(address, source, quiet=shared.quiet, qr=qr)
-        begun = time.monotonic()
-        try:
-            size = upload.run()
-        except (KeyboardInterrupt, Failure):
-            upload.cancel()
-            raise
-        seconds = time.monotonic() - max(begun, upload.waited_until)
+        since = time.monotonic()
+        size = _run(upload, begun)
+        seconds = time.monotonic() - max(since, upload.waited_until)
         report.done(
             f"delivered {size_of(size)} in {seconds:.0f} s, {size_of(size / max(seconds, 0.001))}/s",
             bytes=size,
             seconds=round(seconds, 3),
+            sha256=upload.checksum.hex if upload.checksum.done == size else None,
         )
+
+
+def _run(upload: Upload, begun: Begun) -> int:
+    """Send everything. Return the number of bytes that the receiver has. Raise Failure.
+
+    An upload that another process can go on with is left as it is, if this one is stopped or cannot reach the relay.
+    """
+    try:
+        size = upload.run()
+    except KeyboardInterrupt:
+        if not begun.is_kept:
+            upload.cancel()
+        raise
+    except Failure as failure:
+        if failure.status is Exit.UNREACHABLE and begun.is_kept:
+            raise Failure(failure.status, f"{failure.line}; {_go_on(begun)}") from None
+        _end(upload, begun)
+        raise
+    begun.forget()
+    return size
+
+
+def _end(upload: Upload, begun: Begun) -> None:
+    upload.cancel()
+    begun.forget()
+
+
+def _go_on(begun: Begun) -> str:
+    return f"while the receiver waits (some minutes), go on with: {begun.command}"
 
 
 def _create(begin: Callable[[], Upload], server: str) -> Upload:

@@ -4,6 +4,7 @@ All sizes are known from the metadata. So the length of the stream is known befo
 offset on can be made again from the files, which is what a new connection needs.
 """
 
+import hashlib
 import os
 import stat
 import tarfile
@@ -60,6 +61,10 @@ class ArchiveSource:
         self.name = folder + ENDING
         self.length: int | None = self._at + len(_END)
         self.media_type = MEDIA_TYPE
+        layout = hashlib.sha256()
+        for entry in self._entries:
+            layout.update(entry.header + repr(entry.stamp).encode())
+        self.fingerprint = layout.hexdigest()
 
     def pieces(self, offset: int) -> Iterator[bytes]:
         """Yield the stream from a byte offset on. Raise Failure if a file has changed since it was laid out."""
@@ -118,7 +123,7 @@ class ArchiveSource:
     def _place(self, entry: Entry) -> None:
         self._entries.append(entry)
         self._starts.append(self._at)
-        self._at += len(entry.header) + _padded(entry.info.size)
+        self._at += len(entry.header) + padded(entry.info.size)
 
     # -- the bytes ---------------------------------------------------------------------------------------------------
 
@@ -130,7 +135,7 @@ class ArchiveSource:
             header = entry.header
             yield header[skip:]
             if entry.info.size:
-                yield from self._file(entry, min(max(0, skip - len(header)), _padded(entry.info.size)))
+                yield from self._file(entry, min(max(0, skip - len(header)), padded(entry.info.size)))
         yield _END[max(0, offset - self._at) :]
 
     def _file(self, entry: Entry, skip: int) -> Iterator[bytes]:
@@ -151,7 +156,7 @@ class ArchiveSource:
             raise Failure(Exit.LOCAL, f"cannot read {shown(str(entry.path))}: {error.strerror}") from None
         if left:
             raise _changed(entry.path)
-        yield bytes(_padded(size) - max(size, skip))
+        yield bytes(padded(size) - max(size, skip))
 
 
 def _stays_within(path: Path, target: str, root: Path) -> bool:
@@ -173,7 +178,7 @@ def _changed(path: Path) -> Failure:
     return Failure(Exit.LOCAL, f"{shown(str(path))} was changed while it was sent: send again when it is at rest")
 
 
-def _padded(size: int) -> int:
+def padded(size: int) -> int:
     """Return the bytes that a file of this size takes in a tar."""
     return -(-size // _BLOCK) * _BLOCK
 

@@ -3,22 +3,27 @@
 A HEAD tells what there is and takes nothing. So an existing file, or a full disk, is found before the upload is taken.
 Each GET then names the upload by its ETag (`If-Match`) and begins at the byte that is missing (`Range`): a relay that
 has another upload by now refuses, and the bytes of two uploads never get into one file.
+
+The SHA-256 of all bytes is compared with the sender's at the end. A sender that reads its file once knows it only then,
+so the relay is asked for it after the last byte, unless it was in the headers.
 """
 
 import re
 import time
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from relay.client.answers import Refusal
+from relay.client.checksum import Checksum
 from relay.client.failures import Exit, Failure
 from relay.client.http import Http, Unreachable, pieces, whole
 from relay.client.links import Address
 from relay.client.naming import name_in, safe_name
 from relay.client.patience import Patience
 from relay.client.report import Report, share_of
-from relay.errors import Error
+from relay.digests import REPR_DIGEST, parse_digest
+from relay.errors import Error, Problem
 
 if TYPE_CHECKING:
     import httpx
@@ -28,6 +33,8 @@ _OK, _PARTIAL, _CONDITION, _RANGE = 200, 206, 412, 416
 _WAIT_MOST = 50
 #: Seconds to wait for another download, which may be our own of before, to go away: relay needs two to find out.
 _TAKEN_MOST = 10.0
+#: Seconds to go on asking for the checksum, and to wait for one answer: the file is here, and its sender is told so.
+_CHECKSUM_MOST, _CHECKSUM_SILENCE = 20.0, 20.0
 _NUMBER = re.compile(r"[0-9]{1,18}")
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18}|\*)")
 
@@ -40,6 +47,16 @@ class Offer:
     etag: str
     length: int | None
     media_type: str
+
+
+class Differs(Failure):
+    """What arrived is not what was sent."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            Exit.CORRUPTED,
+            "what arrived is not what was sent, because its SHA-256 differs: ask the sender to send again",
+        )
 
 
 @dataclass
@@ -55,6 +72,11 @@ class Download:
     #: The bytes that were received, those of earlier runs included.
     done: int = field(init=False, default=0)
     _length: int | None = field(init=False, default=None)
+    #: That of the bytes that were received, and the sender's, as far as the relay has said; empty if it has not.
+    checksum: Checksum = field(init=False, default_factory=Checksum)
+    _sent: str = field(init=False, default="")
+    #: Whether the two were compared. It stays false if the sender gave none, as curl does not by itself.
+    is_compared: bool = field(init=False, default=False)
     #: When another download was first in the way, in monotonic seconds; 0 if none was.
     _taken: float = field(init=False, default=0.0)
 
@@ -88,11 +110,27 @@ class Download:
             else:
                 raise refusal.failure()
 
-    def pieces(self, offer: Offer, start: int = 0) -> Iterator[bytes]:
-        """Yield the bytes from `start` on, through all breaks of the connection. Raise Failure.
+    def known(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
+        """Yield the first bytes of an upload, which are here already. `pieces` goes on after them."""
+        for piece in pieces:
+            self.checksum.add(self.checksum.done, piece)
+            yield piece
 
-        When it ends, everything has been yielded.
+    def pieces(self, offer: Offer) -> Iterator[bytes]:
+        """Yield the bytes that are not here yet, through all breaks of the connection. Raise Failure.
+
+        When it ends, everything has been yielded, and is what was sent, as far as that is known.
         """
+        for piece in self._pieces(offer, self.checksum.done):
+            self.checksum.add(self.done, piece)
+            yield piece
+        sent = self._sent or self._ask_checksum(offer)
+        if sent not in ("", self.checksum.hex):
+            raise Differs
+        self.is_compared = bool(sent)
+
+    def _pieces(self, offer: Offer, start: int) -> Iterator[bytes]:
+        """Yield the bytes from `start` on, through all breaks of the connection. Raise Failure."""
         self.done = start
         self.report.progress(self.done, offer.length)
         patience = Patience(self.give_up)
@@ -124,6 +162,7 @@ class Download:
                     return None
                 return self._refused(answer.refusal)
             skipped = self._skipped(response, offer)
+            self._sent = _checksum_in(response.headers) or self._sent
             for piece in pieces(response):
                 if skipped >= len(piece):
                     skipped -= len(piece)
@@ -173,6 +212,7 @@ class Download:
         if length is not None and not _NUMBER.fullmatch(length):
             raise Failure(Exit.CORRUPTED, "the relay announces no sensible length")
         self._length = None if length is None else int(length)
+        self._sent = _checksum_in(headers)
         disposition = name_in(headers.get("content-disposition", ""))
         return Offer(
             name=safe_name(disposition, self.address.name),
@@ -180,6 +220,23 @@ class Download:
             length=self._length,
             media_type=headers.get("content-type", ""),
         )
+
+    def _ask_checksum(self, offer: Offer) -> str:
+        """Return the sender's checksum of the file that was just received; empty if it gave none."""
+        patience = Patience(min(self.give_up, _CHECKSUM_MOST))
+        while True:
+            try:
+                answer = self.http.ask("HEAD", self.address.url, {"if-match": offer.etag}, silence=_CHECKSUM_SILENCE)
+                if not answer.refusal.passes:
+                    return _checksum_in(answer.headers) if answer.is_good else ""
+                why = f"the relay answered {answer.status}"
+            except Unreachable as error:
+                why = str(error)
+            pause = patience.failed(time.monotonic())
+            if pause is None:
+                self.report.say(f"all bytes are here, but the sender's checksum could not be asked for: {why}")
+                return ""
+            time.sleep(pause)
 
     def _pause(self, patience: Patience, why: str, refusal: Refusal | None = None) -> None:
         pause = patience.failed(time.monotonic())
@@ -192,3 +249,11 @@ class Download:
         if refusal is not None:
             return Failure(Exit.LEFT if self.done else refusal.exit, f"gave up after {self.give_up:g} s: {why}")
         return Failure(Exit.UNREACHABLE, f"gave up after {self.give_up:g} s: the relay cannot be reached ({why})")
+
+
+def _checksum_in(headers: Mapping[str, str]) -> str:
+    """Return the SHA-256 of the whole file that the headers give; empty if they give none. Raise Failure."""
+    try:
+        return parse_digest(headers.get(REPR_DIGEST, ""))
+    except Problem:
+        raise Failure(Exit.CORRUPTED, "the relay gives a malformed checksum: ask the sender to send again") from None

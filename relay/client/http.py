@@ -125,9 +125,11 @@ class Http:
         headers: Mapping[str, str] | None = None,
         content: bytes | Iterator[bytes] | None = None,
         line: Line | None = None,
+        *,
+        silence: float = SILENCE,
     ) -> Answer:
-        """Make a request, and return its answer. Raise Unreachable."""
-        with self.open(method, url, headers, content, line) as response:
+        """Make a request, and return its answer. Raise Unreachable, also after so many seconds of silence."""
+        with self.open(method, url, headers, content, line, silence=silence) as response:
             return whole(response)
 
     @contextlib.contextmanager
@@ -138,11 +140,13 @@ class Http:
         headers: Mapping[str, str] | None = None,
         content: bytes | Iterator[bytes] | None = None,
         line: Line | None = None,
+        *,
+        silence: float = SILENCE,
     ) -> Iterator[httpx.Response]:
         """Make a request, and yield its response, whose body is still to be read. Raise Unreachable."""
         trace = (line or Line()).trace
         # While the relay makes the uploader wait, its socket takes nothing: only the relay's limits end that.
-        timeout = httpx.Timeout(SILENCE, connect=_CONNECT, write=None)
+        timeout = httpx.Timeout(silence, connect=_CONNECT, write=None)
         try:
             with self._client.stream(
                 method, url, headers=headers, content=content, timeout=timeout, extensions={"trace": trace}

@@ -10,10 +10,12 @@ import os
 import re
 import shutil
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 from relay.client.failures import Exit, Failure
 from relay.client.naming import shortened
+from relay.client.source import PIECE
 from relay.names import NAME_MAX
 
 _TAG = re.compile(r'"([A-Za-z0-9_-]{1,64})"')
@@ -88,6 +90,21 @@ class Part:
         except OSError as error:
             raise self._trouble(error) from None
         self.size += len(data)
+
+    def read(self) -> Iterator[bytes]:
+        """Yield what it has. Raise Failure."""
+        at = 0
+        try:
+            while piece := os.pread(self._fd, PIECE, at):
+                yield piece
+                at += len(piece)
+        except OSError as error:
+            raise Failure(Exit.LOCAL, f"cannot read {self.path}: {error.strerror}") from None
+
+    def discard(self) -> None:
+        """Delete it. Never fail."""
+        with contextlib.suppress(OSError):
+            self.path.unlink()
 
     def restart(self) -> None:
         """Throw away what it has. Raise Failure."""

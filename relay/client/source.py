@@ -22,6 +22,8 @@ class Source(Protocol):
     name: str
     length: int | None
     media_type: str
+    #: Tells the bytes from others, for another process that is to send the rest; empty if none can.
+    fingerprint: str
 
     def pieces(self, offset: int) -> Iterator[bytes]:
         """Yield the bytes from a byte offset on. Raise Failure if they are not what they were, or gone."""
@@ -45,6 +47,7 @@ class FileSource:
         self._stamp = _stamp(found)
         self.name = name or path.resolve().name
         self.length: int | None = found.st_size
+        self.fingerprint = str(self._stamp)
         self.media_type = mimetypes.guess_type(self.name)[0] or "application/octet-stream"
 
     def pieces(self, offset: int) -> Iterator[bytes]:
@@ -89,6 +92,7 @@ class PipeSource:
         self.name = name
         self.length: int | None = None
         self.media_type = "application/octet-stream"
+        self.fingerprint = ""
         self._kept: deque[bytes] = deque()
         #: The byte offsets of the first byte that is kept, and of the next one to be read.
         self._first = self._end = 0
@@ -108,8 +112,15 @@ class PipeSource:
             at += len(piece)
         # A reader that waits for a full buffer would hold back what a trickling pipe has written.
         while piece := os.read(self._file.fileno(), PIECE):
+            at = self._end
             self._keep(piece)
-            yield piece
+            if self._end > offset:
+                yield piece[max(0, offset - at) :]
+        if self._end < offset:
+            raise Failure(
+                Exit.LEFT,
+                f"the receiver has {offset} bytes of another file, and stdin had {self._end}: start both again",
+            )
 
     def check(self) -> None:
         """A pipe cannot change."""

@@ -3,6 +3,9 @@
 An upload is created empty, so that its address is known before a byte is sent. Then each request brings all the rest.
 Whatever breaks, the relay is asked how far the receiver is, and the next request goes on from there. So an answer that
 was lost on its way does no harm: the same question tells that the upload is complete.
+
+The SHA-256 of all bytes is computed as they are read. It is known with the last ones, and given to the relay in a
+request of its own before these are sent. So the receiver, which asks for it after the last byte, never waits for it.
 """
 
 import contextlib
@@ -15,11 +18,13 @@ from urllib.parse import quote
 
 from relay.access import Token
 from relay.client.answers import Refusal
+from relay.client.checksum import Checksum
 from relay.client.failures import Exit, Failure
 from relay.client.http import Answer, Http, Line, Unreachable
 from relay.client.patience import Patience
 from relay.client.report import Report, share_of
 from relay.client.source import Source
+from relay.digests import digest_header
 from relay.errors import Error
 from relay.names import UploadAddress, encode_name, nfc
 
@@ -60,13 +65,18 @@ class Upload:
     report: Report
     #: Seconds to go on trying without a connection.
     give_up: float
-    _url: str = field(init=False, default="")
+    #: Its address, which is a secret. It is empty before `create`, unless it is that of an upload that was stopped.
+    url: str = ""
+    #: The byte offset to begin with; None if the relay has to be asked.
+    _begin: int | None = field(init=False, default=None)
     #: The bytes that the receiver has, as far as the relay has said.
     delivered: int = field(init=False, default=0)
     #: When the relay last said that no receiver is there, in monotonic seconds; 0 if it never did.
     waited_until: float = field(init=False, default=0.0)
     #: Whether the request that runs waits for its connection, and not for the source.
     is_sending: bool = field(init=False, default=False)
+    #: That of the bytes that were read so far.
+    checksum: Checksum = field(init=False, default_factory=Checksum)
 
     def create(self) -> None:
         """Make the upload. From then on a receiver finds it. Raise Failure, Unreachable."""
@@ -81,12 +91,12 @@ class Upload:
         segment = answer.headers.get("location", "").rpartition("/")[2]
         if not UploadAddress.fits(segment.encode("ascii", "replace")):
             raise Failure(Exit.REFUSED, f"{self.server} does not speak resumable uploads: check --server")
-        self._url = f"{self._name_url}/{segment}"
+        self.url, self._begin = f"{self._name_url}/{segment}", 0
 
     def run(self) -> int:
         """Send everything. Return the number of bytes that the receiver has. Raise Failure."""
         patience = Patience(self.give_up)
-        offset: int | None = 0
+        offset = self._begin
         refused: Refusal | None = None
         while True:
             reached, asks, why = self.delivered, offset is None, ""
@@ -115,8 +125,8 @@ class Upload:
     def cancel(self) -> None:
         """Tell the relay that nothing more will come, so that the receiver need not wait. Never fail."""
         with contextlib.suppress(Unreachable, Failure):
-            if self._url:
-                self.http.ask("DELETE", self._url)
+            if self.url:
+                self.http.ask("DELETE", self.url)
 
     @property
     def _name_url(self) -> str:
@@ -126,28 +136,57 @@ class Upload:
         pause = patience.failed(time.monotonic())
         if pause is None:
             raise Failure(
-                Exit.UNREACHABLE, f"gave up after {self.give_up:g} s: {why}; send again when the relay can be reached"
+                Exit.UNREACHABLE, f"gave up after {self.give_up:g} s: {why}; the relay must be reached to send"
             )
         self.report.reconnecting(patience.attempts, share_of(self.delivered, self.source.length), why)
         time.sleep(pause)
 
     def _append(self, offset: int) -> Answer:
         """Bring all bytes from `offset` on. Return the answer, which may be a refusal. Raise Unreachable, Failure."""
+        self._read_up_to(offset)
+        if offset == self.source.length:  # nothing is left to be held back
+            self._give_checksum()
         headers = {"Content-Type": _PARTIAL, "Upload-Offset": str(offset), "Upload-Complete": "?1"}
         if self.source.length is not None:
             headers["Content-Length"] = str(self.source.length - offset)
         line = Line()
         with self._watched(line):
-            return self.http.ask("PATCH", self._url, headers, self._handed(offset), line)
+            return self.http.ask("PATCH", self.url, headers, self._handed(offset), line)
 
     def _handed(self, offset: int) -> Iterator[bytes]:
-        """Yield the source's bytes. Note whether they are being sent, or the source is being read."""
+        """Yield the source's bytes. Note whether they are being sent, or the source is being read.
+
+        The last ones are held back until the relay has the checksum.
+        """
         pieces = self.source.pieces(offset)
         while piece := next(pieces, b""):
+            self.checksum.add(offset, piece)
+            offset += len(piece)
+            if offset == self.source.length:
+                self._give_checksum()
             self.is_sending = True
             yield piece
             self.is_sending = False
+        if self.source.length is None:
+            self._give_checksum()
         self.is_sending = True
+
+    def _read_up_to(self, offset: int) -> None:
+        """Take into the checksum what the receiver has already, and this process has not read. Raise Failure."""
+        if self.checksum.done < offset:
+            for piece in self.source.pieces(self.checksum.done):
+                self.checksum.add(self.checksum.done, piece)
+                if self.checksum.done >= offset:
+                    return
+
+    def _give_checksum(self) -> None:
+        """Give the relay the checksum of the whole file. Raise Unreachable if it cannot take it now.
+
+        If it refuses, the receiver has nothing to compare; whatever else is wrong, the other requests are told.
+        """
+        answer = self.http.ask("POST", self.url, digest_header(self.checksum.hex), b"")
+        if answer.refusal.passes:
+            raise Unreachable(answer.refusal.line or f"the relay answered {answer.status}")
 
     def _learn(self, answer: Answer) -> "Done | int | None":
         """Return what an answer to a PATCH says: all is delivered, or where to go on; None if that must be asked."""
@@ -159,7 +198,7 @@ class Upload:
 
     def _ask(self, refused: Refusal | None) -> "Done | int | None":
         """Return how far the receiver is. `refused` is why the last request failed. Raise Failure if all is over."""
-        answer = self.http.ask("HEAD", self._url)
+        answer = self.http.ask("HEAD", self.url)
         if answer.is_good:
             if answer.headers.get("upload-complete") == "?1":
                 return Done(_size(answer, self.source.length))
@@ -174,7 +213,7 @@ class Upload:
             return refused.failure()
         headers = {"Content-Type": _PARTIAL, "Upload-Offset": "0", "Upload-Complete": "?0"}
         with contextlib.suppress(Unreachable):
-            worded = self.http.ask("PATCH", self._url, headers, b"")
+            worded = self.http.ask("PATCH", self.url, headers, b"")
             if not worded.is_good:
                 return worded.refusal.failure()
         return answer.refusal.failure()

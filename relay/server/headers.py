@@ -25,10 +25,10 @@ _QUALITY = re.compile(r"0(\.[0-9]{0,3})?|1(\.0{0,3})?")
 #: Headers that pages of other origins may read in a response, and set in a request, beyond those that they always may.
 _EXPOSED = (
     "Relay-Node, Content-Disposition, Content-Length, Retry-After, Allow, Location, Accept-Patch, "
-    "Upload-Offset, Upload-Complete, Upload-Length, Upload-Limit"
+    "Upload-Offset, Upload-Complete, Upload-Length, Upload-Limit, Repr-Digest"
 )
 _ALLOWED = (
-    "Authorization, Content-Type, Content-Disposition, "
+    "Authorization, Content-Type, Content-Disposition, Repr-Digest, "
     "Upload-Offset, Upload-Complete, Upload-Length, Upload-Draft-Interop-Version"
 )
 _JSON = ("application/json", "application/problem+json")

@@ -48,7 +48,8 @@ KEYS = (
         "seconds), `vouched` and `taken` (Unix milliseconds) when its uploader and its downloader were last found "
         "alive, `unread` if the uploader's side has left while the transfer was finishing; of a transfer that goes on "
         "after a break, `rejoins`, the number of its `leg`, `legs` joined, `position` (the byte offset of its start), "
-        "`sender` (the uploader's latest request) and `upload` (the digest of its address)",
+        "`sender` (the uploader's latest request) and `upload` (the digest of its address); and `sha256` of the whole "
+        "file, if the uploader gave it",
     ),
     KeySpec(
         "relay:chunks:{T}:NAME:ID[:LEG]",
@@ -70,7 +71,7 @@ KEYS = (
         "hash",
         "5 min",
         "how a resumable upload ended, for an uploader that did not hear of it: `outcome`, `bytes` delivered, and "
-        "`upload`, the digest of its address",
+        "`upload`, the digest of its address; and for its downloader the `sha256` of the file, if the uploader gave it",
     ),
     KeySpec(
         "relay:node:NODE",

@@ -36,6 +36,8 @@ class Transfer:
     position: int = 0
     #: The digest of the address at which the uploader may return; empty if it cannot.
     upload: str = ""
+    #: The SHA-256 of the whole file as its uploader gave it, in hexadecimal; empty if it has not.
+    sha256: str = ""
     #: How many downloads have joined it.
     legs: int = 0
     #: When its node last vouched for its client, and when these fields were read: milliseconds of Redis's clock.
@@ -80,6 +82,7 @@ class Transfer:
             joiner=fields.get("joiner", ""),
             position=int(fields.get("position", 0)),
             upload=fields.get("upload", ""),
+            sha256=fields.get("sha256", ""),
             legs=int(fields.get("legs", 0)),
             vouched=int(fields.get("vouched", 0)),
             read_at=read_at,
@@ -220,11 +223,13 @@ class Broken(NamedTuple):
 
 
 class Result(NamedTuple):
-    """How a resumable upload ended: the outcome, the bytes delivered, and the digest of its address."""
+    """How a resumable upload ended: the outcome, the bytes delivered, the digest of its address, and the SHA-256 of the
+    file if its uploader gave that."""
 
     outcome: Outcome
     delivered: int
     upload: str
+    sha256: str = ""
 
 
 class Returned(NamedTuple):

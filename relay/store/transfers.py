@@ -65,6 +65,7 @@ class Transfers:
         Return `Claimed` if the upload has the name now; the `Transfer` that holds the name if another one has it; or
         the `Outcome` if this claim has ended before its reply was read. `use` counts as a use of the token.
         With `state` INTERRUPTED, the bytes come when its uploader returns. `proof` is that of the client's `Access`.
+        The transfer's `upload` and `sha256` are recorded with it.
         Raise Problem(UNKNOWN_TOKEN), Problem(CROWDED), Problem(SPENT), or Problem(TOO_LARGE) for the token's own limit.
         """
         reply = await self._commands.run(
@@ -84,6 +85,7 @@ class Transfers:
                 int(self._settings.rejoin_wait > 0 or bool(transfer.upload)),
                 transfer.upload,
                 proof,
+                transfer.sha256,
             ],
         )
         need_token(reply)
@@ -97,6 +99,14 @@ class Transfers:
         if reply[0] == b"too_large":
             raise Problem(Error.TOO_LARGE, most=int(reply[1]))
         return Claimed(reply[1].decode().split(), *map(int, reply[2:5]))
+
+    async def describe(self, transfer: Transfer, *, upload: str, sha256: str) -> bool:
+        """Record the SHA-256 of the whole file, which its uploader has not known before. Return False if it has ended.
+
+        `upload` is the digest of the address that the uploader knows.
+        """
+        reply = await self._commands.run("describe", [transfer.keys.transfer], [transfer.id, upload, sha256])
+        return int(reply) == 1
 
     async def reserve(self, transfer: Transfer, *, total: int) -> int:
         """Reserve `total` bytes of the token for an upload, or as many as are left. Return the bytes reserved for it.
@@ -346,10 +356,10 @@ class Transfers:
 
     async def result(self, transfer: Transfer) -> Result | None:
         """Return how a resumable upload ended, if that was not long ago."""
-        (reply,) = await self._commands.ask(("HMGET", transfer.keys.result, "outcome", "bytes", "upload"))
+        (reply,) = await self._commands.ask(("HMGET", transfer.keys.result, "outcome", "bytes", "upload", "sha256"))
         if reply[0] is None:
             return None
-        return Result(Outcome(reply[0].decode()), int(reply[1]), reply[2].decode())
+        return Result(Outcome(reply[0].decode()), int(reply[1]), reply[2].decode(), (reply[3] or b"").decode())
 
     async def delivered(self, transfers: Sequence[Transfer]) -> list[int]:
         """Return how many bytes of each of a token's transfers its downloader is recorded to have. Raise Problem."""

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from functools import partial
 
 from relay.access import Access, Token
@@ -66,15 +67,17 @@ class Relay:
         media_type: str,
         body: AsyncIterator[bytes],
         client: Connection,
+        sha256: str = "",
     ) -> int:
         """Wait for a downloader, and stream `body` to it. Return the bytes sent, all of which have arrived.
 
+        `sha256` is that of the whole file as the client gave it, for the downloader; empty if it gave none.
         Raise Problem; or ClientGone if there is nobody left to answer.
         """
         largest = self.settings.max_upload
         if 0 < largest < (length or 0):
             raise Problem(Error.TOO_LARGE, most=largest)
-        transfer = self.store.transfers.identify(token=access.id, name=name)
+        transfer = replace(self.store.transfers.identify(token=access.id, name=name), sha256=sha256)
         upload = Upload(self.context, transfer, body, client, proof=access.proof)
         try:
             note(transfer=transfer.id)
@@ -122,6 +125,15 @@ class Relay:
             finder = Finder(self.context, access, name=name, wait=wait, client=client, takes=False)
             with finder.running():
                 return await finder.find()
+
+    async def digest_of(self, access: Access, *, name: str, transfer_id: str) -> str:
+        """Return the SHA-256 of a file that was delivered some minutes ago; empty if its uploader gave none.
+
+        It asks nobody whether the token is right: the caller has done that.
+        """
+        transfer = self.store.transfers.identify(token=access.id, name=name, transfer_id=transfer_id)
+        result = await self.store.transfers.result(transfer)
+        return result.sha256 if result is not None and result.outcome is Outcome.COMPLETE else ""
 
     async def list_token(self, access: Access) -> tuple[float, list[Transfer]]:
         """Return the seconds that a token has left, and its live transfers. Raise Problem(UNKNOWN_TOKEN).

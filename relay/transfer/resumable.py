@@ -172,11 +172,14 @@ class ResumableUploads:
         self._context = context
         self._transfers = context.store.transfers
 
-    def new(self, *, token: str, name: str) -> tuple[UploadAddress, Transfer]:
-        """Return the address of a new upload, and the transfer that it is to become. Nothing is claimed yet."""
+    def new(self, *, token: str, name: str, sha256: str = "") -> tuple[UploadAddress, Transfer]:
+        """Return the address of a new upload, and the transfer that it is to become. Nothing is claimed yet.
+
+        `sha256` is that of the whole file, if it is known already; otherwise `describe` takes it.
+        """
         transfer = self._transfers.identify(token=token, name=name)
         address = UploadAddress.new(transfer.id)
-        return address, replace(transfer, upload=address.digest)
+        return address, replace(transfer, upload=address.digest, sha256=sha256)
 
     async def create(self, transfer: Transfer, part: Part, *, media_type: str, proof: str) -> None:
         """Claim the name for an upload whose bytes come in later requests, `part` having none. Raise Problem."""
@@ -226,14 +229,20 @@ class ResumableUploads:
         name: str,
         body: AsyncIterator[bytes],
         client: Connection,
+        sha256: str = "",
     ) -> int:
         """Go on with an upload. Return the byte offset in the file that the downloader has reached.
 
+        `sha256` is that of the whole file, as for `describe`; empty if it is not given.
         Raise Problem; or ClientGone if there is nobody left to answer.
         """
-        reached = await self._work_on(
-            address, lambda found: self._append(found, part, body=body, client=client), access=access, name=name
-        )
+
+        async def work(found: Transfer) -> int:
+            if sha256:
+                await self._transfers.describe(found, upload=found.upload, sha256=sha256)
+            return await self._append(found, part, body=body, client=client)
+
+        reached = await self._work_on(address, work, access=access, name=name)
         if not isinstance(reached, Result):
             return reached
         if reached.outcome is Outcome.COMPLETE and part == Part(reached.delivered, 0, True, part.length):
@@ -260,6 +269,16 @@ class ResumableUploads:
         if status.outcome is Outcome.COMPLETE:
             return UploadStatus(status.delivered, status.delivered, is_complete=True)
         raise _ended(status)
+
+    async def describe(self, address: UploadAddress, sha256: str, *, access: Access, name: str) -> None:
+        """Record the SHA-256 of the whole file, for the downloader. A request that brings bytes goes on meanwhile.
+
+        Raise Problem.
+        """
+        found = await self._find(address, access=access, name=name)
+        if isinstance(found, Transfer) and await self._transfers.describe(found, upload=found.upload, sha256=sha256):
+            return
+        raise _ended(found) if isinstance(found, Result) else Problem(Error.UNKNOWN_UPLOAD)
 
     async def cancel(self, address: UploadAddress, *, access: Access, name: str) -> None:
         """End an upload, for both sides. Raise Problem."""

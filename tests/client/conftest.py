@@ -20,6 +20,14 @@ def cluster(two_nodes: Cluster) -> Iterator[Cluster]:
     yield from two_nodes.checked()
 
 
+@pytest.fixture(autouse=True)
+def state_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Let the commands keep what outlives them in a folder of the test. Return it."""
+    path = tmp_path_factory.mktemp("state")
+    monkeypatch.setenv("XDG_STATE_HOME", str(path))
+    return path
+
+
 @pytest.fixture
 def inbox(tmp_path: Path) -> Path:
     """Return an empty folder to receive files in."""

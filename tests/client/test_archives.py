@@ -3,18 +3,20 @@
 import contextlib
 import filecmp
 import io
+import itertools
 import os
 import random
 import re
+import signal
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from relay.client.archive import MEDIA_TYPE, ArchiveSource
 from relay.client.failures import Exit, Failure
-from relay.client.unpack import unpack
+from relay.client.unpack import Tree
 from tests.client.commands import receive, send
 from tests.support.cluster import Cluster, Curl, curl, random_file
 from tests.support.proxy import Proxy
@@ -51,6 +53,11 @@ def seen(root: Path) -> dict[str, tuple[object, ...]]:
         mode = 0 if path.is_symlink() else about.st_mode & 0o777 | (0o700 if path.is_dir() else 0)
         found[str(path.relative_to(root))] = (about.st_mode >> 12, mode, about.st_mtime_ns // 1000, content)
     return found
+
+
+def unpack(pieces: Iterator[bytes], target: Path, etag: str) -> None:
+    with Tree(target, etag) as tree:
+        tree.unpack(pieces)
 
 
 def test_any_offset_can_be_made_again(tree: Path) -> None:
@@ -97,6 +104,7 @@ def test_curl_and_archive_get_a_tar(cluster: Cluster, tree: Path, inbox: Path) -
 def test_a_directory_goes_on_after_breaks(cluster: Cluster, tree: Path, tmp_path: Path, inbox: Path) -> None:
     """On both sides, in turn."""
     random_file(tree / "big", 40_000_000)
+    os.utime(tree, (1_500_000_000.25, 1_500_000_000.25))
     up, down = Proxy(cluster[0].port), Proxy(cluster[1].port)
     up.rate = down.rate = 30_000_000
 
@@ -143,7 +151,7 @@ def test_many_files_and_a_large_one_arrive_through_four_breaks(
 
     def share() -> float:
         """Return how much of the large file is there."""
-        return sum(path.stat().st_size for path in inbox.glob(".*/tree/large")) / large
+        return sum(path.stat().st_size for path in inbox.rglob("large")) / large
 
     with contextlib.ExitStack() as stack:
         up, down = (stack.enter_context(contextlib.closing(Proxy(cluster[node].port))) for node in (0, 1))
@@ -164,6 +172,76 @@ def test_many_files_and_a_large_one_arrive_through_four_breaks(
     for root in (received, tree):
         os.utime(root, (1, 1))  # which the removal has changed
     assert seen(received) == seen(tree)
+
+
+class Stopped(Exception):
+    """Raised in the middle of a stream, as if the process was killed there."""
+
+
+def test_unpacking_goes_on_wherever_it_was_stopped(tree: Path, inbox: Path) -> None:
+    """In steps of odd lengths. Each run gets only what is missing, and the result is the same, to the last time."""
+    source = ArchiveSource([tree])
+    step, at, runs = 7_777, 0, 0
+
+    def stream(start: int, end: int) -> Iterator[bytes]:
+        for piece in source.pieces(start):
+            left = end - start
+            start += len(piece)
+            if len(piece) >= left:
+                yield piece[:left]
+                raise Stopped
+            yield piece
+
+    assert source.length is not None
+    target, end = inbox / "got", step
+    while not target.exists():
+        with Tree(target, '"tag"') as unpacked:
+            assert at <= unpacked.size <= end, "what was unpacked is not lost"
+            at = unpacked.size
+            assert b"".join(unpacked.read()) == next(made_again(source, at))
+            with contextlib.suppress(Stopped):
+                unpacked.unpack(itertools.chain(unpacked.read(), stream(at, end)))
+        end, runs = end + step * (1 if end < 60_000 else 9), runs + 1
+    assert runs > source.length // (step * 9)
+    assert seen(target) == seen(tree)
+    assert [path.name for path in inbox.iterdir()] == ["got"]
+
+
+def made_again(source: ArchiveSource, end: int) -> Iterator[bytes]:
+    yield b"".join(source.pieces(0))[:end]
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_a_receiver_that_unpacks_goes_on_after_it_was_stopped(
+    cluster: Cluster, tree: Path, inbox: Path, how: signal.Signals
+) -> None:
+    """In the middle of a large file, among others."""
+    random_file(tree / "big", 40_000_000)
+    os.utime(tree, (1_500_000_000.25, 1_500_000_000.25))
+
+    def size() -> int:
+        return sum(path.stat().st_size for path in inbox.rglob("big"))
+
+    with contextlib.closing(Proxy(cluster[0].port)) as proxy, send(cluster[1].url, tree) as sender:
+        proxy.rate = 30_000_000
+        address = re.sub(r":\d+/", f":{proxy.port}/", sender.address())
+        for most in (5_000_000, 15_000_000):
+            with receive(address, cwd=inbox) as receiver:
+                wait_until(lambda most=most: size() > most, "more")  # type: ignore[misc]
+                receiver.process.send_signal(how)
+                if how == signal.SIGKILL:
+                    assert receiver.process.wait(30) == -signal.SIGKILL
+                else:
+                    assert receiver.finish() == 130
+                    assert f"go on with: relay receive {address}" in receiver.said
+            assert not (inbox / "tree").exists()
+        with receive(address, cwd=inbox) as receiver:
+            assert receiver.finish() == 0, receiver.said
+        assert re.search(r"going on after [0-9.]{4} MB, which are here already", receiver.said), receiver.said
+        assert "checksum compared" in receiver.said
+        assert sender.finish() == 0, sender.said
+    assert seen(inbox / "tree") == seen(tree)
+    assert [path.name for path in inbox.iterdir()] == ["tree"]
 
 
 def test_an_existing_directory_is_not_touched(cluster: Cluster, tree: Path, inbox: Path) -> None:

@@ -56,6 +56,7 @@ def test_a_download_goes_on_after_its_connection_was_cut(cluster: Cluster, file:
         receive(through(proxy, sender.address()), cwd=inbox) as receiver,
     ):
         assert receiver.finish() == 0, receiver.said
+        assert "checksum compared" in receiver.said
         assert sender.finish() == 0, sender.said
         assert proxy.cuts_left == 0
     assert "reconnecting (1) at" in receiver.said
@@ -71,6 +72,7 @@ def test_an_upload_goes_on_after_its_connection_was_cut(cluster: Cluster, slow: 
                 wait_for_bytes(inbox, reached)
                 slow.cut()
             assert receiver.finish() == 0, receiver.said
+            assert "checksum compared" in receiver.said
         assert sender.finish() == 0, sender.said
     assert "reconnecting (1)" in sender.said
     assert (inbox / file.name).read_bytes() == file.read_bytes()
@@ -84,6 +86,7 @@ def test_a_sender_on_a_dead_connection_comes_back(cluster: Cluster, slow: Proxy,
             wait_for_bytes(inbox, 5_000_000)
             slow.forget()
             assert receiver.finish() == 0, receiver.said
+            assert "checksum compared" in receiver.said
         assert sender.finish() == 0, sender.said
     assert (inbox / file.name).read_bytes() == file.read_bytes()
 
@@ -105,6 +108,7 @@ def test_a_node_that_is_killed(redis_server: RedisServer, file: Path, inbox: Pat
                     cluster.nodes[node].kill()
                     cluster.nodes[node] = cluster.nodes[node].successor()
                     assert receiver.finish() == 0, receiver.said
+                    assert "checksum compared" in receiver.said
                 assert sender.finish() == 0, sender.said
         cluster.wait_clean()  # of the node that died
     assert (inbox / file.name).read_bytes() == file.read_bytes()
@@ -129,24 +133,71 @@ def test_a_receiver_that_is_stopped_goes_on(
             assert not (inbox / file.name).exists()
         with receive(address, cwd=inbox) as receiver:
             assert receiver.finish() == 0, receiver.said
+            assert "checksum compared" in receiver.said
             assert "which are here already" in receiver.said
         assert sender.finish() == 0, sender.said
     assert (inbox / file.name).read_bytes() == file.read_bytes()
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
-def test_a_sender_that_is_stopped(cluster: Cluster, slow: Proxy, file: Path, inbox: Path, how: signal.Signals) -> None:
-    """The receiver is told at once if the sender could say so, and else when its time is over."""
-    with send(cluster[1].url, file) as sender:
-        address = through(slow, sender.address())
-        with receive("--give-up", "3", address, cwd=inbox) as receiver:
-            wait_for_bytes(inbox, 5_000_000)
-            sender.process.send_signal(how)
-            if how == signal.SIGINT:
-                assert sender.finish() == 130
-                assert receiver.finish() == 4, receiver.said
-                assert "the sender has left" in receiver.said
-        assert not (inbox / file.name).exists()
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL, signal.SIGTERM])
+def test_a_sender_that_is_stopped_goes_on(
+    cluster: Cluster, slow: Proxy, file: Path, inbox: Path, state_home: Path, how: signal.Signals
+) -> None:
+    """By the command that it prints. The receiver waits meanwhile, and the checksum is that of the whole file."""
+    server = f"http://127.0.0.1:{slow.port}"
+    with contextlib.ExitStack() as senders:
+        sender = senders.enter_context(send(server, file))
+        address = sender.address()
+        with receive(re.sub(r":\d+/", f":{cluster[1].port}/", address), cwd=inbox) as receiver:
+            for reached in (5_000_000, 20_000_000):
+                wait_for_bytes(inbox, reached)
+                sender.process.send_signal(how)
+                if how == signal.SIGKILL:
+                    assert sender.process.wait() == -signal.SIGKILL
+                else:
+                    assert sender.finish() == 130
+                    assert sender.said.endswith(f"go on with: relay send --resume --server {server} {file}\n")
+                (kept,) = state_home.rglob("*.json")
+                assert kept.stat().st_mode & 0o077 == 0
+                sender = senders.enter_context(send(server, "--resume", file))
+                assert sender.address() == address
+            assert receiver.finish() == 0, receiver.said
+            assert "checksum compared" in receiver.said
+            assert sender.finish() == 0, sender.said
+    assert (inbox / file.name).read_bytes() == file.read_bytes()
+    assert not list(state_home.rglob("*.json"))
+
+
+def test_a_stopped_upload_can_be_cancelled(cluster: Cluster, file: Path, inbox: Path) -> None:
+    with send(cluster[0].url, file) as sender:
+        address = sender.address()
+        sender.process.send_signal(signal.SIGTERM)
+        assert sender.finish() == 130
+    with receive(address, cwd=inbox) as receiver:
+        with send(cluster[1].url, "--cancel", file) as other:
+            assert other.finish() == 1, "it is of another server"
+            assert "no upload of this was stopped here" in other.said
+        with send(cluster[0].url, "--cancel", file) as canceller:
+            assert canceller.finish() == 0, canceller.said
+        assert receiver.finish() == 4, receiver.said
+    with send(cluster[0].url, "--resume", file) as sender:
+        assert sender.finish() == 1, sender.said
+
+
+def test_only_the_same_bytes_are_sent_on(cluster: Cluster, tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    random_file(tree / "a", 10)
+    with send(cluster[0].url, tree) as sender:
+        sender.address()
+        sender.process.send_signal(signal.SIGTERM)
+        assert sender.finish() == 130
+    random_file(tree / "b", 10)
+    with send(cluster[0].url, "--resume", tree) as other:
+        assert other.finish() == 5, other.said
+        assert "was changed since the upload was stopped" in other.said
+    with send(cluster[0].url, "--cancel", tree) as canceller:
+        assert canceller.finish() == 0, canceller.said
 
 
 def test_a_file_that_changes_is_not_sent_on(cluster: Cluster, slow: Proxy, tmp_path: Path, inbox: Path) -> None:

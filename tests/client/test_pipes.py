@@ -35,3 +35,21 @@ def test_what_is_gone_cannot(pipe: BinaryIO, monkeypatch: pytest.MonkeyPatch) ->
     with pytest.raises(Failure, match="start the whole pipeline again") as failed:
         next(source.pieces(5))
     assert failed.value.status is Exit.LEFT
+
+
+@pytest.mark.parametrize("read", [0, 3])
+def test_what_the_receiver_has_of_an_earlier_run_is_read_and_not_sent(
+    pipe: BinaryIO, monkeypatch: pytest.MonkeyPatch, read: int
+) -> None:
+    """It may have more than was read here: then a break came while the relay threw away what it has already."""
+    monkeypatch.setattr("relay.client.source.PIECE", 3)
+    source = PipeSource(pipe, "x")
+    first = source.pieces(0)
+    assert b"".join(next(first) for _ in range(read // 3)) == b"0123456789"[:read]
+    assert b"".join(source.pieces(7)) == b"789"
+
+
+def test_a_receiver_that_has_more_than_there_is_has_another_file(pipe: BinaryIO) -> None:
+    with pytest.raises(Failure, match="stdin had 10") as failed:
+        list(PipeSource(pipe, "x").pieces(11))
+    assert failed.value.status is Exit.LEFT

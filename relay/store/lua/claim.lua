@@ -7,13 +7,14 @@
 -- reserved as they move: see reserve.lua.
 -- `state` is waiting, or interrupted for an upload whose bytes come in a later request. If it `rejoins`, it goes on when
 -- its downloader has left and comes back. `upload` is the digest of the address at which its uploader may return.
+-- `sha256` is that of the whole file, or empty: see describe.lua.
 -- A repeat with the same id (its reply was lost) returns claimed and does not use the token again. It returns ended if
 -- the claim has ended meanwhile: then the outcome is in its acks.
 local token, transfer, acks = KEYS[1], KEYS[2], KEYS[3]
 local id, name, node, length, type_ = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local use_ms, most_ms, claim_ms, most_names = tonumber(ARGV[6]), tonumber(ARGV[7]), ARGV[8], tonumber(ARGV[9])
 local most_bytes = tonumber(ARGV[10])
-local state, rejoins, upload, proof = ARGV[11], ARGV[12], ARGV[13], ARGV[14]
+local state, rejoins, upload, proof, sha256 = ARGV[11], ARGV[12], ARGV[13], ARGV[14], ARGV[15]
 
 local limits = known(token, proof)
 if not limits then return {'no_token'} end
@@ -41,6 +42,7 @@ redis.call('HSET', transfer, 'id', id, 'state', state, 'uploader', node, 'length
   'created', now_s())
 if rejoins == '1' then redis.call('HSET', transfer, 'rejoins', 1) end
 if upload ~= '' then redis.call('HSET', transfer, 'upload', upload) end
+if sha256 ~= '' then redis.call('HSET', transfer, 'sha256', sha256) end
 if limits.bytes > 0 then redis.call('HSET', transfer, 'max_bytes', limits.bytes) end
 if limits.upload > 0 then redis.call('HSET', transfer, 'max_upload', limits.upload) end
 if reserved > 0 then redis.call('HSET', transfer, 'reserved', string.format('%.0f', reserved)) end

@@ -6,6 +6,7 @@
 -- `tell` is 1 if a waiting upload must learn of the outcome too, for which its acks stream is made.
 -- `unneeded` names the streams (chunks, acks) that only the caller reads. They are deleted, whoever ends the transfer.
 -- Of an upload whose uploader may return, the `result` is kept for `keep` ms, for an uploader that did not hear of it.
+-- If the uploader gave the SHA-256 of the file, that is kept with it, for the downloader.
 local token, transfer, chunks, acks, result = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local id, name, outcome, linger_ms, position = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local within, tell, unneeded = ARGV[6], ARGV[7] == '1', ARGV[8]
@@ -17,7 +18,7 @@ local function delete_unneeded()
 end
 
 local stored = redis.call('HMGET', transfer, 'id', 'joiner', 'state', 'unread', 'reserved', 'leg', 'sender', 'position',
-  'upload')
+  'upload', 'sha256')
 local is_own = stored[1] and (stored[1] == id or stored[2] == id)
 if not is_own or (sender ~= '' and (stored[7] or stored[1]) ~= sender) then
   -- Unless another connection, which has taken the caller's place, has these streams.
@@ -55,6 +56,7 @@ if redis.call('EXISTS', token) == 1 then
 end
 if stored[9] then
   local kept = redis.pcall('HSET', result, 'upload', stored[9], 'outcome', outcome, 'bytes', delivered)
+  if type(kept) == 'number' and stored[10] then kept = redis.pcall('HSET', result, 'sha256', stored[10]) end
   if type(kept) == 'number' then redis.call('PEXPIRE', result, keep_ms) end
 end
 return {'ended', redis.call('TIME')[1], delivered, fields}
