@@ -1,7 +1,7 @@
 // All uploads of the page: the token that they share, which of them run, and what the relay says of them.
 
-import { listToken, makeToken } from "./relay.js";
 import { freeName } from "./names.js";
+import { listToken, makeToken } from "./relay.js";
 import { Upload } from "./upload.js";
 
 /**

@@ -31,7 +31,10 @@ let visit = 0;
  */
 function say(state, words, hint) {
   element("file").dataset.state = state;
-  for (const [id, key] of /** @type {const} */ ([["state", words], ["hint", hint]])) {
+  for (const [id, key] of /** @type {const} */ ([
+    ["state", words],
+    ["hint", hint],
+  ])) {
     const said = key ? text(key) : "";
     if (element(id).textContent !== said) element(id).textContent = said;
   }
@@ -41,8 +44,9 @@ function say(state, words, hint) {
 function parse() {
   const found = /^#([A-Za-z0-9]{8}[rs][0-9a-f]{32})\/([^/&]+)(&text)?$/.exec(location.hash);
   if (!found) return null;
+  const [, link = "", name = "", mark] = found;
   try {
-    return { link: found[1], name: decodeURIComponent(found[2]), isText: Boolean(found[3]) };
+    return { link, name: decodeURIComponent(name), isText: Boolean(mark) };
   } catch {
     return null;
   }
@@ -62,12 +66,13 @@ async function watch() {
   const file = parse();
   for (const id of ["show", "download", "received"]) element(id).hidden = true;
   element("size").textContent = "";
-  element("name").textContent = file ? (file.isText ? text("text") : file.name) : "";
+  element("name").textContent = file ? (file.isText ? text("text") : file.name) : text("aFile");
   if (!file) return say("gone", "badLink", "badLinkHint");
   const { link, name, isText } = file;
   document.title = text("receiveTitle", { name });
   say("checking", "checking");
   let state = /** @type {State} */ ("checking");
+  const isLeft = () => mine !== visit || state === "text";
 
   const start = () => {
     const anchor = document.createElement("a");
@@ -103,7 +108,7 @@ async function watch() {
 
   for (let wait = 0, wasThere = false; ; ) {
     const reply = await look(link, name, wait);
-    if (mine !== visit || state === "text") return;
+    if (isLeft()) return;
     wait = 0;
     if (reply.status === 200) {
       wasThere = true;
@@ -138,7 +143,7 @@ async function watch() {
       }
       await pause(reply.status === 429 ? 60 : ASK_EVERY);
     }
-    if (mine !== visit || state === "text") return;
+    if (isLeft()) return;
   }
 }
 

@@ -46,7 +46,9 @@ class Row {
   constructor(upload) {
     this.upload = upload;
     const template = /** @type {HTMLTemplateElement} */ (element("row"));
-    this.root = /** @type {HTMLElement} */ (/** @type {Element} */ (template.content.firstElementChild).cloneNode(true));
+    this.root = /** @type {HTMLElement} */ (
+      /** @type {Element} */ (template.content.firstElementChild).cloneNode(true)
+    );
     const name = upload.isText ? text("text") : upload.name;
     this.root.setAttribute("aria-label", text("rowLabel", { name, size: size(upload.blob.size) }));
     this.#part("name").textContent = name;

@@ -41,6 +41,7 @@ export const TEXTS = {
   announced: "{name}: {state}",
 
   receiveTitle: "{name} – relay",
+  aFile: "A file",
   checking: "Looking for the file …",
   sizeUnknown: "size unknown",
   badLink: "This is not a complete link.",
@@ -106,8 +107,12 @@ export function percent(share) {
 
 /** Return a time in words, such as “2 min”. @param {number} seconds */
 export function duration(seconds) {
-  const [value, unit] = seconds < 60 ? [seconds, "second"] : seconds < 5400 ? [seconds / 60, "minute"] : [seconds / 3600, "hour"];
-  return new Intl.NumberFormat(LANGUAGE, { style: "unit", unit, unitDisplay: "short", maximumFractionDigits: 0 }).format(
-    Math.max(1, value),
-  );
+  const [value, unit] =
+    seconds < 60 ? [seconds, "second"] : seconds < 5400 ? [seconds / 60, "minute"] : [seconds / 3600, "hour"];
+  return new Intl.NumberFormat(LANGUAGE, {
+    style: "unit",
+    unit,
+    unitDisplay: "short",
+    maximumFractionDigits: 0,
+  }).format(Math.max(1, value));
 }

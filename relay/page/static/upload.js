@@ -5,7 +5,7 @@
 // After a break, the relay is asked how many bytes the receiver has, and another request brings the rest. Only if a
 // gateway before the relay refuses large requests, the rest is sent in pieces.
 
-import { askOffset, addressOf, cancelUpload, createUpload, makeLink, sendPart } from "./relay.js";
+import { addressOf, askOffset, cancelUpload, createUpload, makeLink, sendPart } from "./relay.js";
 import { text } from "./texts.js";
 
 /** @typedef {import("./relay.js").Reply} Reply */
@@ -37,11 +37,14 @@ const RESULTS = {
 
 /** Wait some seconds, or until the browser is online again. @param {number} seconds @param {AbortSignal} signal */
 function pause(seconds, signal) {
-  return new Promise((done) => {
+  return new Promise((resolve) => {
+    const done = () => {
+      clearTimeout(timer);
+      resolve(undefined);
+    };
     const timer = setTimeout(done, seconds * 1000);
-    for (const [target, event] of /** @type {[EventTarget, string][]} */ ([[globalThis, "online"], [signal, "abort"]])) {
-      target.addEventListener(event, () => (clearTimeout(timer), done(undefined)), { once: true });
-    }
+    addEventListener("online", done, { once: true, signal });
+    signal.addEventListener("abort", done, { once: true });
   });
 }
 
