@@ -4,6 +4,7 @@ A handler is an async function of an `Exchange`. It parses the request, calls th
 it raises is turned into an answer by `exchange.endpoint`.
 """
 
+import asyncio
 import hmac
 import re
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ from relay.errors import Error, Problem
 from relay.file_names import file_name, with_file_name
 from relay.logs import audit
 from relay.names import decode_name
+from relay.page import qr
 from relay.server.conditions import asked_range
 from relay.server.headers import has_coding, is_code, is_form, is_media_type, is_prefetch
 from relay.states import Outcome, State
@@ -191,7 +193,18 @@ async def make_link(exchange: Exchange) -> None:
     if (wanted := exchange.query.get("for", ["receive"])[-1]) not in rights:
         raise Problem(Error.BAD_RIGHT)
     link = str(Link.make(access, rights[wanted], decode_name(exchange.name)))
+    code = await _qr_code(exchange, link)
     if exchange.wants_json():
-        await exchange.answer(JSONResponse({"link": link, "for": wanted}))
+        await exchange.answer(JSONResponse({"link": link, "for": wanted} | code))
     else:
         await exchange.text(link)
+
+
+async def _qr_code(exchange: Exchange, link: str) -> dict[str, list[str]]:
+    """Return the QR code that `?qr=` asks for. Only the client knows the relay's address, as others see it."""
+    if not (templates := exchange.query.get("qr")):
+        return {}
+    text = templates[-1].replace("{link}", link)
+    if link not in text or len(text) > qr.TEXT_MOST:
+        raise Problem(Error.BAD_QR, most=qr.TEXT_MOST)
+    return {"qr": await asyncio.to_thread(qr.rows, text)}

@@ -52,8 +52,13 @@ export const makeToken = (secret) =>
 /** @param {string} token */
 export const listToken = (token) => ask(token, { seconds: 5 });
 
-/** @param {string} token @param {string} name */
-export const makeLink = (token, name) => ask(`${addressOf(token, name)}/link`, { method: "POST" });
+/**
+ * Make a link to a name, which can only receive it. It is the same each time.
+ * @param {string} token @param {string} name
+ * @param {string} [qr] the text of a QR code of it, with `{link}` for the link
+ */
+export const makeLink = (token, name, qr) =>
+  ask(`${addressOf(token, name)}/link${qr ? `?qr=${encodeURIComponent(qr)}` : ""}`, { method: "POST" });
 
 /**
  * Create an upload that has no bytes yet: its address is then known before anything can break.
