@@ -7,7 +7,7 @@ export const TEXTS = {
   titleDelivered: "Delivered – relay",
 
   preparing: "Making the link …",
-  queued: "In line: it starts when one of the files above has arrived.",
+  queued: "In line: it starts when one of the others has arrived.",
   waiting: "Waiting for the receiver. Keep this page open.",
   sending: "Sending: {delivered} of {size}",
   speed: "{rate}/s, {left} left",
