@@ -20,7 +20,7 @@ ARABIC = "تقرير المبيعات السنوي 2026.pdf"
 EMOJI = "🏖️ holiday 👩‍👩‍👧‍👦.jpg"
 #: Bytes of a file that is still on its way while the page is looked at, and how many a second its receiver takes.
 BIG, RATE = 400 * MIB, 2 * MIB
-WORDS = "The door code is 4711.\n\nThe plants need water every second day:\n  - the fern by the window\n  - the lemon tree\n"
+WORDS = "The door code is 4711.\n\nThe plants need water every second day:\n  - the fern\n  - the lemon tree\n"
 
 
 def sparse(path: Path, size: int) -> Path:

@@ -3,7 +3,6 @@
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import quote
 
 import httpx
 import pytest
@@ -254,20 +253,3 @@ def test_leaving_asks_while_a_file_may_still_be_taken(sides: tuple[Side, Side], 
     sender.page.locator("#write").click()  # browsers ask only those who have used the page
     sender.page.goto(node[0].url + "/status")
     assert asked == ["beforeunload"]
-
-
-@pytest.mark.parametrize("width", [320, 360, 1280])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_nothing_is_wider_than_the_screen(browser: Browser, node: Cluster, width: int, scheme: str) -> None:
-    side = Side(browser, viewport={"width": width, "height": 700}, color_scheme=scheme)
-    name = quote("x" * 100) + ".bin"
-    side.page.goto(node[0].url)
-    side.page.set_input_files("#files", {"name": name, "mimeType": "", "buffer": b"abc"})
-    link = side.link()
-    side.page.click("summary")
-    assert side.page.evaluate("() => document.documentElement.scrollWidth") == width
-    side.page.click(".cancel")
-    side.page.goto(link)
-    side.page.locator('#file[data-state="absent"]').wait_for()
-    assert side.page.evaluate("() => document.documentElement.scrollWidth") == width
-    side.context.close()
