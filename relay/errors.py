@@ -84,7 +84,7 @@ class Error(Enum):
     BAD_QR = Spec(
         400,
         "Bad QR code",
-        "qr= takes a text in which {{link}} stands for the link, and which has at most {most} characters with it.",
+        "qr= takes a text of at most {most} characters, in which the word link in braces stands for the link.",
     )
     REVOKED = Spec(401, "Token revoked", "The token was revoked: get a new one with POST /token.")
     TOKEN_GONE = Spec(

@@ -211,7 +211,7 @@ def endpoint(services: Services, methods: dict[str, Handler], offers: Mapping[st
 
 
 def _advice(exchange: Exchange, problem: Problem) -> dict[str, str]:
-    """Return the headers that say how the request would have been accepted."""
+    """Return the headers that say how the request would have been accepted, or what became of what it asks for."""
     match problem.error:
         case Error.BAD_CODING:
             return {"accept-encoding": "identity"}  # RFC 9110 section 12.5.3
@@ -221,6 +221,8 @@ def _advice(exchange: Exchange, problem: Problem) -> dict[str, str]:
             return upload_fields.limits(exchange.relay.settings)
         case Error.MISMATCHING_OFFSET:
             return upload_fields.written(offset=problem.details["offset"], is_complete=False)
+        case Error.NO_UPLOAD | Error.CONDITION_FAILED if problem.details.get("outcome"):
+            return {"relay-outcome": problem.details["outcome"]}
     return {}
 
 

@@ -26,6 +26,8 @@ from relay.store.records import Transfer
 
 #: The numbers that `?wait=` takes. float() would also take `1_0`, `nan`, `１` and blanks.
 _SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{0,9})?")
+#: What `download_response.etag` returns.
+_ETAG = re.compile(r'"([0-9a-f]{16})"')
 
 
 async def upload(exchange: Exchange) -> None:
@@ -94,19 +96,33 @@ async def download(exchange: Exchange) -> None:
 
 
 async def head(exchange: Exchange) -> None:
-    """Answer with the headers that a GET would get. This takes nothing, and does not count as a use of the token.
+    """Answer with the headers that a GET would get, and how far the transfer is.
 
-    It waits for an upload only if `?wait=` says so, because it is a question of how things stand. Section 14.2 of RFC
-    9110 defines `Range` for GET alone.
+    This takes nothing, and does not count as a use of the token. It waits for an upload only if `?wait=` says so,
+    because it is a question of how things stand. Section 14.2 of RFC 9110 defines `Range` for GET alone.
     """
     _check_count(exchange)
-    transfer = await _find(exchange, await exchange.access(Right.RECEIVE), _wait(exchange, 0))
-    if await _answer_failed_condition(exchange, transfer):
-        return
-    response = Response(headers=download_headers(transfer))
+    access = await exchange.access(Right.RECEIVE)
+    try:
+        transfer = await _find(exchange, access, _wait(exchange, 0))
+        if await _answer_failed_condition(exchange, transfer):
+            return
+    except Problem as problem:
+        if problem.error in (Error.NO_UPLOAD, Error.CONDITION_FAILED):
+            problem.details["outcome"] = await _outcome_of_asked(exchange, access)
+        raise
+    (delivered,) = await exchange.relay.delivered([transfer])
+    progress = {"relay-state": str(transfer.state), "relay-delivered": str(delivered)}
+    response = Response(headers=download_headers(transfer) | progress)
     if transfer.length is None:
         del response.headers["content-length"]
     await exchange.answer(response)
+
+
+async def _outcome_of_asked(exchange: Exchange, access: Access) -> Outcome | None:
+    """Return how the upload ended whose ETag alone is in `If-Match`; None if that is not known (any more)."""
+    asked = _ETAG.fullmatch(exchange.headers.get("if-match", ""))
+    return await exchange.relay.outcome_of(access, name=exchange.name, transfer_id=asked[1]) if asked else None
 
 
 async def cancel(exchange: Exchange) -> None:

@@ -149,6 +149,12 @@ class Relay:
         here = {upload.transfer.id: upload.progress(now).delivered for upload in held}
         return [max(bytes_, here.get(each.id, 0)) for each, bytes_ in zip(transfers, recorded, strict=True)]
 
+    async def outcome_of(self, access: Access, *, name: str, transfer_id: str) -> Outcome | None:
+        """Return how a resumable upload ended, if that was in the last minutes. The caller has checked the access."""
+        identity = self.store.transfers.identify(token=access.id, name=name, transfer_id=transfer_id)
+        result = await self.store.transfers.result(identity)
+        return result.outcome if result is not None else None
+
     async def cancel(self, access: Access, *, name: str) -> bool:
         """End the live transfer of a name, for both sides. Return False if there is none.
 

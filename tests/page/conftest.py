@@ -66,10 +66,10 @@ class Side:
             self.complaints.append(f"dialog: {kind}")
         getattr(dialog, "accept")()  # noqa: B009
 
-    def send(self, url: str, file: Path) -> str:
-        """Open the page, choose a file, and return the link for its receiver."""
+    def send(self, url: str, file: Path, field: str = "#files") -> str:
+        """Open the page, choose a file (or a folder, in the field for that), and return the link for its receiver."""
         self.page.goto(url)
-        self.page.set_input_files("#files", file)
+        self.page.set_input_files(field, file)
         return self.link()
 
     def link(self) -> str:

@@ -18,8 +18,8 @@ async function send(page) {
 async function receive(page) {
   const button = await page.waitForSelector("#download", { visible: true, timeout: 0 });
   await button.click();
-  await page.waitForSelector('#file[data-state="over"]', { timeout: 0 });
-  console.log("over");
+  const file = await page.waitForSelector('#file:is([data-state="whole"], [data-state="over"])', { timeout: 0 });
+  console.log(await file.evaluate((element) => element.dataset.state));
 }
 
 async function main() {

@@ -8,6 +8,7 @@ from urllib.parse import quote
 import httpx
 from playwright.sync_api import Browser
 
+from tests.client.commands import send
 from tests.page.conftest import MIB, Side, address_of
 from tests.support.cluster import Cluster, Curl, curl
 from tests.support.wait import wait_until
@@ -98,43 +99,66 @@ def _fill_queue(side: Side, node: Cluster, folder: Path, stack: contextlib.ExitS
 def receiving(browser: Browser, node: Cluster, folder: Path) -> Iterator[tuple[str, Side]]:
     """Yield the name of each state of the page that receives, and the page in it."""
     side = Side(browser)
-    page = side.page
     token = node.token()
+    yield from _before(side, node, token, folder)
+    yield from _meanwhile(side, node, token, folder)
+    # An upload that is not resumable has no ETag, so nobody can tell how it ended.
+    with send(node[0].url, sparse(folder / "minutes.pdf", 340_000)) as command:
+        link = command.address().removeprefix(node[0].url + "/")
+        side.page.goto(f"{node[0].url}/receive#{link}")
+        side.page.locator('#file[data-state="ready"]').wait_for()
+        side.page.click("#download")
+        side.page.locator('#file[data-state="whole"]').wait_for()
+        yield "receive-whole", side
+    side.context.set_offline(True)
+    side.page.evaluate("() => { location.hash = location.hash.replace('minutes', 'report') }")
+    side.page.get_by_text("does not answer").wait_for()
+    yield "receive-no-answer", side
+    side.context.close()
 
-    def go(name: str, state: str, suffix: str = "") -> None:
-        link = httpx.post(node.url(0, token, quote(name)) + "/link").text.strip()
-        page.goto("about:blank")
-        page.goto(f"{node[0].url}/receive#{link}/{quote(name)}{suffix}")
-        page.locator(f'#file[data-state="{state}"]').wait_for()
 
-    go("minutes.pdf", "absent")
+def _open(side: Side, node: Cluster, token: str, name: str, state: str, suffix: str = "") -> None:
+    """Open a link for a name, and wait for the page's state."""
+    link = httpx.post(node.url(0, token, quote(name)) + "/link").text.strip()
+    side.page.goto("about:blank")
+    side.page.goto(f"{node[0].url}/receive#{link}/{quote(name)}{suffix}")
+    side.page.locator(f'#file[data-state="{state}"]').wait_for()
+
+
+def _before(side: Side, node: Cluster, token: str, folder: Path) -> Iterator[tuple[str, Side]]:
+    _open(side, node, token, "minutes.pdf", "absent")
     yield "receive-absent", side
-    page.goto(f"{node[0].url}/receive#nothing")
-    page.get_by_text("not a complete link").wait_for()
+    side.page.goto(f"{node[0].url}/receive#nothing")
+    side.page.get_by_text("not a complete link").wait_for()
     yield "receive-wrong", side
     (folder / "text").write_text(WORDS)
     with Curl("-H", "Content-Type: text/plain", "-T", folder / "text", node.url(0, token, "text.txt")):
-        go("text.txt", "ready", "&text")
+        _open(side, node, token, "text.txt", "ready", "&text")
         yield "receive-text-ready", side
-        page.click("#show")
-        page.locator("#received").wait_for(state="visible")
+        side.page.click("#show")
+        side.page.locator("#received").wait_for(state="visible")
         yield "receive-text", side
-    with Curl("--limit-rate", str(RATE), "-T", sparse(folder / "big", BIG), node.url(0, token, quote(LONGEST))):
-        go(LONGEST, "ready")
+
+
+def _meanwhile(side: Side, node: Cluster, token: str, folder: Path) -> Iterator[tuple[str, Side]]:
+    page, big = side.page, sparse(folder / "big", BIG)
+    with Curl("--limit-rate", str(RATE), "-T", big, node.url(0, token, quote(LONGEST))):
+        _open(side, node, token, LONGEST, "ready")
         yield "receive-ready", side
-        page.click("#download")
-        page.locator('#file[data-state="started"]').wait_for()
-        yield "receive-started", side
-    with Curl("-T", sparse(folder / "small", 340_000), node.url(0, token, "minutes.pdf")):
-        go("minutes.pdf", "ready")
-        page.click("#download")
+        with page.expect_download() as download:
+            page.click("#download")
+        page.locator("#speed:not(:empty)").wait_for()
+        yield "receive-receiving", side
+        download.value.cancel()
+        page.locator('#file[data-state="stopped"]').wait_for()
+        yield "receive-stopped", side
+    address = node.url(0, token, "film.mkv")
+    with Curl("-T", big, address), Curl("--limit-rate", str(RATE), "-o", "/dev/null", address + "?wait=30"):
+        _open(side, node, token, "film.mkv", "taken")
+        yield "receive-taken", side
+        httpx.delete(address)
         page.locator('#file[data-state="over"]').wait_for()
         yield "receive-over", side
-    side.context.set_offline(True)
-    page.evaluate("() => { location.hash = location.hash.replace('minutes', 'report') }")
-    page.get_by_text("does not answer").wait_for()
-    yield "receive-no-answer", side
-    side.context.close()
 
 
 def watching(browser: Browser, node: Cluster, folder: Path, secret: str) -> Iterator[tuple[str, Side]]:

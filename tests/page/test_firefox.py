@@ -48,7 +48,7 @@ def test_from_page_to_page(haproxy: HAProxy, big_file: Path, tmp_path: Path) -> 
         assert sender.stdout
         link = sender.stdout.readline().strip()
         with firefox("receive", link, tmp_path) as receiver:
-            assert said(receiver) == "over\n"
+            assert said(receiver) == "whole\n"
         assert said(sender) == "delivered\n"
     assert digest(tmp_path / big_file.name) == digest(big_file)
 

@@ -98,8 +98,13 @@ export const askOffset = (address, signal) => ask(address, { method: "HEAD", sig
 export const cancelUpload = (address) => ask(address, { method: "DELETE" });
 
 /**
- * Ask whether somebody sends a name, and what. This takes nothing.
+ * Ask whether somebody sends a name, what, and how far it is. This takes nothing.
  * @param {string} link @param {string} name @param {number} wait seconds
+ * @param {string} [etag] that of the one upload that is meant; if it is over, the answer may say how it ended
  */
-export const look = (link, name, wait) =>
-  ask(`${addressOf(link, name)}?wait=${wait}`, { method: "HEAD", seconds: wait + PATIENCE });
+export const look = (link, name, wait, etag) =>
+  ask(`${addressOf(link, name)}?wait=${wait}`, {
+    method: "HEAD",
+    headers: etag ? { "if-match": etag } : {},
+    seconds: wait + PATIENCE,
+  });
