@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import unquote
@@ -20,7 +21,7 @@ __all__ = ["browser"]  # the fixture
 MIB = 1024 * 1024
 #: Bytes of the file that is sent. After a break in the middle, more must be left than the buffers on the way hold: the
 #: kernel takes up to 26 MB for a receiver that is slow, and that counts as delivered.
-SIZE = 120 * MIB
+SIZE = (200 if os.environ.get("RELAY_TEST_FULL") else 120) * MIB
 #: Milliseconds in which the slowest step is over.
 LONG = 40_000
 
@@ -103,6 +104,10 @@ class Side:
         """Let the page send at most `rate` bytes a second from now on."""
         conditions = {"offline": False, "latency": 0, "downloadThroughput": -1, "uploadThroughput": rate}
         self.context.new_cdp_session(self.page).send("Network.emulateNetworkConditions", conditions)
+
+    def slow_processor(self, times: int) -> None:
+        """Let the page have only a part of the processor from now on, as on an old phone."""
+        self.context.new_cdp_session(self.page).send("Emulation.setCPUThrottlingRate", {"rate": times})
 
     def policy_complaints(self) -> list[str]:
         return [said for said in self.complaints if "Content Security Policy" in said or "TrustedHTML" in said]

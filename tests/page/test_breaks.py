@@ -1,5 +1,6 @@
 """A page goes on by itself through every break in the middle of a file, and says what happens meanwhile."""
 
+import os
 import re
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from tests.support.wait import wait_until
 
 #: Bytes a second that the slower side moves, so that a break comes in the middle.
 RATE = 16 * MIB
+#: Seconds without a network, beyond those in which the page notices it.
+AWAY = 20 if os.environ.get("RELAY_TEST_FULL") else 0
 
 
 def uploading(cluster: Cluster) -> int:
@@ -37,8 +40,10 @@ def kill(cluster: Cluster, index: int) -> NodeProcess:
 def test_the_senders_network_is_away(
     sides: tuple[Side, Side], haproxy: HAProxy, big_file: Path, tmp_path: Path
 ) -> None:
+    """The machine is slow too, as old phones are."""
     sender, _ = sides
     link = sender.send(haproxy.url, big_file)
+    sender.slow_processor(6)
     command = ("-f", "--limit-rate", str(RATE), "-o", tmp_path / "got", address_of(link, haproxy.url))
     with Curl(*command) as download:
         sender.wait_moving()
@@ -46,6 +51,7 @@ def test_the_senders_network_is_away(
         sender.wait_state("reconnecting")
         sender.page.wait_for_selector("text=You are offline")
         assert download.process.poll() is None
+        sender.page.wait_for_timeout(AWAY * 1000)
         sender.context.set_offline(False)
         assert download.finish() == (0, b"")
     sender.wait_state("delivered")
