@@ -43,6 +43,7 @@ export const TEXTS = {
   removeOf: "Remove {name} from the list",
   againOf: "Try to send {name} again",
   copied: "Copied",
+  notCopied: "Not copied: select it and copy it yourself",
   text: "Text",
   announced: "{name}: {state}",
 
