@@ -8,8 +8,9 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page
+from playwright.sync_api import Browser, BrowserContext, Page, Request
 
+from relay.names import UploadAddress
 from tests.browser.conftest import browser
 from tests.support.cluster import Cluster, over_redis, random_file
 from tests.support.haproxy import HAProxy
@@ -55,11 +56,18 @@ class Side:
         #: The method of each request.
         self.requests: list[str] = []
         self.page.on("request", lambda request: self.requests.append(request.method))
+        #: The method and the `Upload-Offset` of each request to the address of a resumable upload.
+        self.uploads: list[tuple[str, str | None]] = []
+        self.page.on("request", self._on_request)
         self.addresses: list[str] = []
         self.page.on("request", lambda request: self.addresses.append(request.url))
         self.page.on("console", lambda message: self.complaints.append(f"{message.type}: {message.text}"))
         self.page.on("pageerror", lambda error: self.complaints.append(f"error: {error}"))
         self.page.on("dialog", self._on_dialog)
+
+    def _on_request(self, request: Request) -> None:
+        if UploadAddress.fits(request.url.rpartition("/")[2].encode()):
+            self.uploads.append((request.method, request.headers.get("upload-offset")))
 
     def _on_dialog(self, dialog: object) -> None:
         kind = getattr(dialog, "type")  # noqa: B009 (playwright's Dialog is typed loosely)

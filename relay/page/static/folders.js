@@ -12,25 +12,33 @@ export class Unreadable extends Error {}
 export async function dropped(folder) {
   /** @type {Found[]} */
   const found = [];
-  /** @type {[FileSystemEntry, string[]][]} */
+  /** @type {[FileSystemDirectoryEntry, string[]][]} */
   const pending = [[folder, [folder.name]]];
   for (let next = pending.pop(); next; next = pending.pop()) {
     const [entry, path] = next;
-    try {
-      if (entry.isDirectory) {
-        found.push([path, null]);
-        const inside = await children(/** @type {FileSystemDirectoryEntry} */ (entry));
-        pending.push(
-          ...inside.map((each) => /** @type {[FileSystemEntry, string[]]} */ ([each, [...path, each.name]])),
-        );
-      } else {
-        found.push([path, await fileOf(/** @type {FileSystemFileEntry} */ (entry))]);
-      }
-    } catch {
-      throw new Unreadable(path.join("/"));
+    found.push([path, null]);
+    const inside = await readable(children(entry), path);
+    const files = inside
+      .filter((each) => each.isFile)
+      .map(async (each) => {
+        const own = [...path, each.name];
+        return /** @type {Found} */ ([own, await readable(fileOf(/** @type {FileSystemFileEntry} */ (each)), own)]);
+      });
+    found.push(...(await Promise.all(files)));
+    for (const each of inside) {
+      if (each.isDirectory) pending.push([/** @type {FileSystemDirectoryEntry} */ (each), [...path, each.name]]);
     }
   }
   return laidOut(found);
+}
+
+/** Return what is read at a path. Raise Unreadable. @template T @param {Promise<T>} reading @param {string[]} path */
+async function readable(reading, path) {
+  try {
+    return await reading;
+  } catch {
+    throw new Unreadable(path.join("/"));
+  }
 }
 
 /** Return all that is in a folder that was chosen. Browsers tell nothing of empty folders. @param {File[]} files */

@@ -22,8 +22,6 @@ const TEXT_MOST = 1_000_000;
 /** @typedef {"checking"|"gone"|"absent"|"ready"|"started"|"receiving"|"paused"|"stopped"|"taken"|"whole"|"over"|"text"} State */
 /** What the fragment says. @typedef {{link: string, name: string, isText: boolean}} Given */
 
-/** @param {number} seconds */
-const pause = (seconds) => new Promise((done) => setTimeout(done, seconds * 1000));
 const download = element("download");
 const show = element("show");
 const copyButton = /** @type {HTMLButtonElement} */ (element("copy"));
@@ -51,6 +49,8 @@ class Visit {
   /** The upload that is meant: another one of the same name has another ETag. */
   #etag = "";
   #arrival = new Arrival();
+  /** Ends the pause between two questions. */
+  #wake = () => {};
 
   /** @param {Given} given */
   constructor(given) {
@@ -67,8 +67,16 @@ class Visit {
       if (this.isOver) return;
       const seconds = this.#hear(reply);
       wait = this.state === "absent" ? WAIT : 0;
-      if (seconds && !this.isOver) await pause(seconds);
+      if (seconds && !this.isOver) await this.#pause(seconds);
     }
+  }
+
+  /** @param {number} seconds @returns {Promise<void>} */
+  #pause(seconds) {
+    return new Promise((done) => {
+      this.#wake = done;
+      setTimeout(done, seconds * 1000);
+    });
   }
 
   /** Take notice of what the relay says. Return the seconds after which to ask again. @param {Reply} reply */
@@ -190,6 +198,7 @@ class Visit {
     this.#begun = false;
     this.#say("started", "started", "startedHint");
     this.#offer(false);
+    this.#wake();
   }
 
   async #read() {

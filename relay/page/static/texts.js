@@ -43,6 +43,7 @@ export const TEXTS = {
   removeOf: "Remove {name} from the list",
   againOf: "Try again to send {name}",
   copied: "Copied",
+  notCopied: "Not copied: select it and copy it yourself",
   text: "Text",
   announced: "{name}: {state}",
 

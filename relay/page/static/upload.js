@@ -218,8 +218,9 @@ export class Upload extends EventTarget {
         offset = Number(expected);
         continue;
       }
-      await this.#checkReadable();
       this.#become("reconnecting");
+      // This takes a second for a thousand files, so not after every break.
+      if (broken) await this.#checkReadable();
       const found = await this.#reconnect(broken);
       if (found === "complete") return true;
       if (found === "again") return false;
