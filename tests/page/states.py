@@ -57,6 +57,9 @@ def sending(browser: Browser, node: Cluster, closed: Cluster, folder: Path) -> I
         yield "send-queue", side
         page.locator("summary").locator("visible=true").first.click()
         yield "send-terminal", side
+        page.locator(".qr summary").locator("visible=true").first.click()
+        page.locator(".code svg").first.wait_for()
+        yield "send-qr", side
         side.context.set_offline(True)
         page.get_by_text("You are offline").first.wait_for()
         yield "send-offline", side
