@@ -8,7 +8,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, Request
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request
 
 from relay.names import UploadAddress
 from tests.browser.conftest import browser
@@ -61,13 +61,17 @@ class Side:
         self.page.on("request", self._on_request)
         self.addresses: list[str] = []
         self.page.on("request", lambda request: self.addresses.append(request.url))
-        self.page.on("console", lambda message: self.complaints.append(f"{message.type}: {message.text}"))
+        self.page.on("console", self._on_console)
         self.page.on("pageerror", lambda error: self.complaints.append(f"error: {error}"))
         self.page.on("dialog", self._on_dialog)
 
     def _on_request(self, request: Request) -> None:
         if UploadAddress.fits(request.url.rpartition("/")[2].encode()):
             self.uploads.append((request.method, request.headers.get("upload-offset")))
+
+    def _on_console(self, message: ConsoleMessage) -> None:
+        if "status of 404" not in message.text:  # how the receiving page learns that a sender is not there
+            self.complaints.append(f"{message.type}: {message.text}")
 
     def _on_dialog(self, dialog: object) -> None:
         kind = getattr(dialog, "type")  # noqa: B009 (playwright's Dialog is typed loosely)

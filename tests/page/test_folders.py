@@ -1,6 +1,7 @@
 """Whole folders: one tar, made in the page, which `relay receive` unpacks and everybody else gets as NAME.tar."""
 
 import base64
+import contextlib
 import io
 import os
 import subprocess
@@ -9,6 +10,7 @@ import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from playwright.sync_api import Browser, expect
 
@@ -170,6 +172,48 @@ def test_a_file_of_a_folder_that_changes_ends_it(sides: tuple[Side, Side], node:
     assert curl("-f", address_of(link, node[0].url), "-o", tmp_path / "got").returncode != 0
     sender.wait_state("failed")
     expect(sender.page.locator(".words")).to_contain_text("“b” cannot be read any more")
+
+
+@pytest.mark.skipif(not os.environ.get("RELAY_TEST_FULL"), reason="RELAY_TEST_FULL is not set: 9 GiB take a minute")
+def test_a_folder_of_9_gib_takes_no_memory_of_the_browser(
+    sides: tuple[Side, Side], node: Cluster, tmp_path: Path
+) -> None:
+    """A size over 8 GiB needs a pax header, and a browser that kept the tar in memory would show it."""
+    sender, _ = sides
+    root = tmp_path / "root"
+    root.mkdir()
+    with (root / "large").open("wb") as file:
+        file.truncate(9 * 1024**3)
+    (root / "small").write_text("small")
+    link = sender.send(node[0].url, root, "#folder")
+    sender.wait_state("waiting")
+    before = most = _memory_of_browser()
+    command = f"curl -fsS '{address_of(link, node[0].url)}' | tar -tv --utc"
+    with subprocess.Popen(["bash", "-o", "pipefail", "-c", command], stdout=subprocess.PIPE, text=True) as listing:
+        while listing.poll() is None:
+            most = max(most, _memory_of_browser())
+            sender.page.wait_for_timeout(500)
+        assert listing.stdout is not None
+        listed = [line.split() for line in listing.stdout.read().splitlines()]
+        assert listing.returncode == 0
+    assert [(each[2], each[-1]) for each in listed] == [
+        ("0", "root/"),
+        (str(9 * 1024**3), "root/large"),
+        ("5", "root/small"),
+    ]
+    sender.wait_state("delivered")
+    print(f"memory of the browser: {before / 1e6:.0f} MB before, {most / 1e6:.0f} MB at most")
+    assert most - before < 300e6
+
+
+def _memory_of_browser() -> int:
+    """Return the bytes of memory that the processes of this test's Chromium do not share."""
+    total = 0
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            if "chrom" in process.name():
+                total += process.memory_full_info().uss
+    return total
 
 
 def test_a_folder_from_relay_send_arrives_in_the_browser(

@@ -224,6 +224,7 @@ def test_all_of_it_works_with_the_keyboard_alone(sides: tuple[Side, Side], node:
             break
     choosers[0].set_files({"name": "x", "mimeType": "", "buffer": b"abc"})
     link = sender.link()
+    tab_to(sender, "#choose-folder")
     tab_to(sender, "#write")
     press("Enter")
     sender.page.keyboard.type("hello")
@@ -231,6 +232,9 @@ def test_all_of_it_works_with_the_keyboard_alone(sides: tuple[Side, Side], node:
     press("Enter")
     expect(sender.page.locator(".row")).to_have_count(2)
     tab_to(sender, ".row .copy")
+    tab_to(sender, ".row .qr summary")
+    press("Enter")
+    sender.page.get_by_role("img", name="QR code of the link to").first.wait_for()
     receiver.page.goto(link)
     receiver.page.locator("#download").wait_for(state="visible")
     tab_to(receiver, "#download")

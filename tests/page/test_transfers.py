@@ -42,6 +42,7 @@ def test_from_page_to_page(sides: tuple[Side, Side], haproxy: HAProxy, big_file:
     sender, receiver = sides
     link = sender.send(haproxy.url, big_file)
     assert digest(receiver.receive(link)) == digest(big_file)
+    receiver.page.wait_for_selector('#file[data-state="whole"]')
     sender.wait_state("delivered")
     assert sender.page.title() == "Delivered – relay"
     assert sender.complaints == receiver.complaints == []

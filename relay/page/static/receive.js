@@ -95,10 +95,9 @@ class Visit {
       return 0;
     }
     const isLimit = status === 429;
-    if (!this.#started) {
-      if (isLimit) this.#end("checking", "tooMany", "tooManyHint");
-      else this.#end("checking", "noAnswer", "noAnswerHint");
-    }
+    if (this.#started) this.#say("paused", "noAnswer", "noAnswerHint");
+    else if (isLimit) this.#end("checking", "tooMany", "tooManyHint");
+    else this.#end("checking", "noAnswer", "noAnswerHint");
     return isLimit ? 60 : ASK_EVERY;
   }
 
@@ -112,12 +111,14 @@ class Visit {
     element("size").textContent = length === null ? text("sizeUnknown") : size(length);
     this.#begun ||= moves;
     this.#idle = state === "waiting" ? this.#idle + 1 : 0;
-    if (this.#started && !this.#begun) {
+    if (state === "interrupted" && (this.#started || this.#begun)) {
+      this.#arrival.show(delivered, length, false);
+      this.#say("paused", "senderAway", "senderAwayHint");
+    } else if (this.#started && !this.#begun) {
       this.#say("started", "started", "startedHint");
     } else if (this.#begun && (moves || this.#idle < IDLE)) {
       this.#arrival.show(delivered, length, moves);
-      if (state === "interrupted") this.#say("paused", "senderAway", "senderAwayHint");
-      else if (this.#started) this.#say("receiving", "receiving", "startedHint");
+      if (this.#started) this.#say("receiving", "receiving", "startedHint");
       else this.#say("taken", "taken", "takenHint");
     } else if (this.#started) {
       this.#arrival.show(delivered, length, false);

@@ -25,8 +25,7 @@ export class Row {
     );
     const name = upload.isText ? text("text") : upload.name;
     this.name = name;
-    const held = size(upload.blob.size);
-    const extent = upload.files ? text("folderSize", { size: held, count: String(upload.files.length) }) : held;
+    const extent = extentOf(upload);
     this.root.setAttribute("aria-label", text("rowLabel", { name, size: extent }));
     this.#part("name").textContent = name;
     this.#part("size").textContent = extent;
@@ -124,4 +123,10 @@ export class Row {
     this.#part("command").textContent = this.command;
     void this.#drawCode();
   }
+}
+
+/** Return how large a file is, and how many files a folder has. @param {Upload} upload */
+function extentOf({ blob, files }) {
+  if (!files) return size(blob.size);
+  return text(files.length === 1 ? "folderSizeOfOne" : "folderSize", { size: size(blob.size), count: String(files.length) });
 }

@@ -67,8 +67,8 @@ async function addFolder(name, finding) {
     const entries = await finding;
     add(entries[0].path + TAR_ENDING, tarOf(entries), { files: entries.flatMap(({ file }) => file ?? []) });
   } catch (error) {
-    if (!(error instanceof Unreadable)) throw error;
-    problem.textContent = text("folderUnreadable", { name, path: error.message });
+    if (!(error instanceof Unreadable)) console.error(error);
+    problem.textContent = text("folderUnreadable", { name, path: error instanceof Unreadable ? error.message : name });
   } finally {
     reading.textContent = "";
   }

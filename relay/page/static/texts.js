@@ -31,6 +31,7 @@ export const TEXTS = {
   folderUnreadable: "The folder “{name}” is not sent, because “{path}” cannot be read.",
   folderEmpty: "There is no file in this folder. To send an empty folder, drop it here.",
   folderSize: "{size}, {count} files",
+  folderSizeOfOne: "{size}, {count} file",
 
   rowLabel: "{name}, {size}",
   linkLabel: "Link for the receiver of {name}",
