@@ -86,6 +86,11 @@ class Error(Enum):
         403, "Link for one thing", "This link can only {does} this one name: ask whoever gave it to you for the token."
     )
     BAD_RIGHT = Spec(400, "Bad link", "for= takes receive or send.")
+    BAD_QR = Spec(
+        400,
+        "Bad QR code",
+        "qr= takes a text of at most {most} characters, in which the word link in braces stands for the link.",
+    )
     REVOKED = Spec(401, "Token revoked", "The token was revoked: get a new one with POST /token.")
     TOKEN_GONE = Spec(
         401,

@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from relay.access import Access, Link, Right, Token
 from relay.api import upload_fields
 from relay.api.admission import Admission
+from relay.digests import digest_header
 from relay.errors import ClientGone, Error, Problem
 from relay.logs import note
 from relay.metrics import Metrics
@@ -22,6 +23,7 @@ from relay.operations.reports import Reports
 from relay.server.conditions import failed_condition
 from relay.server.connection import Connection
 from relay.server.headers import SAFE_HEADERS, cors_headers, wants_html, wants_json
+from relay.states import Outcome
 from relay.store.rates import counted_as
 from relay.transfer.relay import Relay
 
@@ -211,7 +213,7 @@ def endpoint(services: Services, methods: dict[str, Handler], offers: Mapping[st
 
 
 def _advice(exchange: Exchange, problem: Problem) -> dict[str, str]:
-    """Return the headers that say how the request would have been accepted."""
+    """Return the headers that say how the request would have been accepted, or what became of what it asks for."""
     match problem.error:
         case Error.BAD_CODING:
             return {"accept-encoding": "identity"}  # RFC 9110 section 12.5.3
@@ -221,6 +223,9 @@ def _advice(exchange: Exchange, problem: Problem) -> dict[str, str]:
             return upload_fields.limits(exchange.relay.settings)
         case Error.MISMATCHING_OFFSET:
             return upload_fields.written(offset=problem.details["offset"], is_complete=False)
+        case Error.NO_UPLOAD | Error.CONDITION_FAILED if ended := problem.details.get("ended"):
+            digest = digest_header(ended.sha256) if ended.outcome is Outcome.COMPLETE else {}
+            return {"relay-outcome": ended.outcome} | digest
     return {}
 
 

@@ -42,8 +42,8 @@ class Operation(NamedTuple):
     takes: Schema | None = None
     #: Says what a 304 means; empty if it cannot be the answer.
     unmodified: str = ""
-    #: A parameter in the query, which may depend on the settings.
-    query: Callable[[Settings], Schema] | None = None
+    #: Parameters in the query, which may depend on the settings.
+    query: tuple[Callable[[Settings], Schema], ...] = ()
     #: Other statuses of a success, and what each means.
     also: tuple[tuple[int, str], ...] = ()
     #: Header fields of the request that mean something.
@@ -90,8 +90,7 @@ def _describe(operation: Operation, settings: Settings) -> Schema:
         responses[str(status)] = _failure(errors, has_content=operation.method != "HEAD")
     described: Schema = {"summary": operation.summary, "responses": responses}
     parameters = [*path_parameters(operation.path), *operation.fields]
-    if operation.query:
-        parameters.append(operation.query(settings))
+    parameters += [parameter(settings) for parameter in operation.query]
     if parameters:
         described["parameters"] = parameters
     if operation.takes is not None:

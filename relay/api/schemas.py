@@ -33,6 +33,9 @@ TRANSFERS: Schema = {
         "required": ["name", "state", "length", "delivered"],
     },
 }
+#: A new link, with the rows of its QR code if that was asked for.
+LINK_MADE = json(**{"link": STRING, "for": STRING})
+LINK_MADE["application/json"]["schema"]["properties"]["qr"] = {"type": "array", "items": STRING}
 #: The status page in its three forms.
 STATUS: Schema = (
     TEXT
@@ -130,6 +133,12 @@ def right_parameter(settings: Settings) -> Schema:
     """Return the parameter `?for=`, which says what a link is to allow."""
     schema = {"type": "string", "enum": ["receive", "send"], "default": "receive"}
     return {"name": "for", "in": "query", "description": "what the link allows", "schema": schema}
+
+
+def qr_parameter(settings: Settings) -> Schema:
+    """Return the parameter `?qr=`, which asks for a QR code of a new link."""
+    says = "the text of a QR code, with `{link}` for the link: as JSON, the answer has it as rows of 1 (dark) and 0"
+    return {"name": "qr", "in": "query", "description": says, "schema": STRING}
 
 
 def head_wait_parameter(settings: Settings) -> Schema:

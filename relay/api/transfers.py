@@ -4,6 +4,7 @@ A handler is an async function of an `Exchange`. It parses the request, calls th
 it raises is turned into an answer by `exchange.endpoint`.
 """
 
+import asyncio
 import hmac
 import re
 from collections.abc import Mapping
@@ -13,20 +14,21 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from relay.access import Access, Link, Right
 from relay.api.download_response import ResponseSink, download_headers, etag
 from relay.api.exchange import Exchange
-from relay.digests import REPR_DIGEST, digest_header, parse_digest
+from relay.digests import REPR_DIGEST, parse_digest
 from relay.errors import Error, Problem
 from relay.file_names import file_name, with_file_name
 from relay.logs import audit
 from relay.names import decode_name
+from relay.page import qr
 from relay.server.conditions import asked_range
 from relay.server.headers import has_coding, is_code, is_form, is_media_type, is_prefetch
 from relay.states import Outcome, State
-from relay.store.records import Transfer
+from relay.store.records import Result, Transfer
 
-#: An `If-Match` that names one upload.
-_ONE_TAG = re.compile(r'"([0-9a-f]{16})"')
 #: The numbers that `?wait=` takes. float() would also take `1_0`, `nan`, `１` and blanks.
 _SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{0,9})?")
+#: What `download_response.etag` returns.
+_ETAG = re.compile(r'"([0-9a-f]{16})"')
 
 
 async def upload(exchange: Exchange) -> None:
@@ -101,13 +103,13 @@ async def download(exchange: Exchange) -> None:
 
 
 async def head(exchange: Exchange) -> None:
-    """Answer with the headers that a GET would get. This takes nothing, and does not count as a use of the token.
+    """Answer with the headers that a GET would get, and how far the transfer is.
 
-    It waits for an upload only if `?wait=` says so, because it is a question of how things stand. Section 14.2 of RFC
-    9110 defines `Range` for GET alone.
+    This takes nothing, and does not count as a use of the token. It waits for an upload only if `?wait=` says so,
+    because it is a question of how things stand. Section 14.2 of RFC 9110 defines `Range` for GET alone.
 
-    A client that has just received the upload that its `If-Match` names gets 204 and the file's digest, if that is
-    known: a sender that reads its file once knows it only at the end, when the headers of the GET are gone.
+    If the upload that `If-Match` names is over, the error says how it ended, and has the digest of a file that was
+    delivered: a sender that reads its file once knows it only at the end, when the headers of the GET are gone.
     """
     _check_count(exchange)
     access = await exchange.access(Right.RECEIVE)
@@ -116,18 +118,21 @@ async def head(exchange: Exchange) -> None:
         if await _answer_failed_condition(exchange, transfer):
             return
     except Problem as problem:
-        if problem.error not in (Error.NO_UPLOAD, Error.CONDITION_FAILED):
-            raise
-        tag = _ONE_TAG.fullmatch(exchange.joined("if-match") or "")
-        sha256 = await exchange.relay.digest_of(access, name=exchange.name, transfer_id=tag[1]) if tag else ""
-        if not tag or not sha256:
-            raise
-        await exchange.answer(Response(status_code=204, headers={"etag": tag[0]} | digest_header(sha256)))
-        return
-    response = Response(headers=download_headers(transfer))
+        if problem.error in (Error.NO_UPLOAD, Error.CONDITION_FAILED):
+            problem.details["ended"] = await _result_of_asked(exchange, access)
+        raise
+    (delivered,) = await exchange.relay.delivered([transfer])
+    progress = {"relay-state": str(transfer.state), "relay-delivered": str(delivered)}
+    response = Response(headers=download_headers(transfer) | progress)
     if transfer.length is None:
         del response.headers["content-length"]
     await exchange.answer(response)
+
+
+async def _result_of_asked(exchange: Exchange, access: Access) -> Result | None:
+    """Return how the upload ended whose ETag alone is in `If-Match`; None if that is not known (any more)."""
+    asked = _ETAG.fullmatch(exchange.headers.get("if-match", ""))
+    return await exchange.relay.result_of(access, name=exchange.name, transfer_id=asked[1]) if asked else None
 
 
 async def cancel(exchange: Exchange) -> None:
@@ -214,7 +219,18 @@ async def make_link(exchange: Exchange) -> None:
     if (wanted := exchange.query.get("for", ["receive"])[-1]) not in rights:
         raise Problem(Error.BAD_RIGHT)
     link = str(Link.make(access, rights[wanted], decode_name(exchange.name)))
+    code = await _qr_code(exchange, link)
     if exchange.wants_json():
-        await exchange.answer(JSONResponse({"link": link, "for": wanted}))
+        await exchange.answer(JSONResponse({"link": link, "for": wanted} | code))
     else:
         await exchange.text(link)
+
+
+async def _qr_code(exchange: Exchange, link: str) -> dict[str, list[str]]:
+    """Return the QR code that `?qr=` asks for. Only the client knows the relay's address, as others see it."""
+    if not (templates := exchange.query.get("qr")):
+        return {}
+    text = templates[-1].replace("{link}", link)
+    if link not in text or len(text) > qr.TEXT_MOST:
+        raise Problem(Error.BAD_QR, most=qr.TEXT_MOST)
+    return {"qr": await asyncio.to_thread(qr.rows, text)}

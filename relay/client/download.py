@@ -228,7 +228,7 @@ class Download:
             try:
                 answer = self.http.ask("HEAD", self.address.url, {"if-match": offer.etag}, silence=_CHECKSUM_SILENCE)
                 if not answer.refusal.passes:
-                    return _checksum_in(answer.headers) if answer.is_good else ""
+                    return _checksum_in(answer.headers)
                 why = f"the relay answered {answer.status}"
             except Unreachable as error:
                 why = str(error)

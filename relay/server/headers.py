@@ -24,7 +24,8 @@ _CODE = {"audioworklet", "paintworklet", "script", "serviceworker", "sharedworke
 _QUALITY = re.compile(r"0(\.[0-9]{0,3})?|1(\.0{0,3})?")
 #: Headers that pages of other origins may read in a response, and set in a request, beyond those that they always may.
 _EXPOSED = (
-    "Relay-Node, Content-Disposition, Content-Length, Retry-After, Allow, Location, Accept-Patch, "
+    "Relay-Node, Relay-State, Relay-Delivered, Relay-Outcome, ETag, Content-Disposition, Content-Length, Retry-After, "
+    "Allow, Location, Accept-Patch, "
     "Upload-Offset, Upload-Complete, Upload-Length, Upload-Limit, Repr-Digest"
 )
 _ALLOWED = (

@@ -14,7 +14,7 @@ from relay.metrics import Metrics
 from relay.server.connection import Connection
 from relay.settings import Settings
 from relay.states import Answer, Outcome, State
-from relay.store.records import UNLIMITED, Final, Grant, Transfer, transfers_in
+from relay.store.records import UNLIMITED, Final, Grant, Result, Transfer, transfers_in
 from relay.store.store import Store
 from relay.transfer.context import Context
 from relay.transfer.doubt import confirm
@@ -126,15 +126,6 @@ class Relay:
             with finder.running():
                 return await finder.find()
 
-    async def digest_of(self, access: Access, *, name: str, transfer_id: str) -> str:
-        """Return the SHA-256 of a file that was delivered some minutes ago; empty if its uploader gave none.
-
-        It asks nobody whether the token is right: the caller has done that.
-        """
-        transfer = self.store.transfers.identify(token=access.id, name=name, transfer_id=transfer_id)
-        result = await self.store.transfers.result(transfer)
-        return result.sha256 if result is not None and result.outcome is Outcome.COMPLETE else ""
-
     async def list_token(self, access: Access) -> tuple[float, list[Transfer]]:
         """Return the seconds that a token has left, and its live transfers. Raise Problem(UNKNOWN_TOKEN).
 
@@ -160,6 +151,11 @@ class Relay:
         held = [upload for upload in self.node.load.uploads[State.STREAMING] if upload.transfer.id in wanted]
         here = {upload.transfer.id: upload.progress(now).delivered for upload in held}
         return [max(bytes_, here.get(each.id, 0)) for each, bytes_ in zip(transfers, recorded, strict=True)]
+
+    async def result_of(self, access: Access, *, name: str, transfer_id: str) -> Result | None:
+        """Return how a resumable upload ended, if that was in the last minutes. The caller has checked the access."""
+        identity = self.store.transfers.identify(token=access.id, name=name, transfer_id=transfer_id)
+        return await self.store.transfers.result(identity)
 
     async def cancel(self, access: Access, *, name: str) -> bool:
         """End the live transfer of a name, for both sides. Return False if there is none.

@@ -18,6 +18,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any, cast
 
 import fakeredis
+import httpx
 import psutil
 import pytest
 
@@ -96,6 +97,7 @@ def test_uploads_that_wait(crowded: Cluster) -> None:
             assert each < 40 * KIB
             assert connections(crowded) <= CONNECTIONS + OWN
             if len(peaks) == 1:
+                status = status_page(node)
                 share = cpu_share(process)
                 assert share < 0.1
                 slowest = max(
@@ -110,9 +112,20 @@ def test_uploads_that_wait(crowded: Cluster) -> None:
     # Python keeps much of the memory that it has freed. So the second crowd must fit into what the first one left.
     assert left[1] - before < 1.1 * (max(peaks[0], left[0]) - before) + 10 * KIB * KIB
     print(f"{UPLOADS} uploads: {each / KIB:.1f} KiB each, {share:.1%} of a core, {connections(crowded)} connections")
+    print("the status page:", status)
     memory = [size // KIB**2 for size in (before, peaks[0], left[0], peaks[1], left[1])]
     print("MiB before, with and after the first crowd, with and after the second:", *memory)
     print(f"slowest of 20 served in {slowest * 1000:.0f} ms; all names free {gone:.1f} s after all left at once")
+
+
+def status_page(node: NodeProcess) -> str:
+    """Return how large the page with the tables is, and how long it takes. It does not grow with what it tells of."""
+    begun = time.monotonic()
+    page = httpx.get(node.url, headers={"accept": "text/html"})
+    seconds = time.monotonic() - begun
+    assert f"<dd>{UPLOADS}</dd>" in page.text
+    assert len(page.content) < 200 * KIB
+    return f"{len(page.content) / KIB:.0f} KiB in {seconds * 1000:.0f} ms"
 
 
 def cpu_share(process: psutil.Process) -> float:

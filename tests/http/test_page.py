@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
+import segno
 
 from relay.page.files import ASSETS, POLICY
 from tests.support.cluster import Cluster, Curl, alone, curl
@@ -115,3 +116,71 @@ def test_a_token_shows_how_much_of_its_transfers_is_delivered(node: Cluster) -> 
             upload.close()
             assert download.finish()[0] == 0
     assert delivered() == []
+
+
+def test_a_link_that_receives_shows_how_far_its_name_is(node: Cluster) -> None:
+    token = node.token()
+    url = node.url(0, token, "x")
+    link = node.url(0, httpx.post(url + "/link").text.strip(), "x")
+
+    def seen() -> tuple[str | None, str | None]:
+        headers = httpx.head(link).headers
+        return headers.get("relay-state"), headers.get("relay-delivered")
+
+    with Curl("-T", "-", url, pipe=True) as upload:
+        node.wait_state(token, "waiting")
+        assert seen() == ("waiting", "0")
+        with Curl("-N", link) as download:
+            upload.write(b"x" * 1000)
+            assert download.read(1000) == b"x" * 1000
+            wait_until(lambda: seen() == ("streaming", "1000"), "the bytes to be shown")
+            upload.close()
+            assert download.finish()[0] == 0
+    assert seen() == (None, None)
+
+
+@pytest.mark.parametrize("ending", ["complete", "cancelled"])
+def test_a_link_that_receives_shows_how_a_resumable_upload_ended(node: Cluster, ending: str) -> None:
+    token = node.token()
+    url = node.url(0, token, "x")
+    link = node.url(0, httpx.post(url + "/link").text.strip(), "x")
+
+    def create() -> str:
+        made = httpx.put(url, headers={"upload-complete": "?0", "upload-length": "3"}, content=b"")
+        return node[0].url + made.headers["location"]
+
+    upload = create()
+    etag = httpx.head(link).headers["etag"]
+    if ending == "complete":
+        fields = ("-H", "Content-Type: application/partial-upload", "-H", "Upload-Offset: 0")
+        with Curl("-f", "-X", "PATCH", "-d", "abc", *fields, "-H", "Upload-Complete: ?1", upload) as sender:
+            assert curl("-f", link + "?wait=20").stdout == b"abc"
+            assert sender.finish()[0] == 0
+    else:
+        assert httpx.delete(upload).status_code == 204
+    for status in (404, 412):
+        told = httpx.head(link, headers={"if-match": etag})
+        assert (told.status_code, told.headers["relay-outcome"]) == (status, ending)
+        create()  # another upload takes the name
+    for other in ('"0123456789abcdef"', f"W/{etag}", f'{etag}, "x"', '":"', "*", '"' + "x" * 500 + '"'):
+        assert "relay-outcome" not in httpx.head(link, headers={"if-match": other}).headers
+    stranger = node.url(0, httpx.post(node.url(0, token, "y") + "/link").text.strip(), "x")
+    told = httpx.head(stranger, headers={"if-match": etag})
+    assert (told.status_code, "relay-outcome" in told.headers) == (401, False)
+
+
+def test_a_link_comes_with_a_qr_code(node: Cluster) -> None:
+    token = node.token()
+    url, headers = node.url(0, token, "x") + "/link", {"accept": "application/json"}
+    made = httpx.post(url, params={"qr": "https://r.example/receive#{link}/x"}, headers=headers).json()
+    assert made["link"] == httpx.post(url).text.strip()
+    expected = segno.make_qr(f"https://r.example/receive#{made['link']}/x", error="l").matrix
+    assert [list(map(int, row)) for row in made["qr"]] == [list(row) for row in expected]
+    assert "qr" not in httpx.post(url, headers=headers).json()
+    for bad in ("", "no link", "{link}" * 13, "x" * 500 + "{link}", "x" * 20_000 + "{link}"):
+        refused = httpx.post(url, params={"qr": bad}, headers=headers)
+        assert (refused.status_code, refused.json()["code"]) == (400, "bad_qr")
+    wrong = httpx.post(node.url(0, "A" * 30, "x") + "/link", params={"qr": "{link}"}, headers=headers)
+    assert wrong.status_code == 401
+    assert token not in node[0].log()
+    assert made["link"] not in node[0].log()

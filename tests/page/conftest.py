@@ -2,13 +2,15 @@
 
 import contextlib
 import hashlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request
 
+from relay.names import UploadAddress
 from tests.browser.conftest import browser
 from tests.support.cluster import Cluster, over_redis, random_file
 from tests.support.haproxy import HAProxy
@@ -19,7 +21,7 @@ __all__ = ["browser"]  # the fixture
 MIB = 1024 * 1024
 #: Bytes of the file that is sent. After a break in the middle, more must be left than the buffers on the way hold: the
 #: kernel takes up to 26 MB for a receiver that is slow, and that counts as delivered.
-SIZE = 120 * MIB
+SIZE = (200 if os.environ.get("RELAY_TEST_FULL") else 120) * MIB
 #: Milliseconds in which the slowest step is over.
 LONG = 40_000
 
@@ -53,11 +55,22 @@ class Side:
         #: The method of each request.
         self.requests: list[str] = []
         self.page.on("request", lambda request: self.requests.append(request.method))
+        #: The method and the `Upload-Offset` of each request to the address of a resumable upload.
+        self.uploads: list[tuple[str, str | None]] = []
+        self.page.on("request", self._on_request)
         self.addresses: list[str] = []
         self.page.on("request", lambda request: self.addresses.append(request.url))
-        self.page.on("console", lambda message: self.complaints.append(f"{message.type}: {message.text}"))
+        self.page.on("console", self._on_console)
         self.page.on("pageerror", lambda error: self.complaints.append(f"error: {error}"))
         self.page.on("dialog", self._on_dialog)
+
+    def _on_request(self, request: Request) -> None:
+        if UploadAddress.fits(request.url.rpartition("/")[2].encode()):
+            self.uploads.append((request.method, request.headers.get("upload-offset")))
+
+    def _on_console(self, message: ConsoleMessage) -> None:
+        if "status of 404" not in message.text:  # how the receiving page learns that a sender is not there
+            self.complaints.append(f"{message.type}: {message.text}")
 
     def _on_dialog(self, dialog: object) -> None:
         kind = getattr(dialog, "type")  # noqa: B009 (playwright's Dialog is typed loosely)
@@ -65,10 +78,10 @@ class Side:
             self.complaints.append(f"dialog: {kind}")
         getattr(dialog, "accept")()  # noqa: B009
 
-    def send(self, url: str, file: Path) -> str:
-        """Open the page, choose a file, and return the link for its receiver."""
+    def send(self, url: str, file: Path, field: str = "#files") -> str:
+        """Open the page, choose a file (or a folder, in the field for that), and return the link for its receiver."""
         self.page.goto(url)
-        self.page.set_input_files("#files", file)
+        self.page.set_input_files(field, file)
         return self.link()
 
     def link(self) -> str:
@@ -102,6 +115,10 @@ class Side:
         """Let the page send at most `rate` bytes a second from now on."""
         conditions = {"offline": False, "latency": 0, "downloadThroughput": -1, "uploadThroughput": rate}
         self.context.new_cdp_session(self.page).send("Network.emulateNetworkConditions", conditions)
+
+    def slow_processor(self, times: int) -> None:
+        """Let the page have only a part of the processor from now on, as on an old phone."""
+        self.context.new_cdp_session(self.page).send("Emulation.setCPUThrottlingRate", {"rate": times})
 
     def policy_complaints(self) -> list[str]:
         return [said for said in self.complaints if "Content Security Policy" in said or "TrustedHTML" in said]

@@ -1,11 +1,15 @@
 """A page goes on by itself through every break in the middle of a file, and says what happens meanwhile."""
 
+import contextlib
+import os
 import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 
+from tests.client.commands import receive
 from tests.page.conftest import MIB, SIZE, Side, address_of, digest
 from tests.support.cluster import Cluster, Curl, NodeProcess
 from tests.support.haproxy import HAProxy
@@ -13,6 +17,8 @@ from tests.support.wait import wait_until
 
 #: Bytes a second that the slower side moves, so that a break comes in the middle.
 RATE = 16 * MIB
+#: Seconds without a network, beyond those in which the page notices it.
+AWAY = 20 if os.environ.get("RELAY_TEST_FULL") else 0
 
 
 def uploading(cluster: Cluster) -> int:
@@ -37,8 +43,10 @@ def kill(cluster: Cluster, index: int) -> NodeProcess:
 def test_the_senders_network_is_away(
     sides: tuple[Side, Side], haproxy: HAProxy, big_file: Path, tmp_path: Path
 ) -> None:
+    """The machine is slow too, as old phones are."""
     sender, _ = sides
     link = sender.send(haproxy.url, big_file)
+    sender.slow_processor(6)
     command = ("-f", "--limit-rate", str(RATE), "-o", tmp_path / "got", address_of(link, haproxy.url))
     with Curl(*command) as download:
         sender.wait_moving()
@@ -46,45 +54,88 @@ def test_the_senders_network_is_away(
         sender.wait_state("reconnecting")
         sender.page.wait_for_selector("text=You are offline")
         assert download.process.poll() is None
+        sender.page.wait_for_timeout(AWAY * 1000)
         sender.context.set_offline(False)
         assert download.finish() == (0, b"")
     sender.wait_state("delivered")
     assert digest(tmp_path / "got") == digest(big_file)
 
 
-@pytest.mark.parametrize("receives", ["curl", "page"])
-def test_the_senders_node_is_killed(
-    sides: tuple[Side, Side], cluster: Cluster, haproxy: HAProxy, big_file: Path, tmp_path: Path, receives: str
-) -> None:
-    """The receiver is connected to the other node, so it only sees a pause.
+class Closing(HAProxy):
+    """A balancer that closes each connection after one response.
 
-    If the connection had been used before, Chromium itself sends the request once more, from its first byte. The relay
-    throws away what the receiver has already.
+    If a connection breaks that has been used before, Chromium itself sends the request once more, from its first byte.
+    Through this balancer no connection has, so the page alone goes on.
     """
-    sender, receiver = sides
-    link = sender.send(haproxy.url, big_file)
-    index = uploading(cluster)
-    other = cluster.nodes[1 - index].url
-    if receives == "curl":
-        with Curl("-f", "--limit-rate", str(RATE), "-o", tmp_path / "got", address_of(link, other)) as download:
-            sender.wait_moving()
-            assert sender.share() < 0.7
-            successor = kill(cluster, index)
-            assert download.finish() == (0, b"")
-        got = tmp_path / "got"
-    else:
-        receiver.page.goto(link.replace(haproxy.url, other))
+
+    def start(self, *options: str) -> None:
+        self.text, count = re.subn(r"(?m)^(frontend relay\n)", r"\1    option httpclose\n", self.text)
+        assert count == 1
+        super().start(*options)
+
+
+@pytest.fixture(scope="module")
+def closing(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[HAProxy]:
+    with Closing(cluster.nodes, tmp_path_factory.mktemp("closing")) as balancer:
+        yield balancer
+
+
+@contextlib.contextmanager
+def receiving(kind: str, receiver: Side, link: str, folder: Path) -> Iterator[Callable[[], Path]]:
+    """Receive what is behind a link. Yield a function that waits for the end and returns what has arrived."""
+    if kind == "curl":
+        with Curl("-f", "-o", folder / "got", address_of(link, link.partition("/receive#")[0])) as download:
+
+            def finish() -> Path:
+                assert download.finish() == (0, b"")
+                return folder / "got"
+
+            yield finish
+    elif kind == "page":
+        receiver.page.goto(link)
         receiver.page.locator("#download").wait_for(state="visible")
-        sender.slow_down(RATE)
         with receiver.page.expect_download() as saved:
             receiver.page.locator("#download").click()
+        yield lambda: Path(saved.value.path())
+    else:
+        with receive(link, cwd=folder) as command:
+
+            def finish() -> Path:
+                assert command.finish() == 0, command.said
+                return folder / "root" / "file"
+
+            yield finish
+
+
+@pytest.mark.parametrize("receives", ["curl", "page", "folder"])
+def test_the_senders_node_is_killed(
+    sides: tuple[Side, Side], cluster: Cluster, closing: HAProxy, big_file: Path, tmp_path: Path, receives: str
+) -> None:
+    """The receiver is connected to the other node, so it only sees a pause. The page goes on from there."""
+    sender, receiver = sides
+    if receives == "folder":
+        (tmp_path / "root").mkdir()
+        (tmp_path / "root" / "file").hardlink_to(big_file)
+        link = sender.send(closing.url, tmp_path / "root", "#folder")
+    else:
+        link = sender.send(closing.url, big_file)
+    index = uploading(cluster)
+    link = link.replace(closing.url, cluster.nodes[1 - index].url)
+    sender.slow_down(RATE)
+    (tmp_path / "inbox").mkdir()
+    with receiving(receives, receiver, link, tmp_path / "inbox") as finish:
         sender.wait_moving()
         assert sender.share() < 0.7
+        before = len(sender.uploads)
         successor = kill(cluster, index)
-        assert saved.value.failure() is None
-        got = Path(saved.value.path())
+        assert digest(finish()) == digest(big_file)
     sender.wait_state("delivered")
-    assert digest(got) == digest(big_file)
+    (method, offset), *_ = later = sender.uploads[before:]
+    assert (method, offset) == ("HEAD", None)
+    method, offset = later[-1]
+    assert method == "PATCH"
+    assert 0 < int(offset or 0) < SIZE
+    assert ("PATCH", "0") not in later
     successor.wait_ready()
 
 

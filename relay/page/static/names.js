@@ -13,6 +13,7 @@ const bytesOf = (text) => new TextEncoder().encode(text).length;
 export function safeName(given) {
   // A lone surrogate has no UTF-8.
   let name = given.replace(/[\ud800-\udbff](?![\udc00-\udfff])|(?<![\ud800-\udbff])[\udc00-\udfff]/g, "_");
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what it looks for
   name = name.normalize("NFC").replace(/[/\\\u0000-\u001f\u007f-\u009f\u202a-\u202e\u2066-\u2069]/g, "_");
   if (name === "" || name === "." || name === "..") name = "_";
   const dot = name.lastIndexOf(".");

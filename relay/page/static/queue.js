@@ -1,7 +1,7 @@
 // All uploads of the page: the token that they share, which of them run, and what the relay says of them.
 
-import { listToken, makeToken } from "./relay.js";
 import { freeName } from "./names.js";
+import { listToken, makeToken } from "./relay.js";
 import { Upload } from "./upload.js";
 
 /**
@@ -35,11 +35,14 @@ export class Queue extends EventTarget {
     return this.uploads.some((upload) => !upload.isOver);
   }
 
-  /** Add a file, and send it as soon as it is its turn. @param {string} given @param {Blob} blob @param {boolean} isText */
-  add(given, blob, isText = false) {
+  /**
+   * Add a file, and send it as soon as it is its turn.
+   * @param {string} given its name @param {Blob} blob @param {ConstructorParameters<typeof Upload>[2]} [kind]
+   */
+  add(given, blob, kind) {
     const name = freeName(given, this.#names);
     this.#names.add(name);
-    const upload = new Upload(name, blob, isText);
+    const upload = new Upload(name, blob, kind);
     upload.addEventListener("change", () => this.dispatchEvent(new Event("change")));
     this.uploads.push(upload);
     this.#next();
@@ -70,15 +73,18 @@ export class Queue extends EventTarget {
   /** @param {Upload} upload */
   async #run(upload) {
     upload.state = "preparing";
-    const token = await this.#getToken(upload.link !== "");
+    const token = await this.#getToken();
     // The person may have cancelled it while the relay asked for its secret.
     if (!upload.isOver) await upload.run(token);
     this.#next();
   }
 
-  /** Return the token of all uploads: a new one if it has expired. @param {boolean} hasLink */
-  async #getToken(hasLink) {
-    if (this.#token && !hasLink && (await listToken(await this.#token)).status === 401) this.#token = undefined;
+  /** Return the token of all uploads: a new one if it has expired, as it does while nothing is sent for long. */
+  async #getToken() {
+    const known = this.#token;
+    const isGone = known && (await listToken(await known)).status === 401;
+    // Another upload may have got a new one meanwhile.
+    if (isGone && this.#token === known) this.#token = undefined;
     return (this.#token ??= this.#newToken());
   }
 

@@ -52,8 +52,13 @@ export const makeToken = (secret) =>
 /** @param {string} token */
 export const listToken = (token) => ask(token, { seconds: 5 });
 
-/** @param {string} token @param {string} name */
-export const makeLink = (token, name) => ask(`${addressOf(token, name)}/link`, { method: "POST" });
+/**
+ * Make a link to a name, which can only receive it. It is the same each time.
+ * @param {string} token @param {string} name
+ * @param {string} [qr] the text of a QR code of it, with `{link}` for the link
+ */
+export const makeLink = (token, name, qr) =>
+  ask(`${addressOf(token, name)}/link${qr ? `?qr=${encodeURIComponent(qr)}` : ""}`, { method: "POST" });
 
 /**
  * Create an upload that has no bytes yet: its address is then known before anything can break.
@@ -93,8 +98,13 @@ export const askOffset = (address, signal) => ask(address, { method: "HEAD", sig
 export const cancelUpload = (address) => ask(address, { method: "DELETE" });
 
 /**
- * Ask whether somebody sends a name, and what. This takes nothing.
+ * Ask whether somebody sends a name, what, and how far it is. This takes nothing.
  * @param {string} link @param {string} name @param {number} wait seconds
+ * @param {string} [etag] that of the one upload that is meant; if it is over, the answer may say how it ended
  */
-export const look = (link, name, wait) =>
-  ask(`${addressOf(link, name)}?wait=${wait}`, { method: "HEAD", seconds: wait + PATIENCE });
+export const look = (link, name, wait, etag) =>
+  ask(`${addressOf(link, name)}?wait=${wait}`, {
+    method: "HEAD",
+    headers: etag ? { "if-match": etag } : {},
+    seconds: wait + PATIENCE,
+  });

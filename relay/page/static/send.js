@@ -1,21 +1,22 @@
-// The page that sends: what a person does with it, and a row for each file.
+// The page that sends: what a person does with it.
 
-import { copy } from "./copy.js";
-import { Meter } from "./meter.js";
-import { quoted } from "./names.js";
+import { keepAwake } from "./awake.js";
+import { element } from "./elements.js";
+import { chosen, dropped, Unreadable } from "./folders.js";
 import { Queue } from "./queue.js";
-import { addressOf } from "./relay.js";
-import { duration, percent, size, text } from "./texts.js";
+import { Row } from "./row.js";
+import { TAR_ENDING, tarOf } from "./tar.js";
+import { percent, text } from "./texts.js";
 
 /** @typedef {import("./upload.js").Upload} Upload */
+/** @typedef {import("./tar.js").Entry} Entry */
 
 /** Maximum bytes of a text that the receiver's page shows. */
 const TEXT_MOST = 1_000_000;
-/** @template {HTMLElement} T @param {string} id @returns {T} */
-const element = (id) => /** @type {T} */ (document.getElementById(id));
+/** States in which bytes flow, or are about to flow again. */
+const MOVING = ["sending", "paused", "reconnecting"];
 
 const problem = element("problem");
-const announced = element("announced");
 const queue = new Queue(askSecret);
 /** @type {Map<Upload, Row>} */
 const rows = new Map();
@@ -37,114 +38,54 @@ function askSecret(wasWrong) {
   });
 }
 
-/** The row of one file. */
-class Row {
-  #meter = new Meter();
-  #shown = "";
-
-  /** @param {Upload} upload */
-  constructor(upload) {
-    this.upload = upload;
-    const template = /** @type {HTMLTemplateElement} */ (element("row"));
-    this.root = /** @type {HTMLElement} */ (/** @type {Element} */ (template.content.firstElementChild).cloneNode(true));
-    const name = upload.isText ? text("text") : upload.name;
-    this.root.setAttribute("aria-label", text("rowLabel", { name, size: size(upload.blob.size) }));
-    this.#part("name").textContent = name;
-    this.#part("size").textContent = size(upload.blob.size);
-    this.#part("link").setAttribute("aria-label", text("linkLabel", { name }));
-    this.#bar.setAttribute("aria-label", text("barLabel", { name }));
-    this.#button("copy", text("copyOf", { name }), () => copy(this.link, this.#part("copy")));
-    this.#button("copy-command", "", () => copy(this.command, this.#part("copy-command")));
-    this.#button("native", "", () => navigator.share({ url: this.link }).catch(() => {}));
-    this.#button("cancel", text("cancelOf", { name }), () => upload.cancel());
-    this.#button("again", text("againOf", { name }), () => queue.again(upload));
-    this.#button("remove", text("removeOf", { name }), () => this.#remove());
-    this.name = name;
-    upload.addEventListener("change", () => this.show());
-    this.show();
-  }
-
-  get link() {
-    const { link, name, isText } = this.upload;
-    return new URL(`receive#${addressOf(link, name)}${isText ? "&text" : ""}`, location.href).href;
-  }
-
-  get command() {
-    const { link, name } = this.upload;
-    const address = new URL(`${addressOf(link, name)}?wait=300`, location.href).href;
-    return `curl -f -o ${quoted(name.startsWith("-") ? `./${name}` : name)} ${quoted(address)}`;
-  }
-
-  /** @param {string} name @returns {any} */
-  #part(name) {
-    return this.root.querySelector(`.${name}`);
-  }
-
-  /** @returns {HTMLProgressElement} */
-  get #bar() {
-    return /** @type {HTMLProgressElement} */ (this.root.querySelector("progress"));
-  }
-
-  /** @param {string} name @param {string} label @param {() => void} action */
-  #button(name, label, action) {
-    const button = this.#part(name);
-    if (label) button.setAttribute("aria-label", label);
-    button.addEventListener("click", action);
-  }
-
-  #remove() {
-    const next = this.root.nextElementSibling ?? this.root.previousElementSibling;
-    queue.remove(this.upload);
-    rows.delete(this.upload);
-    this.root.remove();
-    /** @type {HTMLElement} */ (next?.querySelector("button:not([hidden])") ?? element("choose")).focus();
-  }
-
-  show() {
-    const { upload } = this;
-    const { state, delivered, blob } = upload;
-    const moves = ["sending", "paused", "reconnecting"].includes(state);
-    this.root.dataset.state = state;
-    const values = { delivered: size(delivered), size: size(blob.size), reason: upload.reason };
-    const key = state === "reconnecting" && !navigator.onLine ? "offline" : state;
-    this.#part("words").textContent = text(key, values);
-    this.#bar.hidden = !moves && state !== "delivered";
-    this.#bar.value = blob.size ? delivered / blob.size : Number(state === "delivered");
-    const rate = this.#meter.read(delivered, performance.now() / 1000);
-    const shown = state === "sending" && rate > 0;
-    const left = shown ? duration((blob.size - delivered) / rate) : "";
-    this.#part("speed").textContent = shown ? text("speed", { rate: size(rate), left }) : "";
-    this.#part("share").hidden = !upload.link || upload.isOver;
-    this.#part("native").hidden = !("share" in navigator);
-    if (upload.link) {
-      this.#part("link").value = this.link;
-      this.#part("command").textContent = this.command;
-    }
-    this.#part("cancel").hidden = upload.isOver;
-    this.#part("again").hidden = state !== "failed" && state !== "cancelled";
-    this.#part("remove").hidden = !upload.isOver;
-    if (key !== this.#shown && state !== "preparing") {
-      this.#shown = key;
-      announced.textContent = text("announced", { name: this.name, state: this.#part("words").textContent });
-    }
-  }
+/** @param {string} name @param {Blob} blob @param {{isText?: boolean, files?: File[]}} [kind] */
+function add(name, blob, kind) {
+  problem.textContent = "";
+  const upload = queue.add(name, blob, kind);
+  const row = new Row(upload, {
+    again: () => queue.again(upload),
+    remove: () => remove(row),
+  });
+  rows.set(upload, row);
+  element("rows").prepend(row.root);
 }
 
-/** @param {string} name @param {Blob} blob @param {boolean} isText */
-function add(name, blob, isText = false) {
-  problem.textContent = "";
-  const row = new Row(queue.add(name, blob, isText));
-  rows.set(row.upload, row);
-  element("rows").prepend(row.root);
+/** @param {Row} row */
+function remove(row) {
+  const next = row.root.nextElementSibling ?? row.root.previousElementSibling;
+  queue.remove(row.upload);
+  rows.delete(row.upload);
+  row.root.remove();
+  /** @type {HTMLElement} */ (next?.querySelector("button:not([hidden])") ?? element("choose")).focus();
+}
+
+/** Send a folder as one tar, as soon as all of it is found. @param {string} name @param {Promise<Entry[]>} finding */
+async function addFolder(name, finding) {
+  const reading = element("reading");
+  reading.textContent = text("reading", { name });
+  try {
+    const entries = await finding;
+    add(entries[0].path + TAR_ENDING, tarOf(entries), { files: entries.flatMap(({ file }) => file ?? []) });
+  } catch (error) {
+    if (!(error instanceof Unreadable)) console.error(error);
+    problem.textContent = text("folderUnreadable", { name, path: error instanceof Unreadable ? error.message : name });
+  } finally {
+    reading.textContent = "";
+  }
 }
 
 /** Add what was dropped or pasted. @param {DataTransfer} data */
 function addAll(data) {
-  const folders = [...data.items].filter((item) => item.webkitGetAsEntry?.()?.isDirectory);
-  const names = new Set(folders.map((item) => item.webkitGetAsEntry()?.name));
-  for (const file of data.files) {
-    if (names.has(file.name)) problem.textContent = text("folder", { name: file.name });
-    else add(file.name, file);
+  // All items are gone as soon as this function waits for something.
+  for (const item of data.items) {
+    if (item.kind !== "file") continue;
+    const entry = item.webkitGetAsEntry?.();
+    const file = item.getAsFile();
+    if (entry?.isDirectory) {
+      void addFolder(entry.name, dropped(/** @type {FileSystemDirectoryEntry} */ (entry)));
+    } else if (file) {
+      add(file.name, file);
+    }
   }
 }
 
@@ -158,18 +99,34 @@ function write(words) {
   if (!form.hidden) area.focus();
 }
 
-const picker = /** @type {HTMLInputElement} */ (element("files"));
-element("choose").addEventListener("click", () => picker.click());
-picker.addEventListener("change", () => {
-  for (const file of picker.files ?? []) add(file.name, file);
-  picker.value = "";
+/** Let a button open a file chooser, and take what is chosen. @param {string} button @param {string} input @param {(files: File[]) => void} take */
+function letChoose(button, input, take) {
+  const field = /** @type {HTMLInputElement} */ (element(input));
+  element(button).addEventListener("click", () => field.click());
+  field.addEventListener("change", () => {
+    const files = [...(field.files ?? [])];
+    field.value = "";
+    take(files);
+  });
+}
+
+letChoose("choose", "files", (files) => {
+  for (const file of files) add(file.name, file);
 });
+letChoose("choose-folder", "folder", (files) => {
+  // Browsers tell neither the name of an empty folder nor that there is one.
+  if (files.length) void addFolder(files[0].webkitRelativePath.split("/")[0], Promise.resolve(chosen(files)));
+  else problem.textContent = text("folderEmpty");
+});
+element("choose-folder").hidden = !("webkitdirectory" in HTMLInputElement.prototype);
+element("insecure").hidden = isSecureContext;
+
 element("write").addEventListener("click", () => write());
 element("text-form").addEventListener("submit", (event) => {
   event.preventDefault();
   const area = /** @type {HTMLTextAreaElement} */ (element("text"));
   const blob = new Blob([area.value], { type: "text/plain;charset=utf-8" });
-  add("text.txt", blob, blob.size <= TEXT_MOST);
+  add("text.txt", blob, { isText: blob.size <= TEXT_MOST });
   area.value = "";
   write();
   element("write").focus();
@@ -198,20 +155,9 @@ addEventListener("paste", (event) => {
   else write(data.getData("text/plain"));
 });
 
-/** @type {WakeLockSentinel | undefined} */
-let lock;
-/** Keep the machine awake while bytes flow. The browser takes the lock back when the page is hidden. */
-async function keepAwake() {
-  const flows = queue.uploads.some((upload) => ["sending", "paused", "reconnecting"].includes(upload.state));
-  if (!flows) await lock?.release();
-  else if (!document.hidden && (!lock || lock.released)) {
-    lock = await navigator.wakeLock?.request("screen").catch(() => undefined);
-  }
-}
-
 function showTitle() {
   const { uploads } = queue;
-  const moving = uploads.filter((upload) => ["sending", "paused", "reconnecting"].includes(upload.state));
+  const moving = uploads.filter((upload) => MOVING.includes(upload.state));
   const total = moving.reduce((sum, upload) => sum + upload.blob.size, 0);
   const done = moving.reduce((sum, upload) => sum + upload.delivered, 0);
   if (total) document.title = text("titleSending", { percent: percent(done / total) });
@@ -221,9 +167,8 @@ function showTitle() {
 
 queue.addEventListener("change", () => {
   showTitle();
-  void keepAwake();
+  void keepAwake(queue.uploads.some((upload) => MOVING.includes(upload.state)));
 });
-document.addEventListener("visibilitychange", () => void keepAwake());
 addEventListener("beforeunload", (event) => {
   if (queue.isBusy) event.preventDefault();
 });

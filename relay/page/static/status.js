@@ -1,8 +1,11 @@
 // Replaces the tables every two seconds. They come from the relay's own template, which escapes every name.
 
-const policy = globalThis.trustedTypes?.createPolicy("relay-status", { createHTML: (html) => html });
+/** @typedef {{createHTML: (html: string) => unknown}} Policy not among TypeScript's types of the DOM yet */
+/** @type {{createPolicy: (name: string, rules: Policy) => Policy} | undefined} */
+const trustedTypes = /** @type {any} */ (globalThis).trustedTypes;
+const policy = trustedTypes?.createPolicy("relay-status", { createHTML: (html) => html });
 /** @param {string} html */
-const trusted = (html) => /** @type {string} */ (policy ? /** @type {unknown} */ (policy.createHTML(html)) : html);
+const trusted = (html) => /** @type {string} */ (policy?.createHTML(html) ?? html);
 
 async function refresh() {
   const shown = document.getElementById("status");

@@ -5,7 +5,7 @@
 // After a break, the relay is asked how many bytes the receiver has, and another request brings the rest. Only if a
 // gateway before the relay refuses large requests, the rest is sent in pieces.
 
-import { askOffset, addressOf, cancelUpload, createUpload, makeLink, sendPart } from "./relay.js";
+import { addressOf, askOffset, cancelUpload, createUpload, makeLink, sendPart } from "./relay.js";
 import { text } from "./texts.js";
 
 /** @typedef {import("./relay.js").Reply} Reply */
@@ -19,6 +19,8 @@ const LONGEST_PAUSE = 15;
 const REFUSALS = 3;
 /** Seconds that a request may go on although the relay says that the upload is interrupted. */
 const DOUBT = 5;
+/** Files of a folder that are tried at the same time. */
+const READ_AT_ONCE = 200;
 
 /** An end from which no further attempt leads on. */
 class Failure extends Error {}
@@ -37,11 +39,14 @@ const RESULTS = {
 
 /** Wait some seconds, or until the browser is online again. @param {number} seconds @param {AbortSignal} signal */
 function pause(seconds, signal) {
-  return new Promise((done) => {
+  return new Promise((resolve) => {
+    const done = () => {
+      clearTimeout(timer);
+      resolve(undefined);
+    };
     const timer = setTimeout(done, seconds * 1000);
-    for (const [target, event] of /** @type {[EventTarget, string][]} */ ([[globalThis, "online"], [signal, "abort"]])) {
-      target.addEventListener(event, () => (clearTimeout(timer), done(undefined)), { once: true });
-    }
+    addEventListener("online", done, { once: true, signal });
+    signal.addEventListener("abort", done, { once: true });
   });
 }
 
@@ -64,13 +69,15 @@ export class Upload extends EventTarget {
   /**
    * @param {string} name a name that the relay accepts
    * @param {Blob} blob
-   * @param {boolean} isText whether the receiver's page shows it
+   * @param {{isText?: boolean, files?: File[]}} [kind] whether the receiver's page shows it as a text; and the files of
+   *   a folder, of which `blob` is the tar
    */
-  constructor(name, blob, isText) {
+  constructor(name, blob, { isText = false, files } = {}) {
     super();
     this.name = name;
     this.blob = blob;
     this.isText = isText;
+    this.files = files;
   }
 
   get isOver() {
@@ -80,6 +87,8 @@ export class Upload extends EventTarget {
   /** Bring the file to its receiver. Return when it is over. @param {string} token */
   async run(token) {
     this.#stop = new AbortController();
+    // A link belongs to its token.
+    if (token !== this.#token) this.link = "";
     this.#token = token;
     this.delivered = 0;
     this.#become("preparing");
@@ -95,6 +104,17 @@ export class Upload extends EventTarget {
       this.reason = error instanceof Failure ? error.message : String(error);
       this.#become("failed");
     }
+  }
+
+  /**
+   * Return the QR code of its link, which the relay makes. Throw an Error with a line that says why there is none.
+   * @param {string} page what the code says, with `{link}` for the link
+   * @returns {Promise<string[]>} rows of 1 and 0
+   */
+  async qr(page) {
+    const reply = await makeLink(this.#token, this.name, page);
+    if (reply.status !== 200) throw new Error(reply.line || text("noAnswer"));
+    return reply.body.qr;
   }
 
   /** End it for both sides. */
@@ -198,8 +218,9 @@ export class Upload extends EventTarget {
         offset = Number(expected);
         continue;
       }
-      await this.#checkReadable();
       this.#become("reconnecting");
+      // This takes a second for a thousand files, so not after every break.
+      if (broken) await this.#checkReadable();
       const found = await this.#reconnect(broken);
       if (found === "complete") return true;
       if (found === "again") return false;
@@ -233,11 +254,23 @@ export class Upload extends EventTarget {
 
   /** A file that was changed or deleted breaks every request, which looks like a network that does. */
   async #checkReadable() {
+    const files = this.files ?? [this.blob];
+    for (let at = 0; at < files.length; at += READ_AT_ONCE) {
+      try {
+        await Promise.all(files.slice(at, at + READ_AT_ONCE).map((file) => this.#checkOne(file)));
+      } catch (error) {
+        await cancelUpload(this.#address);
+        throw error;
+      }
+    }
+  }
+
+  /** Raise Failure if a file cannot be read. @param {File | Blob} file */
+  async #checkOne(file) {
     try {
-      await this.blob.slice(0, 1).arrayBuffer();
+      await file.slice(0, 1).arrayBuffer();
     } catch {
-      await cancelUpload(this.#address);
-      throw new Failure(text("unreadable"));
+      throw new Failure(text("unreadable", { name: "name" in file ? file.name : this.name }));
     }
   }
 
