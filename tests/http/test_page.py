@@ -161,7 +161,8 @@ def test_a_link_that_receives_shows_how_a_resumable_upload_ended(node: Cluster, 
     for status in (404, 412):
         told = httpx.head(link, headers={"if-match": etag})
         assert (told.status_code, told.headers["relay-outcome"]) == (status, ending)
-        create()  # another upload takes the name
+        if status == httpx.codes.NOT_FOUND:
+            create()  # another upload takes the name
     for other in ('"0123456789abcdef"', f"W/{etag}", f'{etag}, "x"', '":"', "*", '"' + "x" * 500 + '"'):
         assert "relay-outcome" not in httpx.head(link, headers={"if-match": other}).headers
     stranger = node.url(0, httpx.post(node.url(0, token, "y") + "/link").text.strip(), "x")
