@@ -8,5 +8,5 @@ from tests.support.redis import RedisServer
 
 
 def test_a_killed_command_leaves_nothing_wrong(redis_server: RedisServer) -> None:
-    times = 100 if os.environ.get("RELAY_TEST_FULL") else 4
+    times = 100 if os.environ.get("RELAY_TEST_FULL") else 3
     assert not prove(times=times, seed=random.randrange(2**32), redis_server=redis_server)
