@@ -157,7 +157,7 @@ def prove(*, times: int, seed: int, redis_server: RedisServer) -> list[str]:
     """Run the rounds, print what happened, and return what went wrong."""
     print(f"kills: {times} rounds, seed {seed}", flush=True)
     did, found, begun = Counter[str](), list[str](), time.monotonic()
-    with over_redis(redis_server, "ab", resume_wait=2, rejoin_wait=2, token_rate="") as cluster:
+    with over_redis(redis_server, "ab", upload_wait=15, resume_wait=2, rejoin_wait=2, token_rate="") as cluster:
         for number in range(times):
             folder = Path(tempfile.mkdtemp(prefix="relay-kills-"))
             it = Round(cluster, folder, random.Random(f"{seed}/{number}"))
