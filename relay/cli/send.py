@@ -30,7 +30,13 @@ _TRIALS = 4
 
 
 @click.command(epilog=EXITS)
-@click.argument("paths", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path, allow_dash=True))
+@click.argument(
+    "paths",
+    metavar="FILE...",
+    nargs=-1,
+    required=True,
+    type=click.Path(path_type=Path, allow_dash=True, readable=False),
+)
 @click.option("--server", envvar="RELAY_SERVER", metavar="URL", help="the relay [RELAY_SERVER]")
 @click.option("--name", metavar="NAME", help="the name that the receiver sees; needed for -")
 @click.option("--secret-file", type=click.Path(path_type=Path), help=f"a file with the relay's secret [{_SECRET}]")

@@ -196,7 +196,7 @@ def test_unpacking_goes_on_wherever_it_was_stopped(tree: Path, inbox: Path) -> N
     target, end = inbox / "got", step
     while not target.exists():
         with Tree(target, '"tag"') as unpacked:
-            assert at <= unpacked.size <= end, "what was unpacked is not lost"
+            assert max(at, end - 9 * step - 100_000) <= unpacked.size <= end, "what was unpacked is not lost"
             at = unpacked.size
             assert b"".join(unpacked.read()) == next(made_again(source, at))
             with contextlib.suppress(Stopped):

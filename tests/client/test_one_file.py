@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import stat
 import subprocess
 from pathlib import Path
@@ -46,13 +47,28 @@ def test_curl_receives_what_relay_sends(cluster: Cluster, file: Path) -> None:
         assert sender.finish() == 0, sender.said
 
 
-def test_relay_receives_what_curl_sends(cluster: Cluster, file: Path, inbox: Path) -> None:
+def test_wget_receives_what_relay_sends(cluster: Cluster, file: Path, inbox: Path) -> None:
+    """Under the name that the sender gave."""
+    if not shutil.which("wget"):
+        pytest.skip("no wget on PATH: it was not tried as a receiver of relay send")
+    with send(cluster[0].url, file) as sender:
+        command = ["wget", "-q", "--content-disposition", other(sender.address(), cluster)]
+        assert subprocess.run(command, cwd=inbox, timeout=60, check=False).returncode == 0
+        assert sender.finish() == 0, sender.said
+    (received,) = inbox.iterdir()
+    assert received.read_bytes() == file.read_bytes()
+
+
+@pytest.mark.parametrize("has_length", [True, False])
+def test_relay_receives_what_curl_sends(cluster: Cluster, file: Path, inbox: Path, has_length: bool) -> None:
     token = cluster.token()
     address = cluster.url(1, token, "x.bin")
     with (
         receive(address, cwd=inbox) as receiver,
-        Curl("--fail-with-body", "-T", file, cluster.url(0, token, "x.bin")) as up,
+        Curl("--fail-with-body", "-T", file if has_length else "-", cluster.url(0, token, "x.bin"), pipe=True) as up,
     ):
+        if not has_length:
+            up.write_all(file.read_bytes())
         assert receiver.finish() == 0, receiver.said
         assert up.finish() == (0, b"delivered %d bytes\n" % SIZE)
     assert (inbox / "x.bin").read_bytes() == file.read_bytes()

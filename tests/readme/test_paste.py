@@ -174,3 +174,13 @@ def test_a_link_made_by_the_node_or_by_openssl_receives_the_file(checkout: Path)
         shown = terminal.finish()
     assert "delivered 3000000 bytes\n" in shown
     assert (checkout / "received.bin").read_bytes() == (checkout / "sample.bin").read_bytes()
+
+
+def test_curl_and_openssl_compare_a_checksum(checkout: Path) -> None:
+    (checkout / "sample.bin").write_bytes(os.urandom(3_000_000))
+    (commands,) = shell_blocks(API, "Checksums")
+    token = httpx.post(f"{URL}/token").text.strip()
+    with Terminal(f"TOKEN={token}\n{commands}wait\n", checkout) as terminal:
+        shown = terminal.finish()
+    assert "It is the same.\n" in shown
+    assert "delivered 3000000 bytes\n" in shown

@@ -128,5 +128,8 @@ export class Row {
 /** Return how large a file is, and how many files a folder has. @param {Upload} upload */
 function extentOf({ blob, files }) {
   if (!files) return size(blob.size);
-  return text(files.length === 1 ? "folderSizeOfOne" : "folderSize", { size: size(blob.size), count: String(files.length) });
+  return text(files.length === 1 ? "folderSizeOfOne" : "folderSize", {
+    size: size(blob.size),
+    count: String(files.length),
+  });
 }
