@@ -60,6 +60,7 @@ class Visit {
   async run() {
     download.onclick = () => this.#start();
     show.onclick = () => void this.#read();
+    show.textContent = text("showText");
     this.#say("checking", "checking");
     for (let wait = 0; !this.isOver; ) {
       const reply = await look(this.given.link, this.given.name, wait, this.#etag);
