@@ -96,7 +96,12 @@ def receiving(kind: str, receiver: Side, link: str, folder: Path) -> Iterator[Ca
         receiver.page.locator("#download").wait_for(state="visible")
         with receiver.page.expect_download() as saved:
             receiver.page.locator("#download").click()
-        yield lambda: Path(saved.value.path())
+
+        def finish() -> Path:
+            receiver.page.locator('#file[data-state="whole"]').wait_for()
+            return Path(saved.value.path())
+
+        yield finish
     else:
         with receive(link, cwd=folder) as command:
 

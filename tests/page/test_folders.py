@@ -16,7 +16,7 @@ from playwright.sync_api import Browser, expect
 
 from relay.client.archive import MEDIA_TYPE
 from tests.client.commands import receive, send
-from tests.page.conftest import MIB, Side, address_of
+from tests.page.conftest import LONG, MIB, Side, address_of
 from tests.support.cluster import Cluster, alone, curl
 
 #: How many files the folder has: browsers list a dropped folder a hundred at a time. `RELAY_TEST_FULL=1` in the
@@ -93,8 +93,7 @@ def test_dropped_folders_and_files_arrive_at_curl_and_tar(
     file.write_text("x")
     sender.page.goto(node[0].url)
     drop(sender, folder, empty, file)
-    expect(sender.page.locator(".row")).to_have_count(3)
-    expect(sender.page.locator('.row[data-state="waiting"]')).to_have_count(3)
+    expect(sender.page.locator('.row[data-state="waiting"]')).to_have_count(3, timeout=LONG)
     links = [field.input_value() for field in sender.page.locator(".link").all()]
     one, nothing = (next(link for link in links if link.endswith(name)) for name in ("/x.txt", "/empty.tar"))
     (whole,) = {*links} - {one, nothing}
@@ -105,7 +104,7 @@ def test_dropped_folders_and_files_arrive_at_curl_and_tar(
     assert f"content-type: {MEDIA_TYPE}\r\n" in answer.lower()
     subprocess.run(["tar", "-x", "-C", tmp_path, "-f", tmp_path / "got.tar"], check=True, timeout=60)
     assert tree(tmp_path / folder.name) == tree(folder)
-    expect(sender.page.locator('.row[data-state="delivered"]')).to_have_count(3)
+    expect(sender.page.locator('.row[data-state="delivered"]')).to_have_count(3, timeout=LONG)
 
 
 def test_no_name_leads_out_of_the_folder_and_every_size_fits(sides: tuple[Side, Side], node: Cluster) -> None:

@@ -64,7 +64,7 @@ def test_a_text_is_shown_with_a_button_to_copy_it(sides: tuple[Side, Side], node
     sender.page.click("#text-form button")
     receiver.page.goto(sender.link())
     assert not receiver.page.locator("#received").is_visible()
-    receiver.page.click("#show")
+    receiver.page.get_by_role("button", name="Show the text").click()
     receiver.page.locator("#received").wait_for(state="visible")
     assert receiver.page.locator("#text").text_content() == words
     receiver.context.grant_permissions(["clipboard-read", "clipboard-write"])
