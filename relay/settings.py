@@ -27,6 +27,28 @@ Pause = Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)]
 Bytes = Annotated[int, Field(ge=0)]
 
 
+#: The settings by what they are for, in the order of the help and of the operators' page.
+SECTIONS: dict[str, tuple[str, ...]] = {
+    "Where it listens": ("host", "port", "ssl_certfile", "ssl_keyfile", "trusted_proxies", "interim_proxies"),
+    "The cluster": ("redis_url", "redis_url_file", "prefix", "node", "heartbeat", "node_death"),
+    "Who may do what": (
+        *("token_secret", "token_secret_file", "token_secrets_file", "admin_secret", "admin_secret_file"),
+        *("status", "cors_origins"),
+    ),
+    "Limits": (
+        *("token_rate", "failure_rate", "token_names", "token_bytes", "max_upload", "max_duration"),
+        *("header_timeout", "stall"),
+    ),
+    "Lives of tokens": ("token_life", "token_use", "token_max", "token_floor"),
+    "Waiting and coming back": (
+        *("upload_wait", "download_wait", "download_wait_max", "rejoin_wait", "resume_wait", "rewind"),
+    ),
+    "How it uses Redis": ("chunk", "window", "redis_patience", "transfer_patience", "redis_commands"),
+    "Stopping": ("drain_delay", "drain_wait", "drain_timeout"),
+    "Logs": ("log_format", "log_level"),
+}
+
+
 def _node_name() -> str:
     return re.sub(r"[^A-Za-z0-9.-]", "-", socket.gethostname())[:32] or "node"
 

@@ -14,6 +14,8 @@ log = logging.getLogger("relay.request")
 
 #: An X-Request-ID that is accepted from a client: UUIDs, trace ids, or a balancer's counter.
 _ACCEPTED_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+#: W3C Trace Context, section 3.2: version, id of the trace, id of the caller's span, flags, what later versions add.
+_TRACEPARENT = re.compile(rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}(-.*)?")
 #: Paths that balancers and Prometheus ask for every second. Their lines are logged at level DEBUG.
 _ROUTINE = {"/", "/status", "/healthz", "/readyz", "/metrics"}
 
@@ -43,7 +45,7 @@ class RequestLog:
             await send(message)
 
         host, _ = scope.get("client") or ("", 0)
-        with about_request(request=request, address=counted_as(host)):
+        with about_request(request=request, address=counted_as(host), **_trace(scope)):
             try:
                 await self._app(scope, receive, send_with_id)
             finally:
@@ -62,3 +64,13 @@ def _request_id(scope: Scope) -> str:
     """Return the id that the client gave its request, or a new one if it gave none that is accepted."""
     given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"").decode("latin-1")
     return given if _ACCEPTED_ID.fullmatch(given) else new_id()
+
+
+def _trace(scope: Scope) -> dict[str, str]:
+    """Return the id of the trace that the request is a part of, as the fact `trace`; nothing if it is not valid."""
+    given = [value for name, value in scope["headers"] if name == b"traceparent"]
+    if len(given) != 1 or not (found := _TRACEPARENT.fullmatch(given[0])):
+        return {}
+    version, trace, span, more = found.groups()
+    is_zero = not trace.strip(b"0") or not span.strip(b"0")
+    return {} if version == b"ff" or is_zero or (version == b"00" and more) else {"trace": trace.decode()}

@@ -8,6 +8,7 @@ import asyncio
 import json
 import logging
 import re
+import shutil
 import sys
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Any, NoReturn
@@ -17,14 +18,16 @@ from pydantic import ValidationError
 
 from relay.access import ID_LENGTH, Access
 from relay.cluster.node import Node
+from relay.cluster.progress import Progress
 from relay.errors import Error, Problem, StoreUnavailable
 from relay.metrics import Metrics
 from relay.names import encode_name, nfc
 from relay.operations.census import Census
 from relay.operations.check import Checked
 from relay.operations.check import check as check_redis
+from relay.operations.overview import Overview
 from relay.operations.status_json import node_json, token_json, transfer_json
-from relay.operations.status_text import node_lines, token_lines, transfer_lines
+from relay.operations.status_text import fitted, node_lines, summary, token_lines, transfer_lines
 from relay.operations.viewer import OPERATOR, Viewer
 from relay.settings import Settings
 from relay.store.failures import describe
@@ -35,8 +38,9 @@ _NOT_FOUND, _USAGE, _UNAVAILABLE, _INTERRUPTED = 1, 2, 3, 130
 
 #: Seconds between two lists of --watch.
 _WATCH = 2.0
-#: Clears a terminal and moves to its first line.
-_CLEAR = "\x1b[H\x1b[2J"
+#: Moves to the first line of a terminal, clears what is right of the cursor, and clears what is below it. The terminal
+#: is written over and not cleared first, because it would flicker.
+_HOME, _END_OF_LINE, _END_OF_SCREEN = "\x1b[H", "\x1b[K\n", "\x1b[J"
 #: Other people may see a terminal, and the first characters of a token are enough for every command.
 _AT_A_TERMINAL = Viewer(names=True)
 
@@ -116,6 +120,14 @@ def _print(lines: Sequence[str], data: object, *, as_json: bool) -> None:
 _json = click.option("--json", "as_json", is_flag=True, help="print one line of JSON")
 
 
+def _repaint(overview: Overview, transfers: Sequence[Progress]) -> None:
+    """Write over what a terminal shows as much as it has room for now."""
+    columns, rows = shutil.get_terminal_size()
+    table = transfer_lines(transfers, _AT_A_TERMINAL, columns=columns)
+    shown = fitted([summary(overview), "", *table], columns, rows)
+    click.echo(_HOME + "".join(line + _END_OF_LINE for line in shown) + _END_OF_SCREEN, nl=False)
+
+
 @_command()
 @_json
 @click.option("--watch", is_flag=True, help="list them again every two seconds, until Ctrl-C")
@@ -124,11 +136,13 @@ def ps(*, as_json: bool, watch: bool, **flags: str | None) -> None:
 
     async def show(relay: Relay) -> None:
         while True:
-            transfers = await Census(relay.store).transfers()
+            census = Census(relay.store)
+            transfers = await census.transfers()
             if watch and not as_json and sys.stdout.isatty():
-                click.echo(_CLEAR, nl=False)
-            data = [transfer_json(transfer, OPERATOR) for transfer in transfers]
-            _print(transfer_lines(transfers, _AT_A_TERMINAL), data, as_json=as_json)
+                _repaint(await census.overview(), transfers)
+            else:
+                data = [transfer_json(transfer, OPERATOR) for transfer in transfers]
+                _print(transfer_lines(transfers, _AT_A_TERMINAL), data, as_json=as_json)
             if not watch:
                 return
             await asyncio.sleep(_WATCH)

@@ -21,7 +21,7 @@ from relay.logs import set_up
 from relay.server.listening import listen, shown
 from relay.server.protocol import Protocol
 from relay.server.run import Server
-from relay.settings import Settings, unknown_variables
+from relay.settings import SECTIONS, Settings, unknown_variables
 from relay.transfer.drain import drain
 
 log = logging.getLogger("relay")
@@ -34,6 +34,18 @@ _NEEDS_LINUX = (
     "relay: serve needs Linux, whose TCP says when a client has left and what it has received: "
     "use a container or a virtual machine."
 )
+
+
+class _Sectioned(click.Command):
+    """A command whose help lists the settings in the sections of `SECTIONS`."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        records = {param.name: param.get_help_record(ctx) for param in self.get_params(ctx)}
+        for title, names in SECTIONS.items():
+            with formatter.section(title):
+                formatter.write_dl([record for name in names if (record := records.pop(name))])
+        with formatter.section("Other"):
+            formatter.write_dl([record for record in records.values() if record])
 
 
 def _options(command: click.Command) -> click.Command:
@@ -56,7 +68,7 @@ def _option(name: str, field: FieldInfo) -> click.Option:
 
 
 @_options
-@click.command(context_settings={"max_content_width": 110})
+@click.command(cls=_Sectioned, context_settings={"max_content_width": 110})
 def serve(**flags: str | None) -> None:
     """Run one node.
 

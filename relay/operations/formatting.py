@@ -1,6 +1,7 @@
 """Sizes, times and progress, as words for people."""
 
 from relay.cluster.progress import Progress
+from relay.states import State
 
 
 def size(count: float) -> str:
@@ -32,10 +33,17 @@ def ago(seconds: float) -> str:
 
 
 def moved(transfer: Progress) -> str:
-    """Return how many bytes of a transfer have been delivered, in words."""
+    """Return how many bytes of a transfer have been delivered, in words. Of one that has not begun, return its size."""
+    if not_begun(transfer):
+        return "" if transfer.length is None else size(transfer.length)
     if transfer.length is None:
         return size(transfer.delivered)
     return f"{size(transfer.delivered)} of {size(transfer.length)}"
+
+
+def not_begun(transfer: Progress) -> bool:
+    """Return whether a transfer still waits for its first downloader, so that there is no progress to show."""
+    return transfer.state is State.WAITING and not transfer.delivered
 
 
 def percent(share: float | None) -> str:

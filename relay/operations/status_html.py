@@ -6,7 +6,7 @@ from urllib.parse import unquote
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from relay.cluster.progress import Progress
-from relay.operations.formatting import ago, duration, moved, percent, size
+from relay.operations.formatting import ago, duration, moved, not_begun, percent, size
 from relay.operations.overview import Overview
 from relay.operations.viewer import Viewer
 from relay.states import State
@@ -58,10 +58,7 @@ def _row(transfer: Progress, viewer: Viewer) -> _Row:
     lasted = duration(transfer.seconds)
     if transfer.left is not None:
         lasted += f", {duration(max(0, transfer.left))} left"
-    if transfer.state is State.WAITING and not transfer.delivered:
-        length = "" if transfer.length is None else size(transfer.length)
-        return _Row(transfer.state.value, "", "", length, "", lasted, *ends, token, name)
-    share = transfer.share
+    share = None if not_begun(transfer) else transfer.share
     return _Row(
         transfer.state.value,
         "" if share is None else f"{share:.4f}",

@@ -6,7 +6,7 @@ Names stay percent-encoded: a name may contain characters that change what a ter
 from collections.abc import Iterable, Sequence
 
 from relay.cluster.progress import Progress
-from relay.operations.formatting import ago, duration, moved, percent, size
+from relay.operations.formatting import ago, duration, moved, not_begun, percent, size
 from relay.operations.overview import NodeReport, Overview, TokenLife
 from relay.operations.viewer import Viewer
 from relay.states import State
@@ -14,7 +14,7 @@ from relay.states import State
 
 def as_text(overview: Overview, viewer: Viewer) -> str:
     """Return the whole page: a summary, then a table each of transfers, nodes and tokens."""
-    blocks = [[_summary(overview)]]
+    blocks = [[summary(overview)]]
     if overview.shown:
         more = overview.active - len(overview.shown)
         blocks.append(transfer_lines(overview.shown, viewer) + _and_more(more))
@@ -25,7 +25,8 @@ def as_text(overview: Overview, viewer: Viewer) -> str:
     return "\n\n".join("\n".join(block) for block in blocks)
 
 
-def _summary(overview: Overview) -> str:
+def summary(overview: Overview) -> str:
+    """Return the line of counts."""
     return (
         f"streaming {overview.streaming}  waiting {overview.waiting}  interrupted {overview.interrupted}  "
         f"tokens {overview.tokens}  nodes {overview.alive}  delivering {size(overview.rate)}/s"
@@ -36,15 +37,22 @@ def _and_more(count: int) -> list[str]:
     return [f"and {count} more"] if count > 0 else []
 
 
-def transfer_lines(transfers: Iterable[Progress], viewer: Viewer) -> list[str]:
-    """Return a table of transfers, with their names if the viewer may see them."""
+#: What is left out first if the table of transfers is too wide. `relay cancel` needs what stays.
+_LESS_NEEDED = ("UPLOADER", "DOWNLOADER", "ID", "FOR", "LEFT")
+
+
+def transfer_lines(transfers: Iterable[Progress], viewer: Viewer, *, columns: int | None = None) -> list[str]:
+    """Return a table of transfers, with their names if the viewer may see them.
+
+    If it is wider than `columns` characters, leave out columns that are less needed.
+    """
     rows = [("ID", "STATE", "MOVED", "", "RATE", "FOR", "LEFT", "UPLOADER", "DOWNLOADER", "TOKEN", "NAME")]
     rows += [
         (
             transfer.id,
             transfer.state,
-            moved(transfer),
-            percent(transfer.share),
+            moved(transfer) or "-",
+            "" if not_begun(transfer) else percent(transfer.share),
             f"{size(transfer.rate)}/s" if transfer.state is State.STREAMING else "-",
             duration(transfer.seconds),
             "-" if transfer.left is None else duration(max(0, transfer.left)),
@@ -55,7 +63,23 @@ def transfer_lines(transfers: Iterable[Progress], viewer: Viewer) -> list[str]:
         )
         for transfer in transfers
     ]
-    return _aligned(rows if viewer.names else [row[:-1] for row in rows])
+    table: list[tuple[str, ...]] = [row if viewer.names else row[:-1] for row in rows]
+    lines = _aligned(table)
+    for title in _LESS_NEEDED:
+        if columns is None or max(map(len, lines)) <= columns:
+            break
+        at = table[0].index(title)
+        table = [row[:at] + row[at + 1 :] for row in table]
+        lines = _aligned(table)
+    return lines
+
+
+def fitted(lines: Sequence[str], columns: int, rows: int) -> list[str]:
+    """Return what a terminal of this size has room for, without its last row. Say how many lines are left out."""
+    room = max(1, rows - 1)
+    if len(lines) > room:
+        lines = [*lines[: room - 1], f"and {len(lines) - room + 1} more"]
+    return [line if len(line) <= columns else f"{line[: columns - 1]}…" for line in lines]
 
 
 def node_lines(nodes: Iterable[NodeReport]) -> list[str]:

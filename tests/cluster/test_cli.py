@@ -2,9 +2,11 @@
 
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -23,10 +25,9 @@ class Relay:
     def __init__(self, cluster: Cluster, url: str) -> None:
         self._environment = os.environ | {"RELAY_REDIS_URL": url, "RELAY_PREFIX": cluster.prefix}
 
-    def start(self, *arguments: str) -> "subprocess.Popen[str]":
+    def start(self, *arguments: str, stdout: int = subprocess.PIPE) -> "subprocess.Popen[str]":
         command = [sys.executable, "-m", "relay", *arguments]
-        pipe = subprocess.PIPE
-        return subprocess.Popen(command, env=self._environment, stdout=pipe, stderr=pipe, text=True)
+        return subprocess.Popen(command, env=self._environment, stdout=stdout, stderr=subprocess.PIPE, text=True)
 
     def __call__(self, *arguments: str) -> tuple[int, str]:
         """Run a command. Return its exit status and what it printed."""
@@ -189,6 +190,26 @@ def test_watch_repeats_the_output_and_ends_quietly(relay: Relay) -> None:
     watching.send_signal(signal.SIGINT)
     output, error = watching.communicate(timeout=60)
     assert (watching.returncode, output, error) == (130, "", "")
+
+
+def test_watch_fits_the_terminal(relay: Relay, token: str, streams: tuple[Curl, Curl]) -> None:
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (10, 80))
+    try:
+        with relay.start("ps", "--watch", stdout=theirs) as watching:
+            shown = b""
+            while shown.count(b"\x1b[J") < 2:  # the end of a repaint
+                shown += os.read(ours, 65536)
+            watching.send_signal(signal.SIGINT)
+            assert watching.wait(timeout=60) == 130
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    lines = shown.decode().split("\x1b[J")[1].replace("\x1b[H", "").replace("\x1b[K", "").splitlines()
+    assert len(lines) <= 9
+    assert all(len(line) <= 80 for line in lines)
+    assert lines[0].startswith("streaming ")
+    assert any(id_of(token) in line and line.endswith("a%20b") for line in lines)
 
 
 def test_a_closed_pipe_is_no_error(relay: Relay, token: str) -> None:

@@ -14,6 +14,7 @@ import httpx
 import pytest
 
 from relay.logs import Json, Text, fields
+from relay.names import new_id
 from tests.support.cluster import Cluster, Curl, NodeProcess, id_of
 from tests.support.ports import free_port
 from tests.support.wait import wait_until
@@ -42,8 +43,8 @@ def test_without_a_terminal_every_line_is_json(node: Cluster) -> None:
 
 
 def test_a_transfers_id_links_the_lines_of_both_sides(node: Cluster) -> None:
-    token = node.token()
-    with Curl("-T", "-", "-H", "X-Request-ID: up-1", node.url(0, token, "x"), pipe=True) as upload:
+    token, traced = node.token(), ("-H", f"traceparent: 00-{TRACE}-{SPAN}-01")
+    with Curl("-T", "-", "-H", "X-Request-ID: up-1", *traced, node.url(0, token, "x"), pipe=True) as upload:
         upload.write_all(b"12345")
         assert httpx.get(node.url(0, token, "x") + "?wait=20", headers={"x-request-id": "down-1"}).content == b"12345"
         assert upload.finish()[0] == 0
@@ -57,6 +58,7 @@ def test_a_transfers_id_links_the_lines_of_both_sides(node: Cluster) -> None:
         (answered,) = wait_until(found, "a request's line")
         assert (answered["method"], answered["status"], answered["outcome"]) == (method, 200, "complete")
         assert answered["transfer"] == ended["transfer"]
+        assert answered.get("trace") == (TRACE if method == "PUT" else None)
 
 
 def test_who_made_a_token_and_who_took_a_transfer(node: Cluster) -> None:
@@ -129,6 +131,41 @@ def test_routine_requests_are_not_logged_but_guessed_secrets_are(node: Cluster) 
 def test_an_invalid_request_id_is_replaced(node: Cluster, given: str) -> None:
     answer = httpx.get(node[0].url + "/healthz", headers=[(b"x-request-id", given.encode())])
     assert len(answer.headers["x-request-id"]) == 16
+
+
+TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+
+
+@pytest.mark.parametrize(
+    ("given", "is_taken"),
+    [
+        (f"00-{TRACE}-{SPAN}-01", True),
+        (f"00-{TRACE}-{SPAN}-ff", True),
+        (f"cc-{TRACE}-{SPAN}-01", True),
+        (f"cc-{TRACE}-{SPAN}-01-what-the-future-brings", True),
+        (f"00-{TRACE}-{SPAN}-01-more", False),
+        (f"ff-{TRACE}-{SPAN}-01", False),
+        (f"00-{'0' * 32}-{SPAN}-01", False),
+        (f"00-{TRACE}-{'0' * 16}-01", False),
+        (f"00-{TRACE.upper()}-{SPAN}-01", False),
+        (f"00-{TRACE[:-1]}-{SPAN}-01", False),
+        (f"00-{TRACE}-{SPAN}", False),
+        ("", False),
+    ],
+)
+def test_the_trace_of_a_request_is_in_its_lines_if_it_is_valid(node: Cluster, given: str, is_taken: bool) -> None:
+    """W3C Trace Context, section 3.2."""
+    request = new_id()
+    httpx.get(node.url(0, node.token(), "x") + "?wait=0", headers={"traceparent": given, "x-request-id": request})
+    (line,) = wait_until(lambda: lines(node, message="answered", request=request), "the request's line")
+    assert line.get("trace") == (TRACE if is_taken else None)
+
+
+def test_two_traces_of_one_request_are_none(node: Cluster) -> None:
+    headers = [("traceparent", f"00-{TRACE}-{SPAN}-01")] * 2 + [("x-request-id", "two-traces")]
+    httpx.get(node.url(0, node.token(), "x") + "?wait=0", headers=headers)
+    (line,) = wait_until(lambda: lines(node, message="answered", request="two-traces"), "the request's line")
+    assert "trace" not in line
 
 
 def test_a_token_that_a_client_sends_as_its_request_id_is_shortened(node: Cluster) -> None:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from relay.settings import Settings
+from relay.settings import SECTIONS, Settings
 from relay.states import diagram
 from relay.store import keys
 
@@ -38,12 +38,18 @@ def all_shell_blocks(page: Path) -> dict[str, list[str]]:
 def settings_table() -> str:
     """Return all settings as a Markdown table."""
     lines = ["| variable | default | meaning |", "|---|---|---|"]
-    for name, field in Settings.model_fields.items():
-        default = "" if field.default_factory else field.default
-        shown = f"{default:g}" if isinstance(default, float) else str(default)
-        meaning = (field.description or "").replace("|", "\\|")
-        lines.append(f"| `RELAY_{name.upper()}` | {shown} | {meaning} |")
+    for title, names in SECTIONS.items():
+        lines.append(f"| **{title}** | | |")
+        lines += [_settings_row(name) for name in names]
     return "\n".join(lines)
+
+
+def _settings_row(name: str) -> str:
+    field = Settings.model_fields[name]
+    default = "" if field.default_factory else field.default
+    shown = f"{default:g}" if isinstance(default, float) else str(default)
+    meaning = (field.description or "").replace("|", "\\|")
+    return f"| `RELAY_{name.upper()}` | {shown} | {meaning} |"
 
 
 #: What stands between `<!-- NAME -->` and `<!-- /NAME -->`, by page and name.

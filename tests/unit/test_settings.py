@@ -11,7 +11,7 @@ import httpx
 import pytest
 from pydantic import ValidationError
 
-from relay.settings import Settings, unknown_variables
+from relay.settings import SECTIONS, Settings, unknown_variables
 from tests.support.certificate import make_certificate
 from tests.support.pages import OPERATORS
 
@@ -247,8 +247,16 @@ def test_a_port_that_kubernetes_has_set_stops_the_start_with_what_to_do() -> Non
     assert "enableServiceLinks" in done.stderr
 
 
-def test_help_lists_every_setting() -> None:
-    words = re.sub(r"\s+", "", serve("--help").stdout)
+def test_every_setting_is_in_one_section() -> None:
+    assert sorted(name for names in SECTIONS.values() for name in names) == sorted(Settings.model_fields)
+
+
+def test_help_lists_every_setting_in_its_section() -> None:
+    text = serve("--help").stdout
+    for title, names in SECTIONS.items():
+        section = text.partition(f"\n{title}:\n")[2].partition("\n\n")[0]
+        assert re.findall(r"^  --([a-z-]+) ", section, re.MULTILINE) == [name.replace("_", "-") for name in names]
+    words = re.sub(r"\s+", "", text)
     for name in Settings.model_fields:
         assert f"[RELAY_{name.upper()}]" in words
         assert "--" + name.replace("_", "-") in words

@@ -11,7 +11,7 @@ from relay.operations.formatting import duration, size
 from relay.operations.overview import MAX_ROWS, NodeReport, Overview, TokenLife
 from relay.operations.status_html import as_html
 from relay.operations.status_json import as_json
-from relay.operations.status_text import as_text
+from relay.operations.status_text import as_text, fitted, transfer_lines
 from relay.operations.viewer import OPERATOR, STRANGER, Viewer
 from relay.states import State
 
@@ -70,7 +70,7 @@ def test_text() -> None:
         "TOKEN",
         "0123456789abcdef  streaming  1.0 KiB of 4.0 KiB  25%  512 B/s  2 s         -           a         b           "
         "PublicId",
-        "waits             waiting    0 B of 4.0 KiB      0%   -        1 min 30 s  3 min 30 s  a         -           "
+        "waits             waiting    4.0 KiB                  -        1 min 30 s  3 min 30 s  a         -           "
         "PublicId",
         "",
         "NODE  STATE  STREAMING  WAITING  IN     OUT      COMPLETE  ENDED  AS OF    VERSION",
@@ -80,6 +80,21 @@ def test_text() -> None:
         "TOKEN     EXPIRES IN  USES",
         "PublicId  1 min 01 s  2",
     ]
+
+
+def test_a_terminal_gets_what_it_has_room_for() -> None:
+    many = [replace(STREAM, name=f"file-{number}", uploader="a" * 20, downloader="b" * 20) for number in range(30)]
+    wide, narrow = (transfer_lines(many, OPERATOR, columns=columns) for columns in (200, 80))
+    assert wide == transfer_lines(many, OPERATOR)
+    assert narrow[:2] == [
+        "STATE      MOVED                    RATE     FOR  LEFT  TOKEN     NAME",
+        "streaming  1.0 KiB of 4.0 KiB  25%  512 B/s  2 s  -     PublicId  file-0",
+    ]
+    shown = fitted(narrow, 70, 24)
+    assert (len(shown), shown[-1]) == (23, "and 9 more")
+    assert shown[1] == "streaming  1.0 KiB of 4.0 KiB  25%  512 B/s  2 s  -     PublicId  fil…"
+    assert fitted(narrow[:23], 80, 24) == narrow[:23]
+    assert len(fitted(narrow, 1, 1)) == 1
 
 
 def test_an_interrupted_transfer_says_how_far_it_is_and_how_long_it_waits() -> None:
