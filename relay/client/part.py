@@ -78,7 +78,10 @@ class Part:
     def __enter__(self) -> "Part":
         return self
 
-    def __exit__(self, *exception: object) -> None:
+    def __exit__(self, kind: object, *exception: object) -> None:
+        if kind is not None and self.size == 0:  # there is nothing to go on with
+            with contextlib.suppress(OSError):
+                self.path.unlink()
         os.close(self._fd)
 
     def write(self, data: bytes) -> None:
@@ -154,5 +157,5 @@ class Part:
             errno.ENOSPC: "the disk is full: make room, and run the same command to go on",
             errno.EDQUOT: "your quota is used up: make room, and run the same command to go on",
             errno.EFBIG: "the file is larger than may be written here: choose another directory with -o",
-        }.get(error.errno or 0, f"cannot write {self.target}: {error.strerror}")
+        }.get(error.errno or 0, f"cannot write {self.target}: {error.strerror}; choose another place with -o")
         return Failure(Exit.LOCAL, what)

@@ -134,6 +134,7 @@ def test_a_relay_that_lies_to_the_receiver(inbox: Path, head: bytes, get: bytes,
         assert words in receiver.said
     assert "\x1b" not in receiver.said
     assert not (inbox / "file").exists()
+    assert all(part.stat().st_size for part in inbox.iterdir())  # an empty part is of no use
 
 
 def test_what_a_relay_says_is_printed_without_escapes(inbox: Path) -> None:

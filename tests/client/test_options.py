@@ -132,6 +132,8 @@ def test_a_terminal_shows_code_prompt_and_bar(cluster: Cluster, tmp_path: Path, 
             with Terminal("receive", columns=columns, cwd=inbox) as receiver:
                 receiver.wait_for("Link: ")
                 receiver.type(re.sub(r":\d+/", f":{slow.port}/", link[1]) + "\n")
+                receiver.wait_for("B/s")
+                receiver.resize(columns - 10)
                 assert receiver.finish() == 0, receiver.screen
         assert sender.finish() == 0, sender.screen
     for screen in (sender.screen, receiver.screen):
@@ -140,6 +142,7 @@ def test_a_terminal_shows_code_prompt_and_bar(cluster: Cluster, tmp_path: Path, 
         assert all(cell_len(line) <= columns for line in bars), bars
         assert _COLOUR.search(screen)
         assert screen.count("\x1b[?25l") == screen.count("\x1b[?25h")  # the cursor is back
+    assert cell_len(bars[-1]) <= columns - 10  # the receiver's last one, in a window that has become narrower
     assert (inbox / file.name).read_bytes() == file.read_bytes()
 
 
