@@ -152,7 +152,7 @@ def _to_folder(download: Download, offer: Offer, target: Path, report: Report) -
     if offer.length is None:
         raise Failure(Exit.CORRUPTED, "the archive has no length: save it with --archive")
     with Tree(target, offer.etag) as tree:
-        check_space(target.parent, offer.length - tree.size)
+        check_space(target.parent, tree.needs(offer.length))
         _say_what_is_here(report, tree.size)
         try:
             return tree.unpack(chain(download.known(tree.read()), download.pieces(offer)))

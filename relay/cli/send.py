@@ -96,7 +96,7 @@ def send(
             )
             begun.keep(upload.token, upload.url)
         if cancel:
-            _end(upload, begun)
+            _cancel(upload, begun)
             report.done("cancelled: the receiver is told", cancelled=True)
             return
         address = Address.of(server, upload.token, source.name)
@@ -132,6 +132,18 @@ def _run(upload: Upload, begun: Begun) -> int:
         raise
     begun.forget()
     return size
+
+
+def _cancel(upload: Upload, begun: Begun) -> None:
+    """End an upload that was stopped. Raise Failure if that was not possible."""
+    try:
+        answer = upload.http.ask("DELETE", upload.url)
+    except Unreachable as error:
+        raise Failure(Exit.UNREACHABLE, f"cannot reach {upload.server}: {shown(str(error))}; try again") from None
+    if not answer.refusal.passes:
+        begun.forget()
+    if not answer.is_good:
+        raise answer.refusal.failure()
 
 
 def _end(upload: Upload, begun: Begun) -> None:

@@ -1,10 +1,12 @@
 """Which uploads this user has begun, so that `relay send --resume` can go on with one that was stopped.
 
 Each has a small file, which only the user can read: it has the token and the address of the upload, which are secrets.
-As arguments, others on the machine could see them. It is deleted when the upload ends.
+As arguments, others on the machine could see them. The command that sends has it locked; it is deleted when the upload
+ends.
 """
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -12,6 +14,7 @@ import shlex
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import BinaryIO
 from urllib.parse import urlsplit
 
 from relay.access import Token
@@ -35,6 +38,7 @@ class Begun:
     def __init__(self, server: str, paths: Sequence[Path], name: str, source: Source) -> None:
         self._fingerprint = source.fingerprint
         self._kept = ""
+        self._lock: BinaryIO | None = None
         self._what = json.dumps([server, [str(path.absolute()) for path in paths], name])
         options = ["--server", server, *(["--name", name] if name else [])]
         self._arguments = shlex.join([*options, *(["--"] if str(paths[0]).startswith("-") else []), *map(str, paths)])
@@ -62,8 +66,10 @@ class Begun:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._clean()
             self._path.unlink(missing_ok=True)
-            with open(os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:  # noqa: PTH123
-                file.write(text)
+            self._lock = open(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600), "r+b")  # noqa: PTH123, SIM115
+            fcntl.flock(self._lock, fcntl.LOCK_EX)
+            self._lock.write(text.encode())
+            self._lock.flush()
             self._kept = text
 
     def find(self, *, unchanged: bool = True) -> tuple[Token, str]:
@@ -72,11 +78,15 @@ class Begun:
         `unchanged`: the source must be what it was.
         """
         try:
-            text = self._path.read_text()
+            self._lock = self._path.open("r+b")
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            text = self._lock.read().decode()
             found = json.loads(text)
             token, url, fingerprint = parse_token(found["token"]), found["url"], found["fingerprint"]
             if not urlsplit(url).scheme:
                 raise ValueError
+        except BlockingIOError:
+            raise Failure(Exit.REFUSED, "another `relay send` is sending this: stop that one first") from None
         except (OSError, RuntimeError, ValueError, KeyError, TypeError):
             raise Failure(Exit.REFUSED, "no upload of this was stopped here: send it without --resume") from None
         if unchanged and fingerprint != self._fingerprint:
@@ -91,6 +101,13 @@ class Begun:
                 if self._path.read_text() == self._kept:
                     self._path.unlink()
         self._kept = ""
+        self.close()
+
+    def close(self) -> None:
+        """Leave the file to a later command."""
+        if self._lock is not None:
+            self._lock.close()
+        self._lock = None
 
     def _clean(self) -> None:
         for path in self._path.parent.glob("*.json"):

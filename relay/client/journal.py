@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import json
 import os
+import shutil
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -48,8 +49,8 @@ class Journal:
 
     def __init__(self, folder: Path) -> None:
         self.tree = folder / "tree"
-        #: What has come of the last member's bytes, and how many these are.
-        self._rest, self._kept = folder / "rest", 0
+        #: What has come of the last member's bytes, and how many these are. They are on the disk twice for a while.
+        self._rest, self.kept = folder / "rest", 0
         self._path = folder / "journal"
         self.tree.mkdir(exist_ok=True)
         self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
@@ -72,9 +73,9 @@ class Journal:
 
     def add(self, entry: Entry) -> None:
         """List a member that is about to be written."""
-        if self._kept:  # of the member before
+        if self.kept:  # of the member before
             self._rest.unlink(missing_ok=True)
-            self._kept = 0
+            self.kept = 0
         line = memoryview(entry.line)
         while line:
             line = line[os.write(self._fd, line) :]
@@ -87,7 +88,7 @@ class Journal:
                 yield from self._bytes(self.tree / entry.name, entry.size)
                 yield bytes(padded(entry.size) - entry.size)
             else:
-                yield from self._bytes(self._rest, self._kept)
+                yield from self._bytes(self._rest, self.kept)
 
     def _bytes(self, path: Path, size: int) -> Iterator[bytes]:
         """Yield the bytes of a file, of which there must be so many. Raise Failure."""
@@ -114,8 +115,9 @@ class Journal:
         written = 0
         for entry in self._entries():
             if last is not None:
-                if not self._has(last):  # as after a crash of the machine
-                    break
+                if not self._has(last):  # as after a crash of the machine: then the rest may not be true, either
+                    self._start_again()
+                    return
                 self.complete += 1
                 self.size += len(last.header) + padded(last.size)
             last = entry
@@ -124,7 +126,13 @@ class Journal:
         if last is not None:
             self.listed = self.complete + 1
             self._set_aside(last)
-            self.size += len(last.header) + self._kept
+            self.size += len(last.header) + self.kept
+
+    def _start_again(self) -> None:
+        shutil.rmtree(self.tree)
+        self.tree.mkdir()
+        os.ftruncate(self._fd, 0)
+        self.complete = self.size = 0
 
     def _has(self, entry: Entry) -> bool:
         """Return whether a member is there, with all its bytes."""
@@ -140,6 +148,6 @@ class Journal:
             path.unlink(missing_ok=True)
         elif path.exists():
             path.replace(self._rest)
-        self._kept = self._rest.stat().st_size if last.size and self._rest.exists() else 0
-        if self._kept > last.size:
+        self.kept = self._rest.stat().st_size if last.size and self._rest.exists() else 0
+        if self.kept > last.size:
             raise self._changed()

@@ -96,6 +96,10 @@ class Tree:
         """The bytes of the stream that are here already."""
         return self._journal.size
 
+    def needs(self, length: int) -> int:
+        """Return the bytes that a stream of this length still takes on the disk."""
+        return length - self._journal.size + self._journal.kept
+
     def read(self) -> Iterator[bytes]:
         """Yield those bytes. Raise Failure."""
         return self._journal.read()

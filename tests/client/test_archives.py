@@ -211,6 +211,32 @@ def made_again(source: ArchiveSource, end: int) -> Iterator[bytes]:
     yield b"".join(source.pieces(0))[:end]
 
 
+@pytest.mark.parametrize("harm", ["a torn line", "a file that is too short"])
+def test_unpacking_starts_again_if_the_machine_has_crashed(tree: Path, inbox: Path, harm: str) -> None:
+    source = ArchiveSource([tree])
+    whole = b"".join(source.pieces(0))
+    with Tree(inbox / "got", '"tag"') as unpacked, pytest.raises(Failure):
+        unpacked.unpack(iter([whole[: len(whole) // 2], b""]))
+    assert list(inbox.iterdir()) == [], "an archive that ends too early is refused"
+
+    def stream() -> Iterator[bytes]:
+        yield whole[: len(whole) // 2]
+        raise Stopped
+
+    with Tree(inbox / "got", '"tag"') as unpacked, pytest.raises(Stopped):
+        unpacked.unpack(stream())
+    (folder,) = inbox.iterdir()
+    if harm == "a torn line":
+        with (folder / "journal").open("ab") as journal:
+            journal.write(b'["tree/x')
+    else:
+        (folder / "tree" / "tree" / "-rf").write_bytes(b"short")
+    with Tree(inbox / "got", '"tag"') as unpacked:
+        assert (unpacked.size > 0) is (harm == "a torn line")
+        unpacked.unpack(itertools.chain(unpacked.read(), source.pieces(unpacked.size)))
+    assert seen(inbox / "got") == seen(tree)
+
+
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_a_receiver_that_unpacks_goes_on_after_it_was_stopped(
     cluster: Cluster, tree: Path, inbox: Path, how: signal.Signals

@@ -171,6 +171,9 @@ def test_a_sender_that_is_stopped_goes_on(
 def test_a_stopped_upload_can_be_cancelled(cluster: Cluster, file: Path, inbox: Path) -> None:
     with send(cluster[0].url, file) as sender:
         address = sender.address()
+        with send(cluster[0].url, "--resume", file) as other:
+            assert other.finish() == 1, other.said
+            assert "another `relay send` is sending this" in other.said
         sender.process.send_signal(signal.SIGTERM)
         assert sender.finish() == 130
     with receive(address, cwd=inbox) as receiver:
