@@ -86,6 +86,8 @@ class Visit {
       this.#etag = headers.get("etag") ?? "";
       return this.#hearOf(headers);
     }
+    // The upload that is meant was delivered, and there is more to tell of it.
+    if (status === 204) return this.#hearEnd("complete", false);
     if (status === 404 || status === 412) return this.#hearEnd(headers.get("relay-outcome"), status === 412);
     if (status === 401 || status === 403 || status === 400) {
       this.isOver = true;
