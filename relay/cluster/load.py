@@ -22,6 +22,14 @@ class Uploading(Protocol):
         """Return how far it is at `now`, in monotonic seconds."""
 
 
+class Downloading(Protocol):
+    """A download that this node holds."""
+
+    transfer: Transfer
+    #: The byte offset up to which bytes were handed over.
+    position: int
+
+
 class Load:
     """The clients of one node, and its counters since it started."""
 
@@ -34,7 +42,7 @@ class Load:
             State.STREAMING: {},
             State.INTERRUPTED: {},
         }
-        self.downloads: dict[object, None] = {}
+        self.downloads: dict[Downloading, None] = {}
         #: Tokens that were made or used since the last report.
         self.used_tokens: set[str] = set()
         #: How often a side has left a transfer that goes on when it is back, by side; and how often one has come back.

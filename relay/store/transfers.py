@@ -233,17 +233,26 @@ class Transfers:
         return await self._break("interrupt", transfer, arguments, at=2)
 
     async def take_back(
-        self, transfer: Transfer, *, upload: str, sender: str, node: str, state: State, length: int | None = None
+        self,
+        transfer: Transfer,
+        *,
+        upload: str,
+        sender: str,
+        node: str,
+        state: State,
+        length: int | None = None,
+        reached: int = 0,
     ) -> Returned | Answer:
         """Let the uploader return by its request `sender` on `node`, which takes the place of the request before.
 
         `upload` is the digest of the address to which it returns. `state` is WAITING if the request brings bytes, or
-        INTERRUPTED if it only asks. `length` is the length of the whole file, if the request knows it.
+        INTERRUPTED if it only asks. `length` is the length of the whole file, if the request knows it. `reached` is the
+        byte offset up to which the caller knows that the downloader has everything.
         Return `Returned`; KEPT if the last bytes are on their way; or GONE.
         """
         wait = self._wait(state) + CLAIM_MARGIN
         arguments: list[str | int] = [upload, sender, node, state, transfer.leg, ms(LINGER), ms(wait)]
-        arguments.append("" if length is None else length)
+        arguments += ["" if length is None else length, reached]
         broken = await self._break("return", transfer, arguments, at=4)
         if isinstance(broken, Answer):
             return broken

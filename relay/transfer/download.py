@@ -91,7 +91,7 @@ class Download(Side):
         #: None while the uploader is away.
         self._stream = None if joined.is_attached else context.stream(transfer, self.peer)
         #: The byte offset up to which bytes were handed over.
-        self._position = joined.start
+        self.position = joined.start
         #: Whether the client has everything but the headers, which then go out with the end.
         self._is_empty = transfer.length is not None and transfer.length == joined.start
         #: Since when the client has been sent something that it has not taken, in monotonic seconds.
@@ -131,7 +131,7 @@ class Download(Side):
                 outcome = Outcome.STORE_LOST
             finally:
                 unneeded = ("chunks", "acks") if outcome is Outcome.NODE_LOST else ("chunks",)
-                ender = Ender(joiner=self._joiner, position=self._position, unneeded=unneeded)
+                ender = Ender(joiner=self._joiner, position=self.position, unneeded=unneeded)
                 await self.context.endings.settle(self.transfer, outcome, ender)
         if not self._sink.begun and outcome not in STARTS_AGAIN:
             await self._check_revoked(outcome)
@@ -181,7 +181,7 @@ class Download(Side):
     async def _join(self, now: Touched) -> bool:
         """Join the next leg. Return whether that was possible."""
         node = self.context.node.id
-        answer = await self.transfers.join(self.transfer, joiner=self._joiner, node=node, start=self._position)
+        answer = await self.transfers.join(self.transfer, joiner=self._joiner, node=node, start=self.position)
         if answer is not Answer.JOINED:
             return False
         self.peer = now.uploader
@@ -189,7 +189,7 @@ class Download(Side):
         return True
 
     async def _touch(self) -> Touched:
-        return await self.transfers.touch(self.transfer, joiner=self._joiner, position=self._position)
+        return await self.transfers.touch(self.transfer, joiner=self._joiner, position=self.position)
 
     def _read_stream(self) -> str:
         return self.transfer.keys.chunks
@@ -274,8 +274,8 @@ class Download(Side):
         """
         while True:
             entries = await stream.read(
-                position=self._position,
-                acknowledge=self._position > 0,
+                position=self.position,
+                acknowledge=self.position > 0,
                 count=BATCH,
                 timeout=BLOCK if self._sink.begun else _FIRST_ENTRY,
             )
@@ -284,7 +284,7 @@ class Download(Side):
             for entry in entries:
                 if entry.outcome not in (None, Outcome.COMPLETE):
                     return entry.outcome  # of the transfer, or BROKEN
-                if not follows(position=self._position, offset=entry.offset, size=len(entry.data)) or not self._fits(
+                if not follows(position=self.position, offset=entry.offset, size=len(entry.data)) or not self._fits(
                     entry
                 ):
                     return Outcome.STORE_LOST
@@ -293,7 +293,7 @@ class Download(Side):
                     return await self._hand_over_last(entry)
                 await self._begin()
                 await self._hand_over(entry.data)
-                self._position = entry.offset
+                self.position = entry.offset
                 self.context.node.load.delivered += len(entry.data)
 
     def _is_peer_there(self) -> bool:
@@ -308,7 +308,7 @@ class Download(Side):
             if before := data[:-1]:
                 # The leg may end before the last byte may be handed over. Then the next one begins there.
                 await self._hand_over(before)
-                self._position += len(before)
+                self.position += len(before)
             data = data[-1:]
             with self._sending():
                 await self._sink.catch_up()
@@ -321,7 +321,7 @@ class Download(Side):
         self._watching.close()
         await self._begin(at_end=True)
         await self._sink.complete(data)  # which watches by itself whether the client stalls
-        self._position = entry.offset
+        self.position = entry.offset
         self.context.node.load.delivered += len(entry.data)
         self._finished = True
         return Outcome.COMPLETE

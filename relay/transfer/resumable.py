@@ -358,7 +358,11 @@ async def stop_request_before(context: Context, transfer: Transfer) -> int:
 async def _take_back(
     context: Context, transfer: Transfer, *, sender: str, state: State, length: int | None = None
 ) -> Returned | Answer:
-    """Give an upload to its next request (see `Transfers.take_back`), and wake whoever has to know."""
+    """Give an upload to its next request (see `Transfers.take_back`), and wake whoever has to know.
+
+    If both clients are on one node, Redis learns only now and then how far the downloader is, so its node says it.
+    """
+    here = [each.position for each in context.node.load.downloads if each.transfer.id == transfer.id]
     answer = await context.store.transfers.take_back(
         transfer,
         upload=transfer.upload,
@@ -366,6 +370,7 @@ async def _take_back(
         node=context.node.id,
         state=state,
         length=length,
+        reached=max(here, default=0),
     )
     if isinstance(answer, Returned):
         for node in {answer.transfer.downloader, answer.former} - {""}:

@@ -18,6 +18,7 @@ from tests.support.wait import wait_until
 LIMITS: dict[str, object] = {"upload_wait": 4, "download_wait": 20, "resume_wait": 20, "max_upload": 64 * 1024 * 1024}
 DATA = os.urandom(3 * 1024 * 1024 + 17)
 TOKEN = "A" * 30
+MIB = 1024 * 1024
 
 
 @pytest.fixture(scope="module", params=["embedded", "cluster"])
@@ -144,6 +145,30 @@ def test_head_tells_how_far_an_upload_is(cluster: Cluster, token: str) -> None:
     assert told == {"upload-offset": "7", "upload-complete": "?1", "upload-length": "7"}
     answer = patch(cluster[0].url + path, b"more", 7)
     assert (answer.status_code, answer.json()["type"]) == (400, PROBLEMS + "completed-upload")
+
+
+@pytest.mark.parametrize("asked", [0, 1])
+def test_head_tells_how_far_a_request_under_way_has_come(cluster: Cluster, token: str, asked: int) -> None:
+    """If both clients are on one node, too, whose bytes do not pass through Redis. That node knows it at once."""
+    made = create(cluster, token, {"Upload-Complete": "?0", "Upload-Length": str(len(DATA))})
+    address, elsewhere = (cluster[node].url + made.headers["location"] for node in (0, asked))
+    fields = ("-H", f"Content-Type: {PARTIAL}", "-H", "Upload-Offset: 0", "-H", "Upload-Complete: ?1")
+
+    def offset() -> int:
+        return int(httpx.head(elsewhere).headers["upload-offset"])
+
+    with (
+        Curl("-N", cluster.url(0, token, "x")) as download,
+        Curl("-X", "PATCH", "-T", "-", *fields, address, pipe=True) as upload,
+    ):
+        upload.write(DATA[: 2 * MIB])
+        assert download.read(2 * MIB) == DATA[: 2 * MIB]
+        if asked == 1:
+            wait_until(lambda: offset() == 2 * MIB, "the offset")
+        assert offset() == 2 * MIB
+        assert httpx.head(cluster.url(1, token, "x")).headers["relay-delivered"] == str(2 * MIB)
+        assert patch(address, DATA[2 * MIB :], 2 * MIB).status_code == httpx.codes.OK
+        assert download.finish() == (0, DATA[2 * MIB :])
 
 
 def test_options_tell_that_uploads_can_be_resumed(cluster: Cluster, address: str, token: str) -> None:

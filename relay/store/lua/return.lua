@@ -4,10 +4,11 @@
 --   · gone (there is no such upload)
 -- `state` is waiting if the request brings bytes, or interrupted if it only asks how far the upload is.
 -- `length` is the length of the whole file, if this request knows it.
+-- `reached` is the byte offset up to which the caller knows that the downloader has everything.
 -- A repeat (its reply was lost) returns returned.
 local token, transfer, chunks, acks = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local id, upload, sender, node, state, leg = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
-local linger_ms, wait_ms, length = ARGV[7], tonumber(ARGV[8]), ARGV[9]
+local linger_ms, wait_ms, length, reached = ARGV[7], tonumber(ARGV[8]), ARGV[9], ARGV[10]
 
 local stored = redis.call('HMGET', transfer, 'id', 'upload', 'sender', 'state', 'leg', 'position', 'uploader',
   'downloader')
@@ -20,7 +21,7 @@ if before == 'interrupted' and state == 'interrupted' then return {'returned', p
 redis.call('PEXPIRE', transfer, wait_ms)  -- first, because it needs no memory: see beat.lua
 local following = string.format('%.0f', leg + 1)
 if before == 'streaming' then
-  position = delivered_of(acks, position)
+  position = delivered_of(acks, position, reached)
   mark(chunks, 'broken', position, position, linger_ms, following)
   mark(acks, 'uploader_gone', position, string.match(last_id(chunks), '^%d+'), linger_ms)
 end

@@ -38,6 +38,13 @@ if stored[1] ~= id then
 end
 if tonumber(present) < tonumber(leg) then return {'lost'} end  -- and the request before this one has its place again
 if joiner == '' and (stored[6] or id) ~= sender then return {'ended', 'uploader_gone', stored[7] or '0'} end
+local is_between = state == 'interrupted' or state == 'waiting'  -- two legs, for a download that has joined
+if is_between and stored[4] == joiner and tonumber(position) > tonumber(stored[7] or '0') then
+  -- The leg's acknowledgements did not tell it: not all of them pass through Redis. An error does not matter: the
+  -- uploader begins earlier then than it needs to.
+  redis.pcall('HSET', transfer, 'position', position)
+  stored[7] = position
+end
 if present ~= leg then return {'broken', present} end
 if redis.call('EXISTS', token) == 0 and state ~= 'finishing' then return {'revoked', state} end
 if joiner ~= '' and stored[4] ~= joiner then return {'lost'} end
