@@ -144,7 +144,7 @@ class Relay:
     async def delivered(self, transfers: Sequence[Transfer]) -> list[int]:
         """Return how many bytes of each of a token's transfers its downloader has. Raise StoreUnavailable.
 
-        If both clients are on one node, Redis learns it every few seconds only, so a node counts its own uploads.
+        If both clients are on one node, Redis learns it once a second only, so a node counts its own uploads.
         """
         recorded = await self.store.transfers.delivered(transfers)
         now, wanted = time.monotonic(), {transfer.id for transfer in transfers}

@@ -137,6 +137,20 @@ def test_a_relay_that_lies_to_the_receiver(inbox: Path, head: bytes, get: bytes,
     assert all(part.stat().st_size for part in inbox.iterdir())  # an empty part is of no use
 
 
+def test_whoever_reads_the_output_may_leave() -> None:
+    """As `| head -c 10` does."""
+    head = OK + b'Content-Length: 100000000\r\nETag: "a"\r\n'
+    with (
+        liar(head_and_get(head, head, endless)) as server,
+        receive("-o", "-", f"{server.url}/{LINK}/file") as receiver,
+    ):
+        assert receiver.process.stdout is not None
+        receiver.process.stdout.read(10)
+        receiver.process.stdout.close()
+        assert receiver.finish() == 5
+        assert receiver.said == "relay: whoever read the output has left\n"
+
+
 def test_what_a_relay_says_is_printed_without_escapes(inbox: Path) -> None:
     body = b'{"code": "x", "detail": "bad \\u001b[2J\\r\\nmore \\u202e"}'
     refusal = b"HTTP/1.1 403 x\r\nContent-Type: application/problem+json\r\n"

@@ -100,19 +100,6 @@ def test_a_device_or_pipe_is_written_to_and_not_replaced(cluster: Cluster, file:
     assert receiver.said == "received 5.0 MB\n"
 
 
-def test_whoever_reads_the_output_may_leave(cluster: Cluster, tmp_path: Path) -> None:
-    """As `| head -c 10` does."""
-    file = random_file(tmp_path / "file", 20_000_000)
-    with send(cluster[0].url, file) as sender:
-        with receive("-o", "-", other(sender.address(), cluster)) as receiver:
-            assert receiver.process.stdout is not None
-            receiver.process.stdout.read(10)
-            receiver.process.stdout.close()
-            assert receiver.finish() == 5
-            assert receiver.said == "relay: whoever read the output has left\n"
-        sender.stop()
-
-
 @pytest.mark.parametrize("size", [0, 1])
 def test_a_tiny_file_arrives(cluster: Cluster, tmp_path: Path, inbox: Path, size: int) -> None:
     file = random_file(tmp_path / "tiny", size)
