@@ -112,6 +112,7 @@ def send(
             seconds=round(seconds, 3),
             sha256=upload.checksum.hex if upload.checksum.done == size else None,
         )
+        begun.forget()  # not before: if this is killed meanwhile, --resume can still say that all was delivered
 
 
 def _run(upload: Upload, begun: Begun) -> int:
@@ -120,7 +121,7 @@ def _run(upload: Upload, begun: Begun) -> int:
     An upload that another process can go on with is left as it is, if this one is stopped or cannot reach the relay.
     """
     try:
-        size = upload.run()
+        return upload.run()
     except KeyboardInterrupt:
         if not begun.is_kept:
             upload.cancel()
@@ -130,8 +131,6 @@ def _run(upload: Upload, begun: Begun) -> int:
             raise Failure(failure.status, f"{failure.line}; {_go_on(begun)}") from None
         _end(upload, begun)
         raise
-    begun.forget()
-    return size
 
 
 def _cancel(upload: Upload, begun: Begun) -> None:

@@ -44,6 +44,13 @@ def tree(tmp_path: Path) -> Path:
     return root
 
 
+def add_big(root: Path) -> None:
+    """Add a large file. Its time is one that a floating-point number, which tarfile has for it, holds exactly."""
+    random_file(root / "big", 40_000_000)
+    for path in (root / "big", root):
+        os.utime(path, (1_500_000_000.25, 1_500_000_000.25))
+
+
 def seen(root: Path) -> dict[str, tuple[object, ...]]:
     """Return what is in a directory: names, types, modes, times to the microsecond, bytes and targets."""
     found = dict[str, tuple[object, ...]]()
@@ -103,8 +110,7 @@ def test_curl_and_archive_get_a_tar(cluster: Cluster, tree: Path, inbox: Path) -
 
 def test_a_directory_goes_on_after_breaks(cluster: Cluster, tree: Path, tmp_path: Path, inbox: Path) -> None:
     """On both sides, in turn."""
-    random_file(tree / "big", 40_000_000)
-    os.utime(tree, (1_500_000_000.25, 1_500_000_000.25))
+    add_big(tree)
     up, down = Proxy(cluster[0].port), Proxy(cluster[1].port)
     up.rate = down.rate = 30_000_000
 
@@ -242,8 +248,7 @@ def test_a_receiver_that_unpacks_goes_on_after_it_was_stopped(
     cluster: Cluster, tree: Path, inbox: Path, how: signal.Signals
 ) -> None:
     """In the middle of a large file, among others."""
-    random_file(tree / "big", 40_000_000)
-    os.utime(tree, (1_500_000_000.25, 1_500_000_000.25))
+    add_big(tree)
 
     def size() -> int:
         return sum(path.stat().st_size for path in inbox.rglob("big"))

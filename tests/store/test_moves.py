@@ -128,6 +128,28 @@ async def test_a_claim_that_ended_before_it_was_answered_is_not_made_again(store
     assert await state_of(store, transfer) is State.FREE
 
 
+@pytest.mark.parametrize("state", State)
+async def test_a_digest_is_recorded_in_every_state_for_whoever_knows_the_upload(
+    store: Store, transfer: Transfer, state: State
+) -> None:
+    """It changes nothing else, and is kept with the result."""
+    await bring_to(store, transfer, state)
+    is_live = state is not State.FREE
+    assert not await store.transfers.describe(transfer, upload="another", sha256="bad")
+    for sha256 in ("ab", "cd"):
+        assert await store.transfers.describe(transfer, upload=UPLOAD, sha256=sha256) is is_live
+    assert await state_of(store, transfer) is state
+    if is_live:
+        found = await store.transfers.look(token=transfer.token, name=transfer.name, use=False)
+        assert found is not None
+        assert found.sha256 == "cd"
+        await store.transfers.end(found, Outcome.COMPLETE, within=[*State])
+        result = await store.transfers.result(transfer)
+        assert result is not None
+        assert (result.outcome, result.sha256) == (Outcome.COMPLETE, "cd")
+    assert not await store.transfers.describe(transfer, upload=UPLOAD, sha256="ef")
+
+
 async def test_vouching_for_an_ended_transfer_creates_no_key(store: Store, transfer: Transfer) -> None:
     await store.transfers.vouch(transfer)
     assert not await client(store).exists(transfer.keys.transfer)
