@@ -1,8 +1,10 @@
 """Fixtures: two nodes over one real Redis, and a folder for what is received."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.support.cluster import Cluster, over_redis
@@ -16,8 +18,12 @@ def two_nodes(redis_server: RedisServer) -> Iterator[Cluster]:
 
 
 @pytest.fixture
-def cluster(two_nodes: Cluster) -> Iterator[Cluster]:
-    yield from two_nodes.checked()
+def cluster(two_nodes: Cluster, state_home: Path) -> Iterator[Cluster]:
+    """Yield two nodes. Afterwards, end the uploads that a later command could go on with."""
+    yield two_nodes
+    for file in state_home.rglob("*.json"):
+        httpx.delete(json.loads(file.read_text())["url"])
+    two_nodes.wait_clean()
 
 
 @pytest.fixture(autouse=True)
