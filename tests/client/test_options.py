@@ -160,8 +160,8 @@ def test_a_terminal_shows_less_on_demand(cluster: Cluster, file: Path, inbox: Pa
 
 
 def test_without_a_terminal_there_is_no_code_unless_it_is_wanted(cluster: Cluster, file: Path) -> None:
-    for option, is_shown in (("--no-qr", False), ("--qr", True)):
-        with send(cluster[0].url, file, option) as sender:
+    for number, (option, is_shown) in enumerate([("--no-qr", False), ("--qr", True)]):
+        with send(cluster[number].url, file, option) as sender:
             sender.wait_for("waiting for somebody")
             assert ("▄" in sender.said) is is_shown
             assert "━" not in sender.said
