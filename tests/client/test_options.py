@@ -156,7 +156,7 @@ def test_a_terminal_shows_less_on_demand(cluster: Cluster, file: Path, inbox: Pa
         assert sender.finish() == 0, sender.screen
     assert "▄" not in sender.screen
     assert not _COLOUR.search(sender.screen)
-    assert receiver.screen == "received 3.0 MB as holiday.zip\r\n"
+    assert receiver.screen == "received 3.0 MB as holiday.zip, checksum compared\r\n"
 
 
 def test_without_a_terminal_there_is_no_code_unless_it_is_wanted(cluster: Cluster, file: Path) -> None:
