@@ -100,6 +100,8 @@ _LENGTH = upload_field("Upload-Length", "The length of the file in bytes", "^[0-
 _DIGEST = upload_field(
     "Repr-Digest", "The SHA-256 of the whole file, for the downloader", "sha-256=:[A-Za-z0-9+/]{43}=:"
 )
+#: What answers a question about an upload that has ended badly.
+_ENDED = (424, "It ended with one of 408, 502, 503 and 504; these would make a client ask again.")
 _FIND = (
     *_NAME,
     Error.BAD_WAIT,
@@ -243,7 +245,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "How far a resumable upload is; a request that brings bytes is ended",
         "Upload-Offset is the byte to go on from, Upload-Complete whether the downloader has everything.",
         status=204,
-        also=((424, "It ended with one of 408, 502, 503 and 504; these would make a client ask again."),),
+        also=(_ENDED,),
         errors=_STATUS,
     ),
     Operation(
@@ -271,6 +273,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "Give the digest of a resumable upload's whole file, while another request may bring its bytes",
         "The downloader can ask for it.",
         status=204,
+        also=(_ENDED,),
         errors=_DESCRIBE,
         fields=(_DIGEST | {"required": True},),
     ),

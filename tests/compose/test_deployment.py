@@ -55,7 +55,7 @@ def test_the_image_contains_no_compiler_and_no_pip(cluster: Deployment) -> None:
 def test_a_node_has_time_to_drain_before_it_is_killed(cluster: Deployment) -> None:
     for container in cluster.containers("relay"):
         settings = settings_of(cluster.inspect(container))
-        environment = dict(entry.split("=", 1) for entry in _list(settings["Env"]))
+        environment = dict(entry.partition("=")[::2] for entry in _list(settings["Env"]))
         # After a node has cut off its streams, it exits within `_GRACE` of relay/cli/serve.py: 10 s.
         assert int(str(settings["StopTimeout"])) >= float(environment["RELAY_DRAIN_TIMEOUT"]) + 10
 
