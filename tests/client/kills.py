@@ -11,7 +11,8 @@ the proof checks that
 - after a refusal, a new sender and a new receiver end with all that was sent;
 - no command prints a traceback, and no transfer leaves a key.
 
-The seed decides everything but the time: what is sent, how fast, who is killed and when.
+The seed determines what is sent and how fast, and which command is killed after how long. How far a command has come by
+then depends on the machine.
 """
 
 import argparse

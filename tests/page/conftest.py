@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, R
 
 from relay.names import UploadAddress
 from tests.browser.conftest import browser
-from tests.support.cluster import Cluster, over_redis, random_file
+from tests.support.cluster import Cluster, alone, over_redis, random_file
 from tests.support.haproxy import HAProxy
 from tests.support.redis import RedisServer
 
@@ -31,6 +31,13 @@ def cluster(redis_server: RedisServer) -> Iterator[Cluster]:
     with over_redis(redis_server, "ab", heartbeat=0.5, node_death=2, resume_wait=30) as cluster:
         yield cluster
         cluster.wait_clean()
+
+
+@pytest.fixture(scope="module")
+def node(browser: Browser) -> Iterator[Cluster]:
+    """Start one node by itself."""
+    with alone(heartbeat=0.5, node_death=2) as cluster:
+        yield cluster
 
 
 @pytest.fixture(scope="module")

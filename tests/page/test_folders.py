@@ -7,28 +7,21 @@ import os
 import subprocess
 import tarfile
 import unicodedata
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import expect
 
 from relay.client.archive import MEDIA_TYPE
 from tests.client.commands import receive, send
 from tests.page.conftest import LONG, MIB, Side, address_of
-from tests.support.cluster import Cluster, alone, curl
+from tests.support.cluster import Cluster, curl
 
 #: How many files the folder has: browsers list a dropped folder a hundred at a time. `RELAY_TEST_FULL=1` in the
 #: environment makes it as large as some users' folders are.
 COUNT = 10_000 if os.environ.get("RELAY_TEST_FULL") else 400
 TIME = 1_500_000_000
-
-
-@pytest.fixture(scope="module")
-def node(browser: Browser) -> Iterator[Cluster]:
-    with alone(heartbeat=0.5, node_death=2) as cluster:
-        yield cluster
 
 
 @pytest.fixture(scope="module")

@@ -17,12 +17,6 @@ SECRET, ADMIN = "the-senders-secret", "the-operators-secret"
 
 
 @pytest.fixture(scope="module")
-def node(browser: Browser) -> Iterator[Cluster]:
-    with alone(heartbeat=0.5, node_death=2) as cluster:
-        yield cluster
-
-
-@pytest.fixture(scope="module")
 def closed(browser: Browser) -> Iterator[Cluster]:
     with alone("closed", token_secret=SECRET, admin_secret=ADMIN, status="private") as cluster:
         yield cluster

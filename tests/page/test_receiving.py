@@ -5,20 +5,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Download, Page, expect
+from playwright.sync_api import Download, Page, expect
 
 from tests.page.conftest import MIB, Side, address_of, digest
-from tests.support.cluster import Cluster, Curl, alone, random_file
+from tests.support.cluster import Cluster, Curl, random_file
 from tests.support.proxy import Proxy
 
 #: Bytes of a file, and bytes a second that its sender may send: enough for a person to see it move.
 SIZE, RATE = 32 * MIB, 8 * MIB
-
-
-@pytest.fixture(scope="module")
-def node(browser: Browser) -> Iterator[Cluster]:
-    with alone(heartbeat=0.5, node_death=2) as cluster:
-        yield cluster
 
 
 @pytest.fixture(scope="module")

@@ -1,16 +1,14 @@
 """What the sending page does around a transfer: clipboard, sharing, QR code; what time and plain HTTP take away."""
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
-import pytest
 import segno
-from playwright.sync_api import Browser, FilePayload, expect
+from playwright.sync_api import FilePayload, expect
 
 from tests.page.conftest import MIB, Side, address_of
-from tests.support.cluster import Cluster, Curl, alone, curl, random_file
+from tests.support.cluster import Cluster, Curl, curl, random_file
 from tests.support.proxy import Proxy
 
 #: Stands in for what this browser has not, and records what the page makes of it.
@@ -23,12 +21,6 @@ RECORDER = """
   };
 """
 ABC: FilePayload = {"name": "x", "mimeType": "", "buffer": b"abc"}
-
-
-@pytest.fixture(scope="module")
-def node(browser: Browser) -> Iterator[Cluster]:
-    with alone(heartbeat=0.5, node_death=2) as cluster:
-        yield cluster
 
 
 def pasted(side: Side) -> str:

@@ -143,26 +143,27 @@ def test_every_block_of_the_front_page_is_pasted() -> None:
     assert blocks == {"Run it": 2, "Use it": 3, "Run a cluster": 1}
 
 
-def test_the_two_loops_of_the_api_page_carry_a_file(checkout: Path) -> None:
+def paste_with_token(checkout: Path, heading: str, before: str = "") -> str:
+    """Paste the one block below a heading of the API's page, with a token, and a file that is to be delivered. Return
+    what the terminal has shown. `before` has lines that come first, in which TOKEN is the token, too."""
     (checkout / "received.bin").unlink(missing_ok=True)
     (checkout / "sample.bin").write_bytes(os.urandom(3_000_000))
-    (loops,) = shell_blocks(API, "If a connection breaks")
+    (commands,) = shell_blocks(API, heading)
     token = httpx.post(f"{URL}/token").text.strip()
-    with Terminal(f"TOKEN={token}\n{loops}wait\n", checkout) as terminal:
+    with Terminal(f"TOKEN={token}\n{before}{commands}wait\n", checkout) as terminal:
         shown = terminal.finish()
     assert "delivered 3000000 bytes\n" in shown
     assert (checkout / "received.bin").read_bytes() == (checkout / "sample.bin").read_bytes()
+    return shown
+
+
+def test_the_two_loops_of_the_api_page_carry_a_file(checkout: Path) -> None:
+    paste_with_token(checkout, "If a connection breaks")
 
 
 def test_curl_alone_sends_a_resumable_upload(checkout: Path) -> None:
-    (checkout / "sample.bin").write_bytes(os.urandom(3_000_000))
-    (commands,) = shell_blocks(API, "Resumable uploads")
-    token = httpx.post(f"{URL}/token").text.strip()
-    download = f'curl -fs -o received.bin "{URL}/{token}/sample.bin?wait=60" &'
-    with Terminal(f"TOKEN={token}\n{download}\n{commands}wait\n", checkout) as terminal:
-        shown = terminal.finish()
-    assert "delivered 3000000 bytes\n" in shown
-    assert (checkout / "received.bin").read_bytes() == (checkout / "sample.bin").read_bytes()
+    download = f'curl -fs -o received.bin "{URL}/$TOKEN/sample.bin?wait=60" &\n'
+    paste_with_token(checkout, "Resumable uploads", before=download)
 
 
 def test_a_link_made_by_the_node_or_by_openssl_receives_the_file(checkout: Path) -> None:
@@ -177,10 +178,4 @@ def test_a_link_made_by_the_node_or_by_openssl_receives_the_file(checkout: Path)
 
 
 def test_curl_and_openssl_compare_a_checksum(checkout: Path) -> None:
-    (checkout / "sample.bin").write_bytes(os.urandom(3_000_000))
-    (commands,) = shell_blocks(API, "Checksums")
-    token = httpx.post(f"{URL}/token").text.strip()
-    with Terminal(f"TOKEN={token}\n{commands}wait\n", checkout) as terminal:
-        shown = terminal.finish()
-    assert "It is the same.\n" in shown
-    assert "delivered 3000000 bytes\n" in shown
+    assert "It is the same.\n" in paste_with_token(checkout, "Checksums")

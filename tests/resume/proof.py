@@ -10,7 +10,8 @@ Uploaders speak resumable uploads, downloaders come back with a range. At the en
 - no key is left except results, tokens and what nodes say about themselves, and each has a TTL;
 - no node has logged a traceback.
 
-The seed decides everything but the time: the sizes and manners of the clients, and which nodes and connections fail.
+The seed determines the sizes and manners of the clients, and which nodes and connections fail. How far each transfer
+has come by then depends on the machine.
 """
 
 import argparse
