@@ -34,6 +34,12 @@ _SENTINEL_TIMEOUT = 0.4
 _CLUSTER_TIMEOUT = 1.0
 
 
+def _transport_of(connection: AbstractConnection) -> asyncio.Transport | None:
+    """Return what carries a connection. fakeredis has none, or from 2.41 on one that has no socket."""
+    transport: asyncio.Transport | None = getattr(connection._writer, "transport", None)
+    return transport if transport and transport.get_extra_info("socket") else None
+
+
 class Link:
     """One connection that redis-py has opened: encrypted if need be, logged in, and with its name set."""
 
@@ -44,7 +50,7 @@ class Link:
         #: The host and port that it leads to; None for a socket or fakeredis.
         self.address: object = (connection.host, connection.port) if isinstance(connection, TCPConnection) else None
         #: What the connection is sent through; None if it leads to fakeredis, which has no socket.
-        self.transport: asyncio.Transport | None = getattr(connection._writer, "transport", None)
+        self.transport = _transport_of(connection)
 
     def hand_over(self, transport: asyncio.Transport, protocol: asyncio.BufferedProtocol) -> None:
         """Give all that arrives from now on to `protocol`. redis-py then behaves as if it were not connected."""

@@ -1,9 +1,11 @@
 """A real browser saves what strangers upload and never runs it, whatever media type the upload claims."""
 
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import httpx
 import pytest
 from playwright.sync_api import Browser, Error, Page
 
@@ -116,9 +118,17 @@ def test_an_embedded_payload_does_not_run(page: Page, node: Cluster, host: Host,
     url, upload = put(node, kind, host)
     listening = "<script>addEventListener('message', e => { if (e.data == 'ran') fetch('/ran') })</script>"
     host.page = f"<!doctype html>{listening}{how.replace('{}', url)}"
+    over: list[str] = []
+    for event in ("requestfinished", "requestfailed"):
+        page.on(event, lambda request: over.append(request.url))
     with upload:
         page.goto(host.url, wait_until="load")
-        upload.finish()  # the page has requested the payload, and the upload has ended in one way or another
+        deadline = time.monotonic() + 30
+        while url not in over and time.monotonic() < deadline:
+            page.wait_for_timeout(20)  # in which playwright takes events
+        assert url in over
+        httpx.delete(url)  # the upload that nothing has taken, or that waits for a downloader that was cut off
+        upload.finish()
         page.evaluate("() => new Promise(done => setTimeout(done, 100))")
     assert "/ran" not in host.asked
 

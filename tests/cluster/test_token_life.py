@@ -94,7 +94,7 @@ def test_a_token_that_redis_has_evicted_was_not_revoked(cluster: Cluster, token:
         cluster.wait_state(token, "waiting")
         transfer: bytes = cluster.redis.hget(f"{cluster.prefix}:transfer:{{{id_of(token)}}}:x", "id")  # type: ignore[assignment]
         cluster.redis.delete(f"{cluster.prefix}:token:{{{id_of(token)}}}")
-        cluster.redis.xadd(f"{cluster.prefix}:inbox:{cluster[0].id}", {"about": transfer})
+        cluster.put_into_inbox(0, {b"about": transfer})
         told = upload.finish()[1]
     assert told.endswith(b"401")
     assert b"is gone" in told

@@ -19,7 +19,7 @@ from redis.asyncio.connection import AbstractConnection
 
 from relay.settings import Settings
 from relay.store.failures import failure_of
-from relay.store.redis_py import RedisPy, Server
+from relay.store.redis_py import Link, RedisPy, Server
 from relay.store.resp import Command, error, pack
 from tests.support.ports import free_port
 from tests.support.redis import RedisServer, cluster_of_two, newest
@@ -193,10 +193,9 @@ async def test_a_pool_closes_its_idle_connections_and_no_others(real: RedisPy, r
 # fakeredis: connections without a socket.
 
 
-async def test_fakeredis_is_a_redis_whose_connections_have_no_transport(fake: RedisPy) -> None:
+async def test_fakeredis_is_a_redis_whose_connections_have_no_socket(fake: RedisPy) -> None:
     assert isinstance(fake.redis, Redis), "it would be taken for a cluster"
-    connection = await connection_of(fake)
-    assert getattr(connection._writer, "transport", None) is None, "its connections would be taken for sockets"
+    assert Link(await connection_of(fake)).transport is None, "its connections would be taken for sockets"
 
 
 async def test_fakeredis_takes_packed_commands_and_replies_in_order(fake: RedisPy) -> None:

@@ -109,9 +109,9 @@ def test_a_node_is_killed_and_started_again_under_its_name(
 def test_rubbish_in_redis_stops_neither_heartbeats_nor_wake_ups(cluster: Faulty, token: str, what: str) -> None:
     assert cluster.redis is not None
     if what == "a wake-up":
-        for node in cluster.nodes:
-            cluster.redis.xadd(f"{cluster.prefix}:inbox:{node.id}", {b"\xff": b"\xff"})
-            cluster.redis.xadd(f"{cluster.prefix}:inbox:{node.id}", {b"about": b"\xff"})
+        for node in range(len(cluster.nodes)):
+            cluster.put_into_inbox(node, {b"\xff": b"\xff"})
+            cluster.put_into_inbox(node, {b"about": b"\xff"})
     else:
         cluster.redis.zadd(f"{cluster.prefix}:nodes", {b"\xff": time.time()})
         cluster.redis.zadd(f"{cluster.prefix}:tokens", {b"\xff": time.time() + 60})

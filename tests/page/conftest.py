@@ -58,6 +58,8 @@ class Side:
         self.context: BrowserContext = browser.new_context(accept_downloads=True, **options)  # type: ignore[arg-type]
         self.context.set_default_timeout(LONG)
         self.page: Page = self.context.new_page()
+        # What one session slows down, another one cannot make fast again.
+        self._devtools = self.context.new_cdp_session(self.page)
         self.complaints: list[str] = []
         #: The method of each request.
         self.requests: list[str] = []
@@ -119,13 +121,15 @@ class Side:
         return Path(download.value.path())
 
     def slow_down(self, rate: int) -> None:
-        """Let the page send at most `rate` bytes a second from now on."""
+        """Let the page send at most `rate` bytes a second, or as many as it can if -1, in the requests that it begins
+        from now on. Chromium does not slow down a request that is under way.
+        """
         conditions = {"offline": False, "latency": 0, "downloadThroughput": -1, "uploadThroughput": rate}
-        self.context.new_cdp_session(self.page).send("Network.emulateNetworkConditions", conditions)
+        self._devtools.send("Network.emulateNetworkConditions", conditions)
 
     def slow_processor(self, times: int) -> None:
         """Let the page have only a part of the processor from now on, as on an old phone."""
-        self.context.new_cdp_session(self.page).send("Emulation.setCPUThrottlingRate", {"rate": times})
+        self._devtools.send("Emulation.setCPUThrottlingRate", {"rate": times})
 
     def policy_complaints(self) -> list[str]:
         return [said for said in self.complaints if "Content Security Policy" in said or "TrustedHTML" in said]

@@ -118,6 +118,7 @@ def test_the_senders_node_is_killed(
 ) -> None:
     """The receiver is connected to the other node, so it only sees a pause. The page goes on from there."""
     sender, receiver = sides
+    sender.slow_down(RATE // 4)
     if receives == "folder":
         (tmp_path / "root").mkdir()
         (tmp_path / "root" / "file").hardlink_to(big_file)
@@ -126,12 +127,12 @@ def test_the_senders_node_is_killed(
         link = sender.send(closing.url, big_file)
     index = uploading(cluster)
     link = link.replace(closing.url, cluster.nodes[1 - index].url)
-    sender.slow_down(RATE)
     (tmp_path / "inbox").mkdir()
     with receiving(receives, receiver, link, tmp_path / "inbox") as finish:
         sender.wait_moving()
         assert sender.share() < 0.7
         before = len(sender.uploads)
+        sender.slow_down(-1)
         successor = kill(cluster, index)
         assert digest(finish()) == digest(big_file)
     sender.wait_state("delivered")

@@ -168,8 +168,26 @@ class Cluster:
         return of_transfers + endless
 
     def wait_clean(self, timeout: float = 40) -> None:
-        """Wait until no transfer has left a key, and every key has a TTL. The time is long enough for a dead node's."""
-        wait_until(lambda: not self.left_over(), "no key to be left over", timeout)
+        """Wait until no transfer has left a key, and every key has a TTL. The time is long enough for a dead node's.
+
+        Name the keys that stay, and delete them, so that they fail one test and not each later one of this cluster.
+        """
+        try:
+            wait_until(lambda: not self.left_over(), "no key to be left over", timeout)
+        except AssertionError as error:
+            if not (left := self.left_over()):
+                raise
+            assert self.redis is not None
+            about = [f"{key} with a TTL of {self.redis.ttl(key)} s" for key in left]
+            self.redis.delete(*left)
+            raise AssertionError(f"left over after {timeout} s: " + ", ".join(about)) from error
+
+    def put_into_inbox(self, node: int, entry: dict[bytes, bytes]) -> None:
+        """Put a wake-up into the inbox of a node, as another node would. The inbox of an idle node does not exist."""
+        assert self.redis is not None
+        key = f"{self.prefix}:inbox:{self[node].id}"
+        self.redis.xadd(key, entry)  # type: ignore[arg-type]
+        self.redis.expire(key, 60)
 
     def checked(self) -> Iterator["Cluster"]:
         """Yield this cluster, for a fixture. After the test, check that no transfer has left a key behind."""
