@@ -23,7 +23,7 @@ def on(side: str, victim: LinkedNode) -> dict[str, LinkedNode]:
 
 
 def wait_free(cluster: Faulty, token: str) -> None:
-    wait_until(lambda: httpx.head(cluster.url(0, token, "x")).status_code == 404, "the name to be free", timeout=10)
+    wait_until(lambda: httpx.head(cluster.url(0, token, "x")).status_code == 404, "the name to be free", timeout=30)
 
 
 @SIDES
