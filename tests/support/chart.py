@@ -6,7 +6,6 @@ from typing import Any
 
 from relay.settings import SECTIONS, Settings
 
-
 CHART = Path(__file__).parents[2] / "deploy" / "helm" / "relay"
 SCHEMA = CHART / "values.schema.json"
 #: What pydantic says about a setting and values.schema.json says, too.
