@@ -42,8 +42,10 @@ class Helm:
     def __init__(self, program: str) -> None:
         self.program = program
 
-    def run(self, *arguments: str | Path) -> "subprocess.CompletedProcess[str]":
-        return subprocess.run([self.program, *arguments], capture_output=True, text=True, timeout=60, check=False)
+    def run(self, *arguments: str | Path, folder: Path | None = None) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [self.program, *arguments], cwd=folder, capture_output=True, text=True, timeout=60, check=False
+        )
 
     def render(self, *values: Path | Manifest) -> list[Manifest]:
         """Return the objects that the chart makes of values, or of files of values. The last ones win."""

@@ -1,6 +1,7 @@
 """What the Helm chart makes of values: Kubernetes takes it, its parts fit together, and what cannot work is refused."""
 
 import json
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from relay.cli.serve import _GRACE
 from relay.settings import Settings
 from tests.deploy.helm import MODULES, NAMESPACE, VALUES, Helm, Manifest, cannot, only, pods
 from tests.support.chart import CHART
+from tests.support.pages import ROOT
 
 #: The oldest release that Chart.yaml allows, and the newest whose schemas there are.
 RELEASES = ("1.25", kubernetes_validate.latest_version())
@@ -268,3 +270,15 @@ def test_values_that_contradict_each_other_are_refused_in_one_line(
     assert first.startswith("Error: execution error at (relay/templates/deployment.yaml")
     assert line in first
     assert rest.strip() == "Use --debug flag to render out invalid YAML"  # Helm's own
+
+
+def test_helm_takes_the_commands_of_the_page(newest_helm: Helm, tmp_path: Path) -> None:
+    page = (CHART / "README.md").read_text()
+    (tmp_path / "values.yaml").write_text(re.search(r"^```yaml\n(image:.*?)^```", page, re.MULTILINE | re.DOTALL)[1])  # type: ignore[index]
+    (tmp_path / "deploy").symlink_to(ROOT / "deploy")
+    commands = re.findall(r"^helm (?:install|upgrade(?: --install)?) (.+)$", page, re.MULTILINE)
+    assert len(commands) == 3
+    for command in commands:
+        done = newest_helm.run("template", *command.split(), folder=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert any(one and one["kind"] == "Deployment" for one in yaml.safe_load_all(done.stdout))
