@@ -10,6 +10,7 @@ from pathlib import Path
 from relay.settings import SECTIONS, Settings
 from relay.states import diagram
 from relay.store import keys
+from tests.support import chart
 
 ROOT = Path(__file__).parents[2]
 FRONT = ROOT / "README.md"
@@ -69,9 +70,10 @@ def with_part(page: str, name: str, content: str) -> str:
 
 
 def write() -> None:
-    """Write the generated parts of all pages."""
+    """Write the generated parts of all pages, and of the Helm chart's schema."""
     for (page, name), content in GENERATED.items():
         page.write_text(with_part(page.read_text(), name, content()))
+    chart.SCHEMA.write_text(chart.with_settings(chart.SCHEMA.read_text()))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The files with which operators deploy: settings reach the nodes, and the programs that read the files take them."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -8,7 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from relay import __version__
 from relay.settings import Settings
+from tests.support.chart import CHART, SCHEMA, settings_schema
 from tests.support.pages import ROOT
 
 COMPOSE = (ROOT / "docker-compose.yml").read_text()
@@ -44,6 +47,17 @@ def test_the_example_sets_nothing_and_shows_the_defaults() -> None:
         shown = re.search(rf"^#{name}=(.*)$", EXAMPLE, re.MULTILINE)
         assert shown, name
         assert shown[1] == default or name in ("RELAY_PUBLISH", "RELAY_SECRETS"), name
+
+
+def test_the_helm_chart_knows_exactly_the_settings() -> None:
+    """If this fails, run `python -m tests.support.pages`."""
+    schema = json.loads(SCHEMA.read_text())["properties"]["settings"]
+    assert schema == settings_schema()
+    assert schema["properties"].keys() == {f"RELAY_{name.upper()}" for name in Settings.model_fields}
+
+
+def test_the_helm_chart_is_of_this_version() -> None:
+    assert yaml.safe_load((CHART / "Chart.yaml").read_text())["appVersion"] == __version__
 
 
 def run(*command: str) -> "subprocess.CompletedProcess[str]":
