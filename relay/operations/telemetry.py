@@ -5,10 +5,10 @@ and costs the spans, not the node: a platform may set these variables for everyt
 """
 
 import logging
+import re
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
     from relay.operations.spans import NodeSpans
@@ -32,7 +32,9 @@ def start(environment: Mapping[str, str], node: str) -> "NodeSpans | None":
         return None
     try:
         _check(set_ones, exporters)
-        _take_complaints()
+        target = _target(set_ones) if "otlp" in exporters else "stdout"
+        logger = logging.getLogger("opentelemetry")
+        logger.handlers, logger.propagate = [_Complaints(set_ones)], False
         from relay.operations.spans import NodeSpans  # noqa: PLC0415 (it imports OpenTelemetry)
 
         spans = NodeSpans(node, exporters)
@@ -41,7 +43,7 @@ def start(environment: Mapping[str, str], node: str) -> "NodeSpans | None":
     except ValueError as error:
         log.warning("no spans are exported: %s", error)
     else:
-        log.info("spans are exported to %s", _target(set_ones) if "otlp" in exporters else "stdout")
+        log.info("spans are exported to %s", target)
         return spans
     return None
 
@@ -70,16 +72,24 @@ def _first(variables: Mapping[str, str], names: tuple[str, ...]) -> str:
 
 
 def _target(variables: Mapping[str, str]) -> str:
-    """Return where OTLP goes, without the password that may be in it."""
-    url = urlsplit(_first(variables, _ENDPOINTS) or _DEFAULT_ENDPOINT)
-    return f"{url.scheme}://{url.netloc.rpartition('@')[2]}"
+    """Return where OTLP goes, without the password that may be in it. Raise ValueError if that is no address."""
+    given = _first(variables, _ENDPOINTS) or _DEFAULT_ENDPOINT
+    if not re.match(r"https?://[^/]", given):
+        raise ValueError("OTEL_EXPORTER_OTLP_ENDPOINT must be an address, such as http://collector.example:4318")
+    scheme, _, rest = given.partition("://")
+    return f"{scheme}://{rest.partition('/')[0].rpartition('@')[2]}"
 
 
 class _Complaints(logging.Handler):
-    """Log what OpenTelemetry complains about: one line without a traceback for each kind, at most once a minute."""
+    """Log what OpenTelemetry complains about: one line without a traceback for each kind, at most once a minute.
 
-    def __init__(self) -> None:
+    A header that it does not understand may be a password, so no line has a part of these variables.
+    """
+
+    def __init__(self, variables: Mapping[str, str]) -> None:
         super().__init__(logging.WARNING)
+        headers = [part for name, value in variables.items() if name.endswith("_HEADERS") for part in value.split(",")]
+        self._secrets = [part.strip() for part in headers if part.strip()]
         #: When each kind was logged last, in monotonic seconds.
         self._logged: dict[str, float] = {}
 
@@ -87,10 +97,7 @@ class _Complaints(logging.Handler):
         now = time.monotonic()
         if now - self._logged.get(record.msg, float("-inf")) >= _AGAIN:
             self._logged[record.msg] = now
-            log.warning("OpenTelemetry: %s", " ".join(record.getMessage().split()))
-
-
-def _take_complaints() -> None:
-    """Let OpenTelemetry's loggers write to ours, and nowhere else."""
-    logger = logging.getLogger("opentelemetry")
-    logger.handlers, logger.propagate = [_Complaints()], False
+            said = record.getMessage()
+            for secret in self._secrets:
+                said = said.replace(secret, "…")
+            log.warning("OpenTelemetry: %s", " ".join(said.split()))

@@ -212,14 +212,3 @@ def test_without_an_endpoint_nothing_is_imported(monkeypatch: pytest.MonkeyPatch
     ours = imported(cluster.logs()) - theirs
     assert "relay.operations.telemetry" in ours
     assert not [name for name in ours if name.startswith(("opentelemetry", "relay.operations.spans", "google"))]
-
-
-def test_without_the_extra_a_node_says_so_and_serves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "opentelemetry.py").write_text("")  # in place of the package
-    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{Path(__file__).parents[2]}")
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4318")
-    with alone() as cluster:
-        assert cluster.token()
-    (line,) = [line for line in cluster.logs().splitlines() if "relay.telemetry" in line]
-    assert "no spans are exported: " in line
-    assert "Install relay[otel]" in line
