@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 from collections.abc import AsyncIterator
 
 from starlette.applications import Starlette
@@ -15,6 +16,7 @@ from relay.api.routes import ASSET, LINK, NAME, OPERATIONS, TOKEN, UPLOAD, handl
 from relay.api.upload_fields import offers
 from relay.cluster.node import Node
 from relay.metrics import Metrics
+from relay.operations import telemetry
 from relay.operations.eviction import Eviction
 from relay.operations.reports import NodeCollector, Reports
 from relay.server.protocol import HANGUPS, NODE, SETTINGS
@@ -69,6 +71,7 @@ def create_app(settings: Settings, store: Store | None = None) -> Starlette:
     eviction = Eviction(store, metrics)
     admission = Admission(settings, store)
     services = Services(relay, admission, reports, metrics)
+    spans = telemetry.start(os.environ, node.id)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[dict[str, object]]:
@@ -81,8 +84,10 @@ def create_app(settings: Settings, store: Store | None = None) -> Starlette:
                     relay.gate.advance(Phase.CUT)
                     await relay.context.background.wait()
         await store.aclose()
+        if spans is not None:
+            spans.close()
 
-    app = Starlette(middleware=[Middleware(RequestLog)], lifespan=lifespan)
+    app = Starlette(middleware=[Middleware(RequestLog, spans=spans)], lifespan=lifespan)
     app.router.redirect_slashes = False
     app.router.default = Paths(services)
     app.state.relay = relay

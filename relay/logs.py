@@ -8,7 +8,7 @@ import json
 import logging
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any
@@ -25,12 +25,21 @@ _SECRET = re.compile(
 )
 
 
+def masked(text: str) -> str:
+    """Return the text with whatever looks like a secret cut down to its id."""
+    return _SECRET.sub(r"\1\2…", text)
+
+
 @contextlib.contextmanager
-def about_request(**facts: object) -> Iterator[None]:
-    """Add facts, and those that `note` adds later, to every line that is logged within the context."""
-    before = _request.set(dict(facts))
+def about_request(**facts: object) -> Iterator[Mapping[str, object]]:
+    """Add facts, and those that `note` adds later, to every line that is logged within the context.
+
+    Yield all of them.
+    """
+    about = dict(facts)
+    before = _request.set(about)
     try:
-        yield
+        yield about
     finally:
         _request.reset(before)
 
@@ -63,7 +72,7 @@ class _Formatter(logging.Formatter):
     """What both forms have in common: the masking of tokens."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return _SECRET.sub(r"\1\2…", self.line(record))
+        return masked(self.line(record))
 
     def line(self, record: logging.LogRecord) -> str:
         """Return one line, without its tokens masked yet."""

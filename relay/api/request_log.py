@@ -6,9 +6,11 @@ import time
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from relay import tracing
 from relay.logs import about_request, fields
 from relay.names import new_id
 from relay.store.rates import counted_as
+from relay.tracing import Spans
 
 log = logging.getLogger("relay.request")
 
@@ -26,10 +28,13 @@ class RequestLog:
     Every line about the request has the address under which its client is counted, so that it can be compared with a
     429: behind a trusted proxy the one that the proxy gives, and of an IPv6 address only the network that one customer
     has.
+
+    With `spans`, a request that becomes a side of a transfer has a span of OpenTelemetry, too.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, spans: Spans | None = None) -> None:
         self._app = app
+        self._spans = spans
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -45,11 +50,15 @@ class RequestLog:
             await send(message)
 
         host, _ = scope.get("client") or ("", 0)
-        with about_request(request=request, address=counted_as(host), **_trace(scope)):
+        with (
+            about_request(request=request, address=counted_as(host), **_trace(scope)) as facts,
+            tracing.telling(self._spans.of_request(scope, facts) if self._spans is not None else None),
+        ):
             try:
                 await self._app(scope, receive, send_with_id)
             finally:
                 _log_answer(scope, status, time.monotonic() - begun)
+                tracing.end(status)
 
 
 def _log_answer(scope: Scope, status: int, seconds: float) -> None:

@@ -3,6 +3,7 @@
 from functools import partial
 from time import monotonic
 
+from relay import tracing
 from relay.errors import Error, Problem
 from relay.logs import audit
 from relay.states import Outcome, State
@@ -46,7 +47,9 @@ async def claim(
             return answer
         if isinstance(answer, Claimed):
             context.node.load.used_tokens.add(transfer.token)
-            audit("claimed", transfer=transfer.id, token=transfer.token, name=transfer.name)
+            claimed = {"transfer": transfer.id, "token": transfer.token, "name": transfer.name}
+            audit("claimed", **claimed)
+            tracing.begin("upload", "claimed", **claimed, length=length)
             for node in answer.wanted:
                 await context.node.inbox.send(node, transfer.keys.transfer)
             return answer

@@ -8,6 +8,7 @@ from functools import partial
 from time import monotonic
 from typing import NamedTuple, Protocol
 
+from relay import tracing
 from relay.buffers import BATCH, Bytes
 from relay.cluster.inbox import Listener
 from relay.errors import ClientGone, StoreUnavailable, problem_for_downloader
@@ -91,7 +92,7 @@ class Download(Side):
         #: None while the uploader is away.
         self._stream = None if joined.is_attached else context.stream(transfer, self.peer)
         #: The byte offset up to which bytes were handed over.
-        self.position = joined.start
+        self.position = self._start = joined.start
         #: Whether the client has everything but the headers, which then go out with the end.
         self._is_empty = transfer.length is not None and transfer.length == joined.start
         #: Since when the client has been sent something that it has not taken, in monotonic seconds.
@@ -132,6 +133,7 @@ class Download(Side):
             finally:
                 unneeded = ("chunks", "acks") if outcome is Outcome.NODE_LOST else ("chunks",)
                 ender = Ender(joiner=self._joiner, position=self.position, unneeded=unneeded)
+                tracing.add(sent=self.position - self._start, delivered=self.position)
                 await self.context.endings.settle(self.transfer, outcome, ender)
         if not self._sink.begun and outcome not in STARTS_AGAIN:
             await self._check_revoked(outcome)
@@ -150,6 +152,7 @@ class Download(Side):
                 outcome = await first(self._copy(self._stream), self._keep_alive(listener))
             if outcome is not Outcome.BROKEN:
                 return outcome or Outcome.UPLOADER_GONE
+            tracing.happened("interrupted", by="upload", delivered=self.position)
             self._stream = None
 
     async def _wait(self, listener: Listener) -> Outcome | None:
@@ -185,6 +188,7 @@ class Download(Side):
         if answer is not Answer.JOINED:
             return False
         self.peer = now.uploader
+        tracing.happened("joined", leg=now.leg, start=self.position, peer=now.uploader)
         self._stream = self.context.stream(self.transfer, self.peer)
         return True
 

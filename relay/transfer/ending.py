@@ -9,6 +9,7 @@ import contextlib
 import logging
 from collections.abc import Collection
 
+from relay import tracing
 from relay.cluster.node import Node
 from relay.errors import StoreUnavailable
 from relay.logs import fields, note
@@ -113,8 +114,10 @@ class Endings:
                 answer = await self.interrupt(transfer, sender=by.sender or transfer.id, position=by.position)
                 if answer is Answer.GONE:  # another request has taken this one's place
                     await self._store.transfers.delete(transfer.keys.acks)
+                    tracing.leave()
                     return
             if isinstance(answer, Broken):
+                tracing.leave()
                 return
             answer = await self.end(transfer, outcome, by)
         except StoreUnavailable:

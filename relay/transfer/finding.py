@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from functools import partial
 
+from relay import tracing
 from relay.access import Access
 from relay.cluster.inbox import Listener
 from relay.errors import ClientGone, Error, Problem, StoreUnavailable
@@ -100,7 +101,11 @@ class Finder:
             raise Problem(Error.TAKEN)
         if answer not in (Answer.JOINED, Answer.ATTACHED):
             return None
-        audit("joined", transfer=transfer.id, token=transfer.token, name=transfer.name)
+        joined = {"transfer": transfer.id, "token": transfer.token, "name": transfer.name}
+        audit("joined", **joined)
+        event = "joined" if answer is Answer.JOINED else "attached"
+        at = {"leg": transfer.leg, "start": start, "peer": transfer.uploader}
+        tracing.begin("download", event, **joined, length=transfer.length, **at)
         self._is_recorded = False  # the script of `join` has deleted the record
         return Joined(joiner, start, is_attached=answer is Answer.ATTACHED)
 

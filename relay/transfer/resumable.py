@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from typing import NamedTuple, TypeVar
 
+from relay import tracing
 from relay.access import Access
 from relay.errors import Error, Problem, problem_for_uploader
 from relay.logs import note
@@ -141,8 +142,12 @@ class ResumableUpload(Upload):
         )
         if not isinstance(returned, Returned):
             raise Problem(Error.SUPERSEDED)
-        self.transfer = returned.transfer
+        self.transfer = found = returned.transfer
         self.context.node.load.resumptions["uploader"] += 1
+        at = {"leg": found.leg, "start": self._part.offset, "delivered": found.position}
+        tracing.begin(
+            "upload", "returned", transfer=found.id, token=found.token, name=found.name, length=found.length, **at
+        )
         return None
 
     async def _cannot_go_back(self) -> Outcome:
@@ -198,6 +203,7 @@ class ResumableUploads:
             if isinstance(answer, Outcome):
                 raise problem_for_uploader(answer, sent=0, seconds=0, most=0)
             self._context.endings.absences.keep(transfer)
+            tracing.leave()
 
     async def upload(
         self,

@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 from time import monotonic
 
+from relay import tracing
 from relay.buffers import BATCH, Buffer, Bytes
 from relay.cluster.inbox import Listener
 from relay.cluster.progress import Meter, Progress
@@ -117,6 +118,7 @@ class Upload(Side):
         return problem_for_uploader(outcome, sent=self._window.acknowledged, seconds=seconds, most=self._most)
 
     async def _settle(self, outcome: Outcome) -> None:
+        tracing.add(received=self._intake.total, delivered=self._window.acknowledged)
         # The other side reads the chunks to their end, unless it has done so, or is dead.
         is_last = outcome in (Outcome.COMPLETE, Outcome.NODE_LOST)
         unneeded = ("acks", "chunks") if is_last else ("acks",)
@@ -215,6 +217,7 @@ class Upload(Side):
                 if now.state is State.STREAMING:
                     self.peer, self._joiner, self._start = now.downloader, now.joiner, now.start
                     self.context.metrics.wait_seconds.observe(monotonic() - self._since)
+                    tracing.happened("joined", leg=now.leg, start=now.start, peer=now.downloader)
                     return None
                 await self._answer(woken=woken)
 
@@ -240,6 +243,7 @@ class Upload(Side):
         while True:
             outcome: Outcome | None = await self._stream_leg(listener)
             if outcome is Outcome.BROKEN:
+                tracing.happened("interrupted", by="download", delivered=self._window.acknowledged)
                 self.peer, self._stream = "", None
                 outcome = await self._wait(listener, seconds=self._rejoin_wait, outcome=Outcome.DOWNLOADER_GONE)
             if outcome is not None:

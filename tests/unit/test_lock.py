@@ -11,7 +11,9 @@ from packaging.utils import canonicalize_name
 from tests.support.pages import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-DEPENDENCIES = [Requirement(line) for line in PROJECT["project"]["dependencies"]]
+#: The image has the extra `otel`, too.
+EXTRA = PROJECT["project"]["optional-dependencies"]["otel"]
+DEPENDENCIES = [Requirement(line) for line in PROJECT["project"]["dependencies"] + EXTRA]
 BUILD = [Requirement(line) for line in PROJECT["build-system"]["requires"]]
 RUN_LOCK, BUILD_LOCK = (ROOT / "deploy" / name for name in ("requirements.lock", "build.lock"))
 
@@ -35,6 +37,10 @@ def test_the_lock_is_what_pyproject_asks_for(lock: Path, required: list[Requirem
         version, hashes = packages[canonicalize_name(requirement.name)]
         assert requirement.specifier.contains(version), requirement
         assert hashes > 0
+
+
+def test_the_tests_have_what_the_extra_has() -> None:
+    assert set(EXTRA) <= set(PROJECT["project"]["optional-dependencies"]["test"])
 
 
 @pytest.mark.parametrize("lock", [RUN_LOCK, BUILD_LOCK])
