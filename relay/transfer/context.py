@@ -32,10 +32,11 @@ class Context:
         self.rewind_budget = RewindBudget(settings.rewind, window=settings.window)
         self._local = LocalStreams()
 
-    def window(self) -> int:
-        """Return the window of each upload in bytes, given how many stream now."""
+    def window(self, peer: str) -> int:
+        """Return the window, in bytes, of an upload to a downloader on the node `peer`, given how many stream now."""
         uploads = len(self.node.load.uploads[State.STREAMING])
-        return window_size(self.settings.window, chunk=self.settings.chunk, uploads=uploads)
+        is_local, chunk = peer == self.node.id, self.settings.chunk
+        return window_size(self.settings.window, chunk=chunk, uploads=uploads, is_local=is_local)
 
     def stream(self, transfer: Transfer, peer: str) -> Stream:
         """Return the stream of a transfer between a side on this node and one on the node `peer`."""

@@ -322,7 +322,7 @@ class Upload(Side):
     def _take(self) -> list[Bytes]:
         """Take the chunks to write next: as many of those in the intake as the window has room for."""
         chunks: list[Bytes] = []
-        self._window.size = self.context.window()
+        self._window.size = self.context.window(self.peer)
         self._intake.set_capacity(min(BATCH * self.context.settings.chunk, self._window.size))
         while len(chunks) < BATCH and self._window.is_open and (chunk := self._supply.take(full_only=bool(chunks))):
             chunks.append(chunk)

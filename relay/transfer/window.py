@@ -9,15 +9,22 @@ _ENTRY, _NODE, _TREE = 64, 4096, 512
 _TOTAL_MAX = 96 * 1024 * 1024
 #: Minimum window, in chunks.
 _CHUNKS_MIN = 3
+#: The same two for uploads whose downloaders are on the same node.
+_LOCAL_TOTAL_MAX = 48 * 1024 * 1024
+_LOCAL_CHUNKS_MIN = 1
 
 
-def window_size(largest: int, *, chunk: int, uploads: int) -> int:
+def window_size(largest: int, *, chunk: int, uploads: int, is_local: bool = False) -> int:
     """Return the window of each upload in bytes when so many `uploads` stream; `largest` is the setting.
 
     With many streams at full windows, the bytes in flight fit into no cache any more, and the streams that began first
     would be done before the others get going.
+
+    `is_local`: the downloader is on the same node. Then nothing is gained by several chunks in flight, but each round
+    of the event loop moves a window of each stream, and whoever joins meanwhile needs a dozen rounds for that.
     """
-    return max(min(largest, _TOTAL_MAX // max(1, uploads)), min(largest, _CHUNKS_MIN * chunk))
+    total, chunks = (_LOCAL_TOTAL_MAX, _LOCAL_CHUNKS_MIN) if is_local else (_TOTAL_MAX, _CHUNKS_MIN)
+    return max(min(largest, total // max(1, uploads)), min(largest, chunks * chunk))
 
 
 class Window:

@@ -64,18 +64,22 @@ def test_an_entry_counts_for_the_memory_that_redis_allocates(size: int, memory: 
 
 
 @pytest.mark.parametrize(
-    ("window", "uploads", "of_each"),
+    ("window", "uploads", "of_each", "within_a_node"),
     [
-        (2 * MIB, 0, 2 * MIB),
-        (2 * MIB, 48, 2 * MIB),
-        (2 * MIB, 96, MIB),
-        (2 * MIB, 1000, 3 * CHUNK),
-        (CHUNK, 1000, CHUNK),  # never more than the configured window
-        (64 * MIB, 2, 48 * MIB),
+        (2 * MIB, 0, 2 * MIB, 2 * MIB),
+        (2 * MIB, 24, 2 * MIB, 2 * MIB),
+        (2 * MIB, 48, 2 * MIB, MIB),
+        (2 * MIB, 96, MIB, MIB // 2),
+        (2 * MIB, 1000, 3 * CHUNK, CHUNK),
+        (CHUNK, 1000, CHUNK, CHUNK),  # never more than the configured window
+        (64 * MIB, 2, 48 * MIB, 24 * MIB),
     ],
 )
-def test_the_more_uploads_stream_the_smaller_is_the_window_of_each(window: int, uploads: int, of_each: int) -> None:
+def test_the_more_uploads_stream_the_smaller_is_the_window_of_each(
+    window: int, uploads: int, of_each: int, within_a_node: int
+) -> None:
     assert window_size(window, chunk=CHUNK, uploads=uploads) == of_each
+    assert window_size(window, chunk=CHUNK, uploads=uploads, is_local=True) == within_a_node
 
 
 @pytest.mark.parametrize(("position", "offset", "size", "fits"), [(0, 5, 5, True), (5, 9, 3, False), (5, 9, 5, False)])
