@@ -123,7 +123,10 @@ def _run(upload: Upload, begun: Begun) -> int:
     try:
         return upload.run()
     except KeyboardInterrupt:
-        if not begun.is_kept:
+        # A second one ends this, too.
+        if begun.is_kept:
+            upload.pause()
+        else:
             upload.cancel()
         raise
     except Failure as failure:

@@ -14,10 +14,11 @@ from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from relay.client.absence import Absence
 from relay.client.answers import Refusal
 from relay.client.checksum import Checksum
 from relay.client.failures import Exit, Failure
-from relay.client.http import Http, Unreachable, pieces, whole
+from relay.client.http import Answer, Http, Unreachable, pieces, whole
 from relay.client.links import Address
 from relay.client.naming import name_in, safe_name
 from relay.client.patience import Patience
@@ -33,8 +34,10 @@ _OK, _PARTIAL, _CONDITION, _RANGE = 200, 206, 412, 416
 _WAIT_MOST = 50
 #: Seconds to wait for another download, which may be our own of before, to go away: relay needs two to find out.
 _TAKEN_MOST = 10.0
-#: Seconds to go on asking for the checksum, and to wait for one answer: the file is here, and its sender is told so.
-_CHECKSUM_MOST, _CHECKSUM_SILENCE = 20.0, 20.0
+#: Seconds to go on asking for the checksum: the file is here, and its sender is told so.
+_CHECKSUM_MOST = 20.0
+#: Maximum seconds to wait for the answer to a question that is only asked beside the download.
+_ASK_MOST = 20.0
 _NUMBER = re.compile(r"[0-9]{1,18}")
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18}|\*)")
 
@@ -121,9 +124,10 @@ class Download:
 
         When it ends, everything has been yielded, and is what was sent, as far as that is known.
         """
-        for piece in self._pieces(offer, self.checksum.done):
-            self.checksum.add(self.done, piece)
-            yield piece
+        with Absence(lambda: self.done, lambda: self._ask(offer), self.report.say).watched():
+            for piece in self._pieces(offer, self.checksum.done):
+                self.checksum.add(self.done, piece)
+                yield piece
         sent = self._sent or self._ask_checksum(offer)
         if sent not in ("", self.checksum.hex):
             raise Differs
@@ -226,7 +230,7 @@ class Download:
         patience = Patience(min(self.give_up, _CHECKSUM_MOST))
         while True:
             try:
-                answer = self.http.ask("HEAD", self.address.url, {"if-match": offer.etag}, silence=_CHECKSUM_SILENCE)
+                answer = self._ask(offer)
                 if not answer.refusal.passes:
                     return _checksum_in(answer.headers)
                 why = f"the relay answered {answer.status}"
@@ -237,6 +241,10 @@ class Download:
                 self.report.say(f"all bytes are here, but the sender's checksum could not be asked for: {why}")
                 return ""
             time.sleep(pause)
+
+    def _ask(self, offer: Offer) -> Answer:
+        """Ask how the upload is, or how it ended. Raise Unreachable."""
+        return self.http.ask("HEAD", self.address.url, {"if-match": offer.etag}, silence=_ASK_MOST)
 
     def _pause(self, patience: Patience, why: str, refusal: Refusal | None = None) -> None:
         pause = patience.failed(time.monotonic())

@@ -146,7 +146,7 @@ class Http:
         """Make a request, and yield its response, whose body is still to be read. Raise Unreachable."""
         trace = (line or Line()).trace
         # While the relay makes the uploader wait, its socket takes nothing: only the relay's limits end that.
-        timeout = httpx.Timeout(silence, connect=_CONNECT, write=None)
+        timeout = httpx.Timeout(silence, connect=min(silence, _CONNECT), write=None)
         try:
             with self._client.stream(
                 method, url, headers=headers, content=content, timeout=timeout, extensions={"trace": trace}

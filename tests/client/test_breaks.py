@@ -168,6 +168,34 @@ def test_a_sender_that_is_stopped_goes_on(
     assert not list(state_home.rglob("*.json"))
 
 
+def test_a_sender_that_is_stopped_says_so(cluster: Cluster, slow: Proxy, file: Path, inbox: Path) -> None:
+    """Its connection is dead, as one is that has much unread, so the relay cannot see that it is closed."""
+    with send(f"http://127.0.0.1:{slow.port}", file) as sender:
+        address = re.sub(r":\d+/", f":{cluster[1].port}/", sender.address())
+        with receive(address, cwd=inbox) as receiver:
+            wait_for_bytes(inbox, 5_000_000)
+            slow.forget()
+            sender.process.send_signal(signal.SIGINT)
+            assert sender.finish() == 130
+            receiver.wait_for("waiting for the sender to come back …")
+            assert receiver.said.count("waiting for the sender to come back …") == 1
+            with send(f"http://127.0.0.1:{slow.port}", "--resume", file) as sender_again:
+                assert receiver.finish() == 0, receiver.said
+                assert sender_again.finish() == 0, sender_again.said
+    assert (inbox / file.name).read_bytes() == file.read_bytes()
+
+
+def test_nobody_who_stops_a_command_waits_for_a_silent_relay(cluster: Cluster, slow: Proxy, file: Path) -> None:
+    with send(f"http://127.0.0.1:{slow.port}", file) as sender:
+        sender.wait_for("waiting for somebody")
+        with slow.silent():
+            before = slow.accepted
+            wait_until(lambda: slow.accepted > before, "it to ask how far the receiver is")
+            sender.process.send_signal(signal.SIGINT)
+            assert sender.finish(30) == 130
+            assert "go on with: relay send --resume" in sender.said
+
+
 def test_a_stopped_upload_can_be_cancelled(cluster: Cluster, file: Path, inbox: Path) -> None:
     with send(cluster[0].url, file) as sender:
         address = sender.address()
