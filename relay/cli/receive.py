@@ -5,6 +5,7 @@ import shlex
 import stat
 import sys
 import time
+from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
@@ -13,11 +14,11 @@ import click
 
 from relay.cli.client import EXITS, Shared, ending, fail, shared_options
 from relay.client.archive import ENDING, MEDIA_TYPE
-from relay.client.download import Differs, Download, Offer
+from relay.client.download import Download, End, Offer, Useless
 from relay.client.failures import Exit, Failure
 from relay.client.links import Address
 from relay.client.naming import safe_name, shown
-from relay.client.part import Part, check_space, check_target
+from relay.client.part import Part, check_space, check_target, part_path, tags_of_parts
 from relay.client.report import Report, size_of
 from relay.client.unpack import Tree, check_folder
 
@@ -79,7 +80,8 @@ def receive(
     with ending(report, goes_on=lambda: goes_on):
         download = Download(http, address, report, wait=wait, give_up=shared.give_up)
         begun = time.monotonic()
-        offer = download.look()
+        left = None if is_stream else _left_here(download, output, report, archive=archive)
+        offer, end = left or (download.look(), None)
         report.ready(name=offer.name, bytes=offer.length)
         saved: Path | None = None
         where = ""
@@ -91,12 +93,12 @@ def receive(
                     _to_stream(download, offer, stream)
         elif offer.media_type == MEDIA_TYPE and not archive:
             saved = _target(output, safe_name(offer.name.removesuffix(ENDING)))
-            count = _to_folder(download, offer, saved, report)
+            count = _to_folder(download, offer, end, saved, report)
             where = f", {count} files, as {shown(str(saved))}/"
         else:
             saved = _target(output, offer.name)
             check_target(saved, overwrite=overwrite)
-            _to_file(download, offer, saved, report, overwrite=overwrite)
+            _to_file(download, offer, end, saved, report, overwrite=overwrite)
             where = f" as {shown(str(saved))}"
         seconds = time.monotonic() - begun
         report.done(
@@ -130,7 +132,28 @@ def _target(output: str | None, name: str) -> Path:
     return path / name if path.is_dir() or output.endswith("/") else path
 
 
-def _to_file(download: Download, offer: Offer, target: Path, report: Report, *, overwrite: bool) -> None:
+def _left_here(download: Download, output: str | None, report: Report, *, archive: bool) -> tuple[Offer, End] | None:
+    """Return what an earlier run has received of an upload that was delivered meanwhile; None if there is nothing.
+
+    That one was stopped after its machine had everything, and before the file had its name.
+    """
+    name = safe_name(download.address.name)
+    file, folder = _target(output, name), _target(output, safe_name(name.removesuffix(ENDING)))
+    kinds = [(file, "")] if archive else [(file, ""), (folder, MEDIA_TYPE)]
+    for target, media_type in kinds:
+        for etag in tags_of_parts(target):
+            path = part_path(target, etag)
+            if path.is_dir() is not bool(media_type) or (end := download.end_of(etag)) is None:
+                continue
+            if end.outcome == "complete" and end.size is not None:
+                return Offer(name, etag, end.size, media_type), end
+            report.say(f"what is here belongs to an upload that is over, so delete it: {shown(str(path))}")
+    return None
+
+
+def _to_file(
+    download: Download, offer: Offer, end: End | None, target: Path, report: Report, *, overwrite: bool
+) -> None:
     with Part(target, offer.etag) as part:
         if offer.length is not None and part.size > offer.length:
             part.restart()
@@ -139,15 +162,18 @@ def _to_file(download: Download, offer: Offer, target: Path, report: Report, *, 
         for _ in download.known(part.read()):
             pass
         try:
-            for piece in download.pieces(offer):
-                part.write(piece)
-        except Differs:
+            if end is not None:
+                download.check(end)
+            else:
+                for piece in download.pieces(offer):
+                    part.write(piece)
+        except Useless:
             part.discard()
             raise
         part.complete(overwrite=overwrite)
 
 
-def _to_folder(download: Download, offer: Offer, target: Path, report: Report) -> int:
+def _to_folder(download: Download, offer: Offer, end: End | None, target: Path, report: Report) -> int:
     check_folder(target)
     if offer.length is None:
         raise Failure(Exit.CORRUPTED, "the archive has no length: save it with --archive")
@@ -155,10 +181,20 @@ def _to_folder(download: Download, offer: Offer, target: Path, report: Report) -
         check_space(target.parent, tree.needs(offer.length))
         _say_what_is_here(report, tree.size)
         try:
-            return tree.unpack(chain(download.known(tree.read()), download.pieces(offer)))
-        except Differs:
+            if end is None:
+                return tree.unpack(chain(download.known(tree.read()), download.pieces(offer)))
+            return tree.unpack(_checked(download, tree, end))
+        except Useless:
             tree.discard()
             raise
+
+
+def _checked(download: Download, tree: Tree, end: End) -> Iterator[bytes]:
+    """Yield all of a stream that has ended. Raise Useless if it is not here, or is not what was sent."""
+    yield from download.known(tree.read())
+    if end.size is not None and end.sha256:  # only the checksum tells whether what is missing is the end
+        yield from download.known([tree.end(end.size)])
+    download.check(end)
 
 
 def _say_what_is_here(report: Report, size: int) -> None:

@@ -1,7 +1,9 @@
 """Transfers that outlive their connections, their node, and either client."""
 
 import contextlib
+import os
 import re
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -137,6 +139,45 @@ def test_a_receiver_that_is_stopped_goes_on(
             assert "which are here already" in receiver.said
         assert sender.finish() == 0, sender.said
     assert (inbox / file.name).read_bytes() == file.read_bytes()
+
+
+@pytest.mark.parametrize("kind", ["file", "directory"])
+def test_a_receiver_that_is_stopped_at_the_very_end(cluster: Cluster, tmp_path: Path, inbox: Path, kind: str) -> None:
+    """All was delivered, and nothing has its name yet: the next run gives it, if all is here, although the sender left.
+
+    A file that takes the name meanwhile stands for the kill.
+    """
+    tree = tmp_path / "photos"
+    tree.mkdir()
+    file = random_file(tree / "a.jpg", 200_000)
+    what = file if kind == "file" else tree
+    sent = file.read_bytes()
+    for is_whole in (True, False):
+        with send(cluster[0].url, what) as sender:
+            address = sender.address()
+            with contextlib.closing(Proxy(cluster[1].port)) as slow:
+                slow.rate = 200_000
+                with receive(through(slow, address), cwd=inbox) as receiver:
+                    wait_until(lambda: parts(inbox), "the part")
+                    (inbox / what.name).write_bytes(b"in the way")
+                    assert receiver.finish() == 5, receiver.said
+            assert sender.finish() == 0, sender.said
+        (inbox / what.name).unlink()
+        (part,) = parts(inbox)
+        if not is_whole:
+            os.truncate(part if kind == "file" else part / "tree" / "photos" / "a.jpg", 1000)
+        with receive(address, cwd=inbox) as receiver:
+            if is_whole:
+                assert receiver.finish() == 0, receiver.said
+                assert "checksum compared" in receiver.said
+                received = inbox / what.name if kind == "file" else inbox / "photos" / "a.jpg"
+                assert received.read_bytes() == sent
+                shutil.rmtree(inbox)
+                inbox.mkdir()
+            else:
+                assert receiver.finish() == 4, receiver.said
+                assert "were written before `relay receive` was stopped: ask the sender to send again" in receiver.said
+                assert list(inbox.iterdir()) == []
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL, signal.SIGTERM])
