@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import math
 import os
 import signal
 import stat
@@ -29,6 +30,19 @@ Exit status:
   6    what arrived is not what was sent
   130  interrupted
 """
+
+
+class Seconds(click.FloatRange):
+    """A number of seconds, a day at most."""
+
+    def __init__(self) -> None:
+        super().__init__(0, 86400)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        seconds = super().convert(value, param, ctx)
+        if math.isnan(seconds):  # which no range excludes
+            self.fail("nan is not a number of seconds.", param, ctx)
+        return seconds
 
 
 @dataclass(frozen=True)
@@ -78,7 +92,7 @@ def shared_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option(
             "--give-up",
             metavar="SECONDS",
-            type=click.FloatRange(0, 86400),
+            type=Seconds(),
             default=300.0,
             show_default=True,
             help="how long to go on trying to reconnect",

@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 import click
 
-from relay.cli.client import EXITS, Shared, ending, fail, shared_options
+from relay.cli.client import EXITS, Seconds, Shared, ending, fail, shared_options
 from relay.client.archive import ENDING, MEDIA_TYPE
 from relay.client.download import Download, End, Offer, Useless
 from relay.client.failures import Exit, Failure
@@ -35,7 +35,7 @@ _STDOUT = "-"
 @click.option(
     "--wait",
     metavar="SECONDS",
-    type=click.FloatRange(0, 86400),
+    type=Seconds(),
     default=300.0,
     show_default=True,
     help="how long to wait for the sender",

@@ -179,7 +179,12 @@ def _create(begin: Callable[[], Upload], server: str) -> Upload:
 
 def _secret(variable: str, path: Path | None) -> str:
     """Return what is in a file, or else in the environment; empty if in neither. Raise Failure."""
-    return read_secret(path) if path is not None else os.environ.get(variable, "").strip()
+    secret = read_secret(path) if path is not None else os.environ.get(variable, "").strip()
+    if not (secret.isascii() and (secret + " ").isprintable()):
+        raise Failure(
+            Exit.USAGE, f"the secret in {path or variable} has a character that no header can have: is it another file?"
+        )
+    return secret
 
 
 def _source(paths: Sequence[Path], name: str | None) -> Source:

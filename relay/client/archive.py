@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from relay.client.failures import Exit, Failure
 from relay.client.naming import shown
-from relay.client.source import PIECE
+from relay.client.source import PIECE, has_known_size
 
 #: The media type of such a stream: it is unpacked by `relay receive`, and a plain tar to everybody else.
 MEDIA_TYPE = "application/x-tar; relay=tree"
@@ -115,6 +115,8 @@ class ArchiveSource:
             info.size = found.st_size
             if not os.access(path, os.R_OK):
                 self._troubles.append(f"{shown(str(path))}: Permission denied")
+            elif not found.st_size and not has_known_size(path, found):
+                self._troubles.append(f"{shown(str(path))}: it does not tell its size")
         else:
             self._troubles.append(f"{shown(str(path))}: no file, directory or link")
         self._place(Entry(path, info, _stamp(found)))
