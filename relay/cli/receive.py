@@ -8,17 +8,16 @@ import time
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
-from typing import BinaryIO
 
 import click
 
-from relay.cli.client import EXITS, Seconds, Shared, ending, fail, shared_options
+from relay.cli.client import EXITS, Seconds, Shared, ending, fail, shared_options, stdin
 from relay.client.archive import ENDING, MEDIA_TYPE
 from relay.client.download import Download, End, Offer, Useless
 from relay.client.failures import Exit, Failure
 from relay.client.links import Address
 from relay.client.naming import safe_name, shown
-from relay.client.part import Part, check_space, check_target, part_path, tags_of_parts
+from relay.client.part import Part, check_space, check_target, part_path, tags_of_parts, write_all
 from relay.client.report import Report, size_of
 from relay.client.unpack import Tree, check_folder
 
@@ -65,6 +64,8 @@ def receive(
     """
     if shared.as_json and output == _STDOUT:
         raise click.UsageError("--json and -o - would both write to stdout")
+    if output == _STDOUT and sys.stdout.name == os.devnull:
+        raise click.UsageError("stdout is closed: choose a file with -o")
     if output == _STDOUT and sys.stdout.isatty():
         # It may have escapes in it, which the terminal would obey.
         raise click.UsageError("the file would be printed on this terminal: choose a file with -o, or pipe it (| less)")
@@ -87,10 +88,10 @@ def receive(
         where = ""
         if output is not None and is_stream:
             if output == _STDOUT:
-                _to_stream(download, offer, sys.stdout.buffer)
+                _to_stream(download, offer, sys.stdout.fileno(), "stdout")
             else:
-                with Path(output).open("wb") as stream:
-                    _to_stream(download, offer, stream)
+                with Path(output).open("wb", buffering=0) as stream:
+                    _to_stream(download, offer, stream.fileno(), shown(output))
         elif offer.media_type == MEDIA_TYPE and not archive:
             saved = _target(output, safe_name(offer.name.removesuffix(ENDING)))
             count = _to_folder(download, offer, end, saved, report)
@@ -115,10 +116,14 @@ def _asked_for() -> str:
     """Return the link from the environment, stdin or a prompt. Raise Failure."""
     if link := os.environ.get("RELAY_LINK"):
         return link
-    if sys.stdin.isatty():
+    given = stdin()
+    if given.isatty():
         sys.stderr.write("Link: ")
         sys.stderr.flush()
-    link = sys.stdin.readline(4096).strip()
+    try:
+        link = given.readline(4096).strip()
+    except UnicodeDecodeError:
+        link = ""
     if not link:
         raise Failure(Exit.USAGE, "there is no link: give it as the argument, in RELAY_LINK or on stdin")
     return link
@@ -211,7 +216,11 @@ def _is_special(output: str) -> bool:
     return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
-def _to_stream(download: Download, offer: Offer, out: BinaryIO) -> None:
+def _to_stream(download: Download, offer: Offer, fd: int, name: str) -> None:
     for piece in download.pieces(offer):
-        out.write(piece)
-        out.flush()
+        try:
+            write_all(fd, piece)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise Failure(Exit.LOCAL, f"cannot write to {name}: {error.strerror}") from None

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from relay.cli.client import EXITS, Shared, ending, fail, read_secret, shared_options
+from relay.cli.client import EXITS, Shared, ending, fail, read_secret, shared_options, stdin
 from relay.client.archive import ArchiveSource
 from relay.client.begun import Begun
 from relay.client.failures import Exit, Failure
@@ -195,7 +195,7 @@ def _source(paths: Sequence[Path], name: str | None) -> Source:
             raise Failure(Exit.USAGE, "stdin cannot be sent together with files: run the command once for each")
         if not name:
             raise Failure(Exit.USAGE, "stdin has no name: give it one with --name")
-        source = PipeSource(sys.stdin.buffer, name)
+        source = PipeSource(stdin().buffer, name)
     elif len(paths) > 1 or paths[0].is_dir():
         source = ArchiveSource(paths, name or "")
     else:

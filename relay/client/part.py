@@ -33,6 +33,13 @@ def part_path(target: Path, etag: str) -> Path:
     return target.with_name("." + shortened(target.name, NAME_MAX - 1 - len(ending)) + ending)
 
 
+def write_all(fd: int, data: bytes) -> None:
+    """Write all of the data. Raise OSError."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
 def tags_of_parts(target: Path) -> list[str]:
     """Return the ETags of the uploads of which a part is beside the target."""
     found: list[str] = []
@@ -99,9 +106,7 @@ class Part:
     def write(self, data: bytes) -> None:
         """Append the data. Raise Failure."""
         try:
-            view = memoryview(data)
-            while view:
-                view = view[os.write(self._fd, view) :]
+            write_all(self._fd, data)
         except OSError as error:
             raise self._trouble(error) from None
         self.size += len(data)
