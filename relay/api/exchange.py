@@ -225,7 +225,7 @@ def _advice(exchange: Exchange, problem: Problem) -> dict[str, str]:
             return upload_fields.written(offset=problem.details["offset"], is_complete=False)
         case Error.NO_UPLOAD | Error.CONDITION_FAILED if ended := problem.details.get("ended"):
             digest = digest_header(ended.sha256) if ended.outcome is Outcome.COMPLETE else {}
-            return {"relay-outcome": ended.outcome} | digest
+            return {"relay-outcome": ended.outcome, "relay-delivered": str(ended.delivered)} | digest
     return {}
 
 

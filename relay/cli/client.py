@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import math
 import os
 import signal
 import stat
@@ -10,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 import click
 
@@ -29,6 +30,19 @@ Exit status:
   6    what arrived is not what was sent
   130  interrupted
 """
+
+
+class Seconds(click.FloatRange):
+    """A number of seconds, a day at most."""
+
+    def __init__(self) -> None:
+        super().__init__(0, 86400)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        seconds = super().convert(value, param, ctx)
+        if math.isnan(seconds):  # which no range excludes
+            self.fail("nan is not a number of seconds.", param, ctx)
+        return seconds
 
 
 @dataclass(frozen=True)
@@ -68,6 +82,7 @@ def shared_options(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def function(**arguments: Any) -> None:
+        _open_closed_streams()
         shared = Shared(**{field.name: arguments.pop(field.name) for field in fields(Shared)})
         command(shared=shared, **arguments)
 
@@ -78,7 +93,7 @@ def shared_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option(
             "--give-up",
             metavar="SECONDS",
-            type=click.FloatRange(0, 86400),
+            type=Seconds(),
             default=300.0,
             show_default=True,
             help="how long to go on trying to reconnect",
@@ -89,6 +104,24 @@ def shared_options(command: Callable[..., None]) -> Callable[..., None]:
     for option in reversed(options):
         function = option(function)
     return function
+
+
+def stdin() -> TextIO:
+    """Return stdin. Raise Failure if it is closed."""
+    if sys.stdin is None:
+        raise Failure(Exit.USAGE, "stdin is closed, so nothing can be read from it")
+    return sys.stdin
+
+
+def _open_closed_streams() -> None:
+    """Replace what is closed of the standard streams: otherwise the next file would get its number, and the output."""
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # which takes the lowest number that is free
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: PTH123, SIM115
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: PTH123, SIM115
 
 
 @contextlib.contextmanager
@@ -106,10 +139,11 @@ def ending(report: Report, *, goes_on: Callable[[], str]) -> Iterator[None]:
         _close_stdout()
         _end(report, Exit.LOCAL, "whoever read the output has left")
     except OSError as error:
-        _end(report, Exit.LOCAL, f"{error.filename or 'a local file'}: {error.strerror or error}")
+        _end(report, Exit.LOCAL, f"{error.filename or 'the output'}: {error.strerror or error}")
     finally:
         signal.signal(signal.SIGTERM, previous)
-        report.close()
+        with contextlib.suppress(OSError):  # of a terminal that is gone
+            report.close()
 
 
 def fail(failure: Failure) -> NoReturn:
@@ -125,7 +159,7 @@ def read_secret(path: Path) -> str:
                 click.echo(f"relay: warning: everybody on this machine can read {path}: chmod 600 it", err=True)
             text = path.read_text()
         else:
-            text = sys.stdin.readline()
+            text = stdin().readline()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is no text"
         raise Failure(Exit.USAGE, f"cannot read {path}: {reason}") from None
@@ -137,10 +171,15 @@ def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
 
 
 def _end(report: Report, status: Exit, line: str) -> NoReturn:
-    report.failed(status, line)
+    with contextlib.suppress(OSError):  # nobody can be told
+        report.failed(status, line)
+    try:
+        sys.stdout.flush()
+    except OSError:
+        _close_stdout()
     sys.exit(status)
 
 
 def _close_stdout() -> None:
-    """Have the interpreter write nothing more to a closed pipe when it exits."""
+    """Have the interpreter write nothing more to a closed pipe, or a full disk, when it exits."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -5,19 +5,19 @@ import shlex
 import stat
 import sys
 import time
+from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
-from typing import BinaryIO
 
 import click
 
-from relay.cli.client import EXITS, Shared, ending, fail, shared_options
+from relay.cli.client import EXITS, Seconds, Shared, ending, fail, shared_options, stdin
 from relay.client.archive import ENDING, MEDIA_TYPE
-from relay.client.download import Differs, Download, Offer
+from relay.client.download import Download, End, Offer, Useless
 from relay.client.failures import Exit, Failure
 from relay.client.links import Address
 from relay.client.naming import safe_name, shown
-from relay.client.part import Part, check_space, check_target
+from relay.client.part import Part, check_space, check_target, part_path, tags_of_parts, write_all
 from relay.client.report import Report, size_of
 from relay.client.unpack import Tree, check_folder
 
@@ -34,7 +34,7 @@ _STDOUT = "-"
 @click.option(
     "--wait",
     metavar="SECONDS",
-    type=click.FloatRange(0, 86400),
+    type=Seconds(),
     default=300.0,
     show_default=True,
     help="how long to wait for the sender",
@@ -64,6 +64,8 @@ def receive(
     """
     if shared.as_json and output == _STDOUT:
         raise click.UsageError("--json and -o - would both write to stdout")
+    if output == _STDOUT and sys.stdout.name == os.devnull:
+        raise click.UsageError("stdout is closed: choose a file with -o")
     if output == _STDOUT and sys.stdout.isatty():
         # It may have escapes in it, which the terminal would obey.
         raise click.UsageError("the file would be printed on this terminal: choose a file with -o, or pipe it (| less)")
@@ -79,24 +81,25 @@ def receive(
     with ending(report, goes_on=lambda: goes_on):
         download = Download(http, address, report, wait=wait, give_up=shared.give_up)
         begun = time.monotonic()
-        offer = download.look()
+        left = None if is_stream else _left_here(download, output, report, archive=archive)
+        offer, end = left or (download.look(), None)
         report.ready(name=offer.name, bytes=offer.length)
         saved: Path | None = None
         where = ""
         if output is not None and is_stream:
             if output == _STDOUT:
-                _to_stream(download, offer, sys.stdout.buffer)
+                _to_stream(download, offer, sys.stdout.fileno(), "stdout")
             else:
-                with Path(output).open("wb") as stream:
-                    _to_stream(download, offer, stream)
+                with Path(output).open("wb", buffering=0) as stream:
+                    _to_stream(download, offer, stream.fileno(), shown(output))
         elif offer.media_type == MEDIA_TYPE and not archive:
             saved = _target(output, safe_name(offer.name.removesuffix(ENDING)))
-            count = _to_folder(download, offer, saved, report)
+            count = _to_folder(download, offer, end, saved, report)
             where = f", {count} files, as {shown(str(saved))}/"
         else:
             saved = _target(output, offer.name)
             check_target(saved, overwrite=overwrite)
-            _to_file(download, offer, saved, report, overwrite=overwrite)
+            _to_file(download, offer, end, saved, report, overwrite=overwrite)
             where = f" as {shown(str(saved))}"
         seconds = time.monotonic() - begun
         report.done(
@@ -113,10 +116,14 @@ def _asked_for() -> str:
     """Return the link from the environment, stdin or a prompt. Raise Failure."""
     if link := os.environ.get("RELAY_LINK"):
         return link
-    if sys.stdin.isatty():
+    given = stdin()
+    if given.isatty():
         sys.stderr.write("Link: ")
         sys.stderr.flush()
-    link = sys.stdin.readline(4096).strip()
+    try:
+        link = given.readline(4096).strip()
+    except UnicodeDecodeError:
+        link = ""
     if not link:
         raise Failure(Exit.USAGE, "there is no link: give it as the argument, in RELAY_LINK or on stdin")
     return link
@@ -130,7 +137,28 @@ def _target(output: str | None, name: str) -> Path:
     return path / name if path.is_dir() or output.endswith("/") else path
 
 
-def _to_file(download: Download, offer: Offer, target: Path, report: Report, *, overwrite: bool) -> None:
+def _left_here(download: Download, output: str | None, report: Report, *, archive: bool) -> tuple[Offer, End] | None:
+    """Return what an earlier run has received of an upload that was delivered meanwhile; None if there is nothing.
+
+    That one was stopped after its machine had everything, and before the file had its name.
+    """
+    name = safe_name(download.address.name)
+    file, folder = _target(output, name), _target(output, safe_name(name.removesuffix(ENDING)))
+    kinds = [(file, "")] if archive else [(file, ""), (folder, MEDIA_TYPE)]
+    for target, media_type in kinds:
+        for etag in tags_of_parts(target):
+            path = part_path(target, etag)
+            if path.is_dir() is not bool(media_type) or (end := download.end_of(etag)) is None:
+                continue
+            if end.outcome == "complete" and end.size is not None:
+                return Offer(name, etag, end.size, media_type), end
+            report.say(f"what is here belongs to an upload that is over, so delete it: {shown(str(path))}")
+    return None
+
+
+def _to_file(
+    download: Download, offer: Offer, end: End | None, target: Path, report: Report, *, overwrite: bool
+) -> None:
     with Part(target, offer.etag) as part:
         if offer.length is not None and part.size > offer.length:
             part.restart()
@@ -139,15 +167,18 @@ def _to_file(download: Download, offer: Offer, target: Path, report: Report, *, 
         for _ in download.known(part.read()):
             pass
         try:
-            for piece in download.pieces(offer):
-                part.write(piece)
-        except Differs:
+            if end is not None:
+                download.check(end)
+            else:
+                for piece in download.pieces(offer):
+                    part.write(piece)
+        except Useless:
             part.discard()
             raise
         part.complete(overwrite=overwrite)
 
 
-def _to_folder(download: Download, offer: Offer, target: Path, report: Report) -> int:
+def _to_folder(download: Download, offer: Offer, end: End | None, target: Path, report: Report) -> int:
     check_folder(target)
     if offer.length is None:
         raise Failure(Exit.CORRUPTED, "the archive has no length: save it with --archive")
@@ -155,10 +186,20 @@ def _to_folder(download: Download, offer: Offer, target: Path, report: Report) -
         check_space(target.parent, tree.needs(offer.length))
         _say_what_is_here(report, tree.size)
         try:
-            return tree.unpack(chain(download.known(tree.read()), download.pieces(offer)))
-        except Differs:
+            if end is None:
+                return tree.unpack(chain(download.known(tree.read()), download.pieces(offer)))
+            return tree.unpack(_checked(download, tree, end))
+        except Useless:
             tree.discard()
             raise
+
+
+def _checked(download: Download, tree: Tree, end: End) -> Iterator[bytes]:
+    """Yield all of a stream that has ended. Raise Useless if it is not here, or is not what was sent."""
+    yield from download.known(tree.read())
+    if end.size is not None and end.sha256:  # only the checksum tells whether what is missing is the end
+        yield from download.known([tree.end(end.size)])
+    download.check(end)
 
 
 def _say_what_is_here(report: Report, size: int) -> None:
@@ -175,7 +216,11 @@ def _is_special(output: str) -> bool:
     return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
-def _to_stream(download: Download, offer: Offer, out: BinaryIO) -> None:
+def _to_stream(download: Download, offer: Offer, fd: int, name: str) -> None:
     for piece in download.pieces(offer):
-        out.write(piece)
-        out.flush()
+        try:
+            write_all(fd, piece)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise Failure(Exit.LOCAL, f"cannot write to {name}: {error.strerror}") from None

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from relay.cli.client import EXITS, Shared, ending, fail, read_secret, shared_options
+from relay.cli.client import EXITS, Shared, ending, fail, read_secret, shared_options, stdin
 from relay.client.archive import ArchiveSource
 from relay.client.begun import Begun
 from relay.client.failures import Exit, Failure
@@ -123,7 +123,10 @@ def _run(upload: Upload, begun: Begun) -> int:
     try:
         return upload.run()
     except KeyboardInterrupt:
-        if not begun.is_kept:
+        # A second one ends this, too.
+        if begun.is_kept:
+            upload.pause()
+        else:
             upload.cancel()
         raise
     except Failure as failure:
@@ -176,7 +179,12 @@ def _create(begin: Callable[[], Upload], server: str) -> Upload:
 
 def _secret(variable: str, path: Path | None) -> str:
     """Return what is in a file, or else in the environment; empty if in neither. Raise Failure."""
-    return read_secret(path) if path is not None else os.environ.get(variable, "").strip()
+    secret = read_secret(path) if path is not None else os.environ.get(variable, "").strip()
+    if not (secret.isascii() and (secret + " ").isprintable()):
+        raise Failure(
+            Exit.USAGE, f"the secret in {path or variable} has a character that no header can have: is it another file?"
+        )
+    return secret
 
 
 def _source(paths: Sequence[Path], name: str | None) -> Source:
@@ -187,7 +195,7 @@ def _source(paths: Sequence[Path], name: str | None) -> Source:
             raise Failure(Exit.USAGE, "stdin cannot be sent together with files: run the command once for each")
         if not name:
             raise Failure(Exit.USAGE, "stdin has no name: give it one with --name")
-        source = PipeSource(sys.stdin.buffer, name)
+        source = PipeSource(stdin().buffer, name)
     elif len(paths) > 1 or paths[0].is_dir():
         source = ArchiveSource(paths, name or "")
     else:

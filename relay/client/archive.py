@@ -15,14 +15,14 @@ from typing import NamedTuple
 
 from relay.client.failures import Exit, Failure
 from relay.client.naming import shown
-from relay.client.source import PIECE
+from relay.client.source import PIECE, has_known_size
 
 #: The media type of such a stream: it is unpacked by `relay receive`, and a plain tar to everybody else.
 MEDIA_TYPE = "application/x-tar; relay=tree"
 ENDING = ".tar"
 _BLOCK = tarfile.BLOCKSIZE
 #: Two empty blocks end a tar.
-_END = bytes(2 * _BLOCK)
+END = bytes(2 * _BLOCK)
 #: How many of the files that cannot be sent are named.
 _NAMED = 3
 
@@ -59,7 +59,7 @@ class ArchiveSource:
             more = f" and {len(self._troubles) - _NAMED} more" if len(self._troubles) > _NAMED else ""
             raise Failure(Exit.LOCAL, f"nothing was sent, because of {named}{more}")
         self.name = folder + ENDING
-        self.length: int | None = self._at + len(_END)
+        self.length: int | None = self._at + len(END)
         self.media_type = MEDIA_TYPE
         layout = hashlib.sha256()
         for entry in self._entries:
@@ -115,6 +115,8 @@ class ArchiveSource:
             info.size = found.st_size
             if not os.access(path, os.R_OK):
                 self._troubles.append(f"{shown(str(path))}: Permission denied")
+            elif not found.st_size and not has_known_size(path, found):
+                self._troubles.append(f"{shown(str(path))}: it does not tell its size")
         else:
             self._troubles.append(f"{shown(str(path))}: no file, directory or link")
         self._place(Entry(path, info, _stamp(found)))
@@ -136,7 +138,7 @@ class ArchiveSource:
             yield header[skip:]
             if entry.info.size:
                 yield from self._file(entry, min(max(0, skip - len(header)), padded(entry.info.size)))
-        yield _END[max(0, offset - self._at) :]
+        yield END[max(0, offset - self._at) :]
 
     def _file(self, entry: Entry, skip: int) -> Iterator[bytes]:
         """Yield a file's bytes from `skip` on, and what fills its last block."""

@@ -12,12 +12,13 @@ import re
 import time
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
+from relay.client.absence import Absence
 from relay.client.answers import Refusal
 from relay.client.checksum import Checksum
 from relay.client.failures import Exit, Failure
-from relay.client.http import Http, Unreachable, pieces, whole
+from relay.client.http import Answer, Http, Unreachable, pieces, whole
 from relay.client.links import Address
 from relay.client.naming import name_in, safe_name
 from relay.client.patience import Patience
@@ -33,8 +34,10 @@ _OK, _PARTIAL, _CONDITION, _RANGE = 200, 206, 412, 416
 _WAIT_MOST = 50
 #: Seconds to wait for another download, which may be our own of before, to go away: relay needs two to find out.
 _TAKEN_MOST = 10.0
-#: Seconds to go on asking for the checksum, and to wait for one answer: the file is here, and its sender is told so.
-_CHECKSUM_MOST, _CHECKSUM_SILENCE = 20.0, 20.0
+#: Seconds to go on asking for the checksum: the file is here, and its sender is told so.
+_CHECKSUM_MOST = 20.0
+#: Maximum seconds to wait for the answer to a question that is only asked beside the download.
+_ASK_MOST = 20.0
 _NUMBER = re.compile(r"[0-9]{1,18}")
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18}|\*)")
 
@@ -49,7 +52,22 @@ class Offer:
     media_type: str
 
 
-class Differs(Failure):
+class End(NamedTuple):
+    """How an upload ended: the outcome, the bytes that were delivered, and the SHA-256 of the file.
+
+    The words are empty, and the bytes None, if the relay does not know them (any more).
+    """
+
+    outcome: str
+    size: int | None
+    sha256: str
+
+
+class Useless(Failure):
+    """What is here can never become the file."""
+
+
+class Differs(Useless):
     """What arrived is not what was sent."""
 
     def __init__(self) -> None:
@@ -110,21 +128,50 @@ class Download:
             else:
                 raise refusal.failure()
 
+    def end_of(self, etag: str) -> End | None:
+        """Return how an upload ended; None if it, or another one, is there, or the relay cannot say."""
+        try:
+            answer = self._ask(etag)
+        except Unreachable:
+            return None
+        if answer.status != 404:  # noqa: PLR2004
+            return None
+        size = answer.headers.get("relay-delivered", "")
+        return End(
+            answer.headers.get("relay-outcome", ""),
+            int(size) if _NUMBER.fullmatch(size) else None,
+            _checksum_in(answer.headers),
+        )
+
     def known(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
         """Yield the first bytes of an upload, which are here already. `pieces` goes on after them."""
         for piece in pieces:
             self.checksum.add(self.checksum.done, piece)
             yield piece
 
+    def check(self, end: End) -> None:
+        """Raise Useless unless all that an upload delivered, which has ended, is `known`."""
+        self.done = self.checksum.done
+        if end.size is not None and self.done < end.size:
+            raise Useless(
+                Exit.LEFT,
+                f"all {end.size} bytes had reached this machine, but only {self.done} were written before "
+                "`relay receive` was stopped: ask the sender to send again",
+            )
+        self._compare(end.sha256)
+
     def pieces(self, offer: Offer) -> Iterator[bytes]:
         """Yield the bytes that are not here yet, through all breaks of the connection. Raise Failure.
 
         When it ends, everything has been yielded, and is what was sent, as far as that is known.
         """
-        for piece in self._pieces(offer, self.checksum.done):
-            self.checksum.add(self.done, piece)
-            yield piece
-        sent = self._sent or self._ask_checksum(offer)
+        with Absence(lambda: self.done, lambda: self._ask(offer.etag), self.report.say).watched():
+            for piece in self._pieces(offer, self.checksum.done):
+                self.checksum.add(self.done, piece)
+                yield piece
+        self._compare(self._sent or self._ask_checksum(offer))
+
+    def _compare(self, sent: str) -> None:
         if sent not in ("", self.checksum.hex):
             raise Differs
         self.is_compared = bool(sent)
@@ -226,7 +273,7 @@ class Download:
         patience = Patience(min(self.give_up, _CHECKSUM_MOST))
         while True:
             try:
-                answer = self.http.ask("HEAD", self.address.url, {"if-match": offer.etag}, silence=_CHECKSUM_SILENCE)
+                answer = self._ask(offer.etag)
                 if not answer.refusal.passes:
                     return _checksum_in(answer.headers)
                 why = f"the relay answered {answer.status}"
@@ -237,6 +284,10 @@ class Download:
                 self.report.say(f"all bytes are here, but the sender's checksum could not be asked for: {why}")
                 return ""
             time.sleep(pause)
+
+    def _ask(self, etag: str) -> Answer:
+        """Ask how an upload is, or how it ended. Raise Unreachable."""
+        return self.http.ask("HEAD", self.address.url, {"if-match": etag}, silence=_ASK_MOST)
 
     def _pause(self, patience: Patience, why: str, refusal: Refusal | None = None) -> None:
         pause = patience.failed(time.monotonic())

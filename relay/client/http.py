@@ -14,7 +14,9 @@ import httpx
 from relay import __version__
 from relay.client.answers import Refusal
 from relay.client.failures import Exit, Failure
+from relay.client.naming import shown
 
+_PROXIES = "cannot use the proxy in the environment (HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY)"
 #: Maximum seconds to connect.
 _CONNECT = 15.0
 #: Maximum seconds of silence in an answer: longer than a relay holds a response open for an uploader that has to come
@@ -102,18 +104,24 @@ class Http:
     """Makes requests. Each has a connection of its own: the next one may find another node of the relay."""
 
     def __init__(self, trust: Trust | None = None, server: str = "https:") -> None:
-        self._client = httpx.Client(
-            verify=(trust or Trust()).context(is_needed=server.startswith("https:")),
-            timeout=httpx.Timeout(SILENCE, connect=_CONNECT),
-            limits=httpx.Limits(max_keepalive_connections=0),
-            follow_redirects=False,  # a relay sends nobody elsewhere
-            headers={
-                "user-agent": f"relay/{__version__}",
-                "accept": "application/json",
-                "accept-encoding": "identity",
-                "connection": "close",
-            },
-        )
+        context = (trust or Trust()).context(is_needed=server.startswith("https:"))
+        try:
+            self._client = httpx.Client(
+                verify=context,
+                timeout=httpx.Timeout(SILENCE, connect=_CONNECT),
+                limits=httpx.Limits(max_keepalive_connections=0),
+                follow_redirects=False,  # a relay sends nobody elsewhere
+                headers={
+                    "user-agent": f"relay/{__version__}",
+                    "accept": "application/json",
+                    "accept-encoding": "identity",
+                    "connection": "close",
+                },
+            )
+        except (ValueError, httpx.InvalidURL) as error:
+            raise Failure(Exit.USAGE, f"{_PROXIES}: {shown(str(error))}") from None
+        except ImportError:  # of what httpx needs for SOCKS
+            raise Failure(Exit.USAGE, f"{_PROXIES}: only http:// and https:// are supported") from None
 
     def close(self) -> None:
         self._client.close()
@@ -146,7 +154,7 @@ class Http:
         """Make a request, and yield its response, whose body is still to be read. Raise Unreachable."""
         trace = (line or Line()).trace
         # While the relay makes the uploader wait, its socket takes nothing: only the relay's limits end that.
-        timeout = httpx.Timeout(silence, connect=_CONNECT, write=None)
+        timeout = httpx.Timeout(silence, connect=min(silence, _CONNECT), write=None)
         try:
             with self._client.stream(
                 method, url, headers=headers, content=content, timeout=timeout, extensions={"trace": trace}

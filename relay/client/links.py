@@ -10,6 +10,7 @@ from relay.errors import Problem
 from relay.names import nfc, parse_name
 
 _NO_LINK = "this is not a link of a relay: it looks like https://relay.example/LINK/NAME"
+_NO_SERVER = "the relay's address must look like https://relay.example (--server or RELAY_SERVER)"
 #: What a page link has in place of `/`: browsers send nothing of what follows.
 _PAGE = re.compile(r"/receive#")
 
@@ -57,13 +58,14 @@ class Address(NamedTuple):
 
 def check_server(text: str) -> str:
     """Return a server's address without a last `/`. Raise Failure if it is none, or has a password in it."""
-    parts = urlsplit(text)
     try:
+        parts = urlsplit(text)
         is_good = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+        parts.netloc.encode("idna")  # what finds the machine by its name fails with a label that is empty or too long
     except ValueError:
-        is_good = False
+        raise Failure(Exit.USAGE, _NO_SERVER) from None
     if not is_good or parts.query or parts.fragment or re.search(r"[\s\x00-\x1f\x7f-\x9f]", unquote(text)):
-        raise Failure(Exit.USAGE, "the relay's address must look like https://relay.example (--server or RELAY_SERVER)")
+        raise Failure(Exit.USAGE, _NO_SERVER)
     if "@" in parts.netloc:
         raise Failure(Exit.USAGE, "the relay's address must have no password in it: others can see it")
     return text.rstrip("/")

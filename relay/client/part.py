@@ -19,6 +19,7 @@ from relay.client.source import PIECE
 from relay.names import NAME_MAX
 
 _TAG = re.compile(r'"([A-Za-z0-9_-]{1,64})"')
+_PART = re.compile(r"\.([A-Za-z0-9_-]{1,64})\.part$")
 #: What link() fails with on file systems that have no hard links.
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
 
@@ -30,6 +31,24 @@ def part_path(target: Path, etag: str) -> Path:
         raise Failure(Exit.CORRUPTED, "the relay gives no ETag by which the upload could be told from others")
     ending = f".{match[1]}.part"
     return target.with_name("." + shortened(target.name, NAME_MAX - 1 - len(ending)) + ending)
+
+
+def write_all(fd: int, data: bytes) -> None:
+    """Write all of the data. Raise OSError."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def tags_of_parts(target: Path) -> list[str]:
+    """Return the ETags of the uploads of which a part is beside the target."""
+    found: list[str] = []
+    with contextlib.suppress(OSError):
+        for path in target.parent.iterdir():
+            match = _PART.search(path.name)
+            if match and part_path(target, tag := f'"{match[1]}"').name == path.name:
+                found.append(tag)
+    return found
 
 
 def check_target(target: Path, *, overwrite: bool) -> None:
@@ -87,9 +106,7 @@ class Part:
     def write(self, data: bytes) -> None:
         """Append the data. Raise Failure."""
         try:
-            view = memoryview(data)
-            while view:
-                view = view[os.write(self._fd, view) :]
+            write_all(self._fd, data)
         except OSError as error:
             raise self._trouble(error) from None
         self.size += len(data)

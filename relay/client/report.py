@@ -3,6 +3,7 @@
 Everything goes to stderr, but for the objects of `--json`, which go to stdout.
 """
 
+import contextlib
 import json
 import sys
 import threading
@@ -93,7 +94,10 @@ class Json(Quiet):
         self._print("done", **facts)
 
     def failed(self, status: int, line: str) -> None:
-        self._print("failed", exit=status, line=line)
+        try:
+            self._print("failed", exit=status, line=line)
+        except OSError:  # as on a full disk
+            super().failed(status, line)
 
     def _print(self, event: str, **facts: Any) -> None:
         with self._lock:
@@ -127,5 +131,6 @@ def share_of(done: int, total: int | None) -> str:
 
 
 def _write(line: str) -> None:
-    sys.stderr.write(line + "\n")
-    sys.stderr.flush()
+    with contextlib.suppress(OSError):  # as on a full disk: the transfer goes on without words
+        sys.stderr.write(line + "\n")
+        sys.stderr.flush()

@@ -41,7 +41,10 @@ class FileSource:
             found = path.stat()
             if not stat.S_ISREG(found.st_mode):  # to open a pipe would wait for its writer
                 raise Failure(Exit.LOCAL, f"{path} is no regular file: send a pipe with `relay send - --name NAME`")
-            path.open("rb").close()
+            if not has_known_size(path, found):
+                raise Failure(
+                    Exit.LOCAL, f"{path} does not tell its size: send it with `relay send - --name NAME < {path}`"
+                )
         except OSError as error:
             raise Failure(Exit.LOCAL, f"cannot read {path}: {error.strerror}") from None
         self._stamp = _stamp(found)
@@ -78,6 +81,15 @@ class FileSource:
 
     def _changed(self) -> Failure:
         return Failure(Exit.LOCAL, f"{self._path} was changed while it was sent: send it again when it is at rest")
+
+
+def has_known_size(path: Path, found: os.stat_result) -> bool:
+    """Return whether a regular file has as many bytes as it says: those in /proc say 0. Raise OSError."""
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # some in /proc wait for what they have to tell
+    try:
+        return found.st_size > 0 or not os.read(fd, 1)
+    finally:
+        os.close(fd)
 
 
 def _stamp(found: os.stat_result) -> tuple[int, int, int, int]:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from relay.client.archive import padded
+from relay.client.archive import END, padded
 from relay.client.failures import Exit, Failure
 from relay.client.journal import Entry, Journal
 from relay.client.part import part_path
@@ -103,6 +103,11 @@ class Tree:
     def read(self) -> Iterator[bytes]:
         """Yield those bytes. Raise Failure."""
         return self._journal.read()
+
+    def end(self, length: int) -> bytes:
+        """Return what ends a stream of this length, if nothing else of it is missing: zeros; else nothing."""
+        missing = length - self._journal.size
+        return bytes(missing) if 0 < missing < padded(1) + len(END) else b""
 
     def unpack(self, pieces: Iterator[bytes]) -> int:
         """Unpack all of the stream, and give the directory its name. Return the number of files. Raise Failure."""

@@ -36,6 +36,8 @@ _MISSING_MOST = 4
 #: Seconds in which the receiver gets nothing although bytes wait to be sent, until the connection counts as dead. If it
 #: is the receiver that takes nothing, another connection does no harm.
 _STUCK_MOST = 30.0
+#: Maximum seconds to wait for the answer to such a question, and to the last request of a command that is stopped.
+_QUESTION_MOST, _FAREWELL_MOST = 10.0, 3.0
 
 
 def make_token(http: Http, server: str, secret: str) -> Token:
@@ -124,9 +126,19 @@ class Upload:
 
     def cancel(self) -> None:
         """Tell the relay that nothing more will come, so that the receiver need not wait. Never fail."""
+        self._leave("DELETE")
+
+    def pause(self) -> None:
+        """Tell the relay that this process leaves, so that the receiver learns it at once. Never fail.
+
+        Another process can go on. The relay may not see for long that a connection is closed which has unread bytes.
+        """
+        self._leave("HEAD")  # the draft: this ends the request that brings bytes
+
+    def _leave(self, method: str) -> None:
         with contextlib.suppress(Unreachable, Failure):
             if self.url:
-                self.http.ask("DELETE", self.url)
+                self.http.ask(method, self.url, silence=_FAREWELL_MOST)
 
     @property
     def _name_url(self) -> str:
@@ -223,13 +235,11 @@ class Upload:
         """Show the progress while a request runs. Cut its connection if the relay says that it has lost the request."""
         ended = threading.Event()
         watcher = Watcher(self, line.cut, ended)
-        thread = threading.Thread(target=watcher.run, daemon=True)
-        thread.start()
+        threading.Thread(target=watcher.run, daemon=True).start()
         try:
             yield
         finally:
-            ended.set()
-            thread.join()
+            ended.set()  # nobody waits for the answer to its last question, which may not come for long
 
 
 @dataclass
@@ -265,7 +275,7 @@ class Watcher:
 
     def _look(self) -> None:
         upload = self._upload
-        answer = upload.http.ask("GET", f"{upload.server}/{upload.token}")
+        answer = upload.http.ask("GET", f"{upload.server}/{upload.token}", silence=_QUESTION_MOST)
         if not answer.is_good or self._ended.is_set():
             return
         name = encode_name(nfc(upload.source.name))

@@ -1,7 +1,9 @@
 """Transfers that outlive their connections, their node, and either client."""
 
 import contextlib
+import os
 import re
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -139,6 +141,45 @@ def test_a_receiver_that_is_stopped_goes_on(
     assert (inbox / file.name).read_bytes() == file.read_bytes()
 
 
+@pytest.mark.parametrize("kind", ["file", "directory"])
+def test_a_receiver_that_is_stopped_at_the_very_end(cluster: Cluster, tmp_path: Path, inbox: Path, kind: str) -> None:
+    """All was delivered, and nothing has its name yet: the next run gives it, if all is here, although the sender left.
+
+    A file that takes the name meanwhile stands for the kill.
+    """
+    tree = tmp_path / "photos"
+    tree.mkdir()
+    file = random_file(tree / "a.jpg", 200_000)
+    what = file if kind == "file" else tree
+    sent = file.read_bytes()
+    for is_whole in (True, False):
+        with send(cluster[0].url, what) as sender:
+            address = sender.address()
+            with contextlib.closing(Proxy(cluster[1].port)) as slow:
+                slow.rate = 200_000
+                with receive(through(slow, address), cwd=inbox) as receiver:
+                    wait_until(lambda: parts(inbox), "the part")
+                    (inbox / what.name).write_bytes(b"in the way")
+                    assert receiver.finish() == 5, receiver.said
+            assert sender.finish() == 0, sender.said
+        (inbox / what.name).unlink()
+        (part,) = parts(inbox)
+        if not is_whole:
+            os.truncate(part if kind == "file" else part / "tree" / "photos" / "a.jpg", 1000)
+        with receive(address, cwd=inbox) as receiver:
+            if is_whole:
+                assert receiver.finish() == 0, receiver.said
+                assert "checksum compared" in receiver.said
+                received = inbox / what.name if kind == "file" else inbox / "photos" / "a.jpg"
+                assert received.read_bytes() == sent
+                shutil.rmtree(inbox)
+                inbox.mkdir()
+            else:
+                assert receiver.finish() == 4, receiver.said
+                assert "were written before `relay receive` was stopped: ask the sender to send again" in receiver.said
+                assert list(inbox.iterdir()) == []
+
+
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL, signal.SIGTERM])
 def test_a_sender_that_is_stopped_goes_on(
     cluster: Cluster, slow: Proxy, file: Path, inbox: Path, state_home: Path, how: signal.Signals
@@ -166,6 +207,34 @@ def test_a_sender_that_is_stopped_goes_on(
             assert sender.finish() == 0, sender.said
     assert (inbox / file.name).read_bytes() == file.read_bytes()
     assert not list(state_home.rglob("*.json"))
+
+
+def test_a_sender_that_is_stopped_says_so(cluster: Cluster, slow: Proxy, file: Path, inbox: Path) -> None:
+    """Its connection is dead, as one is that has much unread, so the relay cannot see that it is closed."""
+    with send(f"http://127.0.0.1:{slow.port}", file) as sender:
+        address = re.sub(r":\d+/", f":{cluster[1].port}/", sender.address())
+        with receive(address, cwd=inbox) as receiver:
+            wait_for_bytes(inbox, 5_000_000)
+            slow.forget()
+            sender.process.send_signal(signal.SIGINT)
+            assert sender.finish() == 130
+            receiver.wait_for("waiting for the sender to come back …")
+            assert receiver.said.count("waiting for the sender to come back …") == 1
+            with send(f"http://127.0.0.1:{slow.port}", "--resume", file) as sender_again:
+                assert receiver.finish() == 0, receiver.said
+                assert sender_again.finish() == 0, sender_again.said
+    assert (inbox / file.name).read_bytes() == file.read_bytes()
+
+
+def test_nobody_who_stops_a_command_waits_for_a_silent_relay(cluster: Cluster, slow: Proxy, file: Path) -> None:
+    with send(f"http://127.0.0.1:{slow.port}", file) as sender:
+        sender.wait_for("waiting for somebody")
+        with slow.silent():
+            before = slow.accepted
+            wait_until(lambda: slow.accepted > before, "it to ask how far the receiver is")
+            sender.process.send_signal(signal.SIGINT)
+            assert sender.finish(30) == 130
+            assert "go on with: relay send --resume" in sender.said
 
 
 def test_a_stopped_upload_can_be_cancelled(cluster: Cluster, file: Path, inbox: Path) -> None:

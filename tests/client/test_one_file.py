@@ -188,6 +188,11 @@ def test_a_token_that_exists_is_used(cluster: Cluster, file: Path, tmp_path: Pat
         (["send", "x"], 2, "--server or RELAY_SERVER"),
         (["send", "--server", "ftp://x", "x"], 2, "must look like https://relay.example"),
         (["send", "--server", "http://user:word@x", "x"], 2, "no password"),
+        (["send", "--server", "http://[::1", "x"], 2, "must look like https://relay.example"),
+        (["send", "--server", "http://a..b", "x"], 2, "must look like https://relay.example"),
+        (["send", "--server", "http://127.0.0.1:1", "--give-up", "nan", "x"], 2, "not a number of seconds"),
+        (["send", "--server", "http://127.0.0.1:1", "/proc/cpuinfo"], 5, "does not tell its size: send it with"),
+        (["send", "--server", "http://127.0.0.1:1", "/proc/cpuinfo", "file"], 5, "does not tell its size"),
         (["send", "--server", "http://127.0.0.1:1", "missing"], 5, "cannot read missing: No such file"),
         (["send", "--server", "http://127.0.0.1:1", "/dev/null"], 5, "no regular file"),
         (["send", "--server", "http://127.0.0.1:1", "-", "file"], 2, "stdin cannot be sent together with files"),
@@ -195,6 +200,8 @@ def test_a_token_that_exists_is_used(cluster: Cluster, file: Path, tmp_path: Pat
         (["send", "--server", "http://127.0.0.1:1", "--name", "a/b", "file"], 2, "contains a slash"),
         (["send", "--server", "http://127.0.0.1:1", "file"], 3, "cannot reach http://127.0.0.1:1"),
         (["receive", "https://relay.example/x"], 2, "this is not a link of a relay"),
+        (["receive", "http://[::1/" + "a" * 30 + "/x"], 2, "must look like https://relay.example"),
+        (["receive", "--wait", "nan", "http://127.0.0.1:1/" + "a" * 30 + "/x"], 2, "not a number of seconds"),
         (["receive", "https://relay.example/abcdefghs" + "0" * 32 + "/x"], 2, "can only send"),
         (["receive", "--give-up", "0", "http://127.0.0.1:1/" + "a" * 30 + "/x"], 3, "cannot be reached"),
         (["receive", "-o", "-", "--json", "http://127.0.0.1:1/" + "a" * 30 + "/x"], 2, "both write to stdout"),
@@ -206,6 +213,25 @@ def test_refusals_are_one_line_and_a_status(tmp_path: Path, arguments: list[str]
         assert command.finish() == status, command.said
         assert words in command.said
         assert status == 2 or command.said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "words"),
+    [
+        ("HTTP_PROXY", "http://[::1", "cannot use the proxy in the environment"),
+        ("ALL_PROXY", "ftp://x", "cannot use the proxy in the environment"),
+        ("ALL_PROXY", "socks5://x", "only http:// and https:// are supported"),
+        ("NO_PROXY", "[::1", "cannot use the proxy in the environment"),
+        ("RELAY_TOKEN_SECRET", "schlüssel", "a character that no header can have"),
+        ("RELAY_TOKEN_SECRET", "two\nlines", "a character that no header can have"),
+    ],
+)
+def test_what_the_environment_says_may_be_wrong(tmp_path: Path, variable: str, value: str, words: str) -> None:
+    (tmp_path / "file").write_bytes(b"x")
+    with send("http://127.0.0.1:1", "file", cwd=tmp_path, environment={variable: value}) as command:
+        assert command.finish() == 2, command.said
+        assert words in command.said
+        assert command.said.count("\n") == 1
 
 
 def test_what_the_relay_refuses(cluster: Cluster, tmp_path: Path) -> None:

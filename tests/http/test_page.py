@@ -160,6 +160,7 @@ def test_a_link_that_receives_shows_how_a_resumable_upload_ended(node: Cluster, 
         assert httpx.delete(upload).status_code == 204
     told = httpx.head(link, headers={"if-match": etag})
     assert (told.status_code, told.headers["relay-outcome"]) == (404, ending)
+    assert told.headers["relay-delivered"] == ("3" if ending == "complete" else "0")
     another = create()
     told = httpx.head(link, headers={"if-match": etag})
     assert (told.status_code, told.headers["relay-outcome"]) == (412, ending)

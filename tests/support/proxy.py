@@ -29,7 +29,8 @@ class Proxy:
         self.silences = b""
         #: How many connections, the oldest first, are dead for ever, because of `forget`. The others work.
         self._forgotten = 0
-        self._accepted = 0
+        #: How many connections were accepted so far.
+        self.accepted = 0
         #: The node at the other end of each connection, by the connection's number.
         self._names: dict[int, bytes] = {}
         #: Pieces for Redis that contain these bytes are held back, even if their connection is closed meanwhile.
@@ -58,7 +59,7 @@ class Proxy:
 
     def forget(self) -> None:
         """Hold back everything on the connections that are open now, as a firewall does that has lost its table."""
-        self._forgotten = self._accepted
+        self._forgotten = self.accepted
 
     @contextlib.contextmanager
     def silent(self) -> Iterator[None]:
@@ -98,8 +99,8 @@ class Proxy:
         await self._cut()
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._accepted += 1
-        task = self._loop.create_task(self._serve(self._accepted, reader, writer))
+        self.accepted += 1
+        task = self._loop.create_task(self._serve(self.accepted, reader, writer))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
