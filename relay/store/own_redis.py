@@ -198,9 +198,11 @@ class _Child:
                 time.sleep(0.005)
 
     def _end_of(self) -> str:
-        """Return how it has ended, and the last line that it has written."""
+        """Return how it has ended; if by itself, with the last line that it has written."""
         status = self._process.returncode if self._process else 0
-        how = signal.Signals(-status).name if status < 0 else f"exit status {status}"
+        if status < 0:
+            return signal.Signals(-status).name
+        how = f"exit status {status}"
         with contextlib.suppress(OSError):
             written = (self._folder / _LOG).read_text(errors="replace").split("\n")
             if last := next((line for line in reversed(written) if re.search(r"\w", line)), ""):
