@@ -154,7 +154,9 @@ def test_a_node_whose_redis_cannot_be_replaced_says_so_and_still_stops(folder: P
 
 
 def test_without_one_the_node_keeps_its_store_in_its_process(folder: Path, tmp_path: Path) -> None:
-    with path_of(tmp_path), alone() as cluster:
+    with contextlib.ExitStack() as stack:
+        with path_of(tmp_path):
+            cluster = stack.enter_context(alone())
         assert "no redis-server or valkey-server is on PATH: so this node keeps its store in its" in cluster[0].log()
         carries(cluster)
     with alone(redis_url="memory://") as cluster:
