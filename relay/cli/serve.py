@@ -23,7 +23,7 @@ from relay.server.listening import listen, shown
 from relay.server.protocol import Protocol
 from relay.server.run import Server
 from relay.settings import SECTIONS, Settings, unknown_variables
-from relay.store.own_redis import UnusableError, own_redis
+from relay.store.own_redis import MissingError, UnusableError, own_redis
 from relay.transfer.drain import drain
 
 log = logging.getLogger("relay")
@@ -126,7 +126,8 @@ def _embedded(settings: Settings) -> Iterator[str | None]:
             try:
                 url = stack.enter_context(own_redis())
             except UnusableError as problem:
-                log.warning("%s: so this node keeps its store in its own process, which is slower", problem)
+                level = logging.INFO if isinstance(problem, MissingError) else logging.WARNING
+                log.log(level, "%s: so this node keeps its store in its own process, which is slower", problem)
         yield url
 
 
@@ -137,7 +138,7 @@ def _announce(settings: Settings, node: str, listeners: list[socket.socket], red
     elif redis_url:
         log.info("node %s, version %s, alone, with a redis-server of its own: %s", node, __version__, redis_url)
     else:
-        log.info("node %s, version %s, alone, with a store in its own process", node, __version__)
+        log.info("node %s, version %s, alone, with its store in its own process", node, __version__)
     if not settings.is_guarded:
         log.info("anybody may make tokens: RELAY_TOKEN_SECRET is not set")
     log.info("listening on %s", ", ".join(map(shown, listeners)))

@@ -62,6 +62,10 @@ class UnusableError(Exception):
     """There is no redis-server that a node could have for itself. The text says why, in a few words."""
 
 
+class MissingError(UnusableError):
+    """None is installed."""
+
+
 @contextlib.contextmanager
 def own_redis() -> Iterator[str]:
     """Run a redis-server for this process alone, and yield its URL. Raise UnusableError.
@@ -70,7 +74,7 @@ def own_redis() -> Iterator[str]:
     """
     programs = [path for name in _PROGRAMS if (path := shutil.which(name))]
     if not programs:
-        raise UnusableError(f"no {' or '.join(_PROGRAMS)} is on PATH")
+        raise MissingError(f"no {' or '.join(_PROGRAMS)} is on PATH")
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(_folder())
         child = _started(programs, folder)
@@ -122,7 +126,7 @@ class _Child:
                 return
             self._process = self._run()
         try:
-            _check_version(self._info(self._process))
+            _check(self._info(self._process), self._process.pid)
         except BaseException:
             self._end(self._process)
             raise
@@ -211,7 +215,8 @@ class _Child:
 
     @staticmethod
     def _end(process: "subprocess.Popen[bytes]") -> None:
-        process.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # with what it may have started, if it is a script
         process.wait()
 
 
@@ -221,7 +226,10 @@ def _plain(line: str) -> str:
     return "".join(char for char in line if char.isprintable())[:200]
 
 
-def _check_version(info: dict[str, Any]) -> None:
+def _check(info: dict[str, Any], pid: int) -> None:
+    """Raise UnusableError if a redis-server that says this of itself is not to be used. `pid`: of our child."""
+    if info.get("process_id", pid) != pid:
+        raise UnusableError("it starts another process, which could outlive this node")
     facts = facts_of(info)
     if facts.version < OLDEST:
         raise UnusableError(f"{facts.shown} is too old: {'.'.join(map(str, OLDEST))} or newer is needed")

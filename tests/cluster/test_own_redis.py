@@ -158,13 +158,19 @@ def test_without_one_the_node_keeps_its_store_in_its_process(folder: Path, tmp_p
         with path_of(tmp_path):
             cluster = stack.enter_context(alone())
         assert "no redis-server or valkey-server is on PATH: so this node keeps its store in its" in cluster[0].log()
+        assert "WARNING" not in cluster[0].log()
         carries(cluster)
     with alone(redis_url="memory://") as cluster:
-        assert "alone, with a store in its own process" in cluster[0].log()
-        assert "WARNING" not in cluster[0].log()
+        assert "alone, with its store in its own process" in cluster[0].log()
         assert not psutil.Process(cluster[0].process.pid).children()
         carries(cluster)
     assert relay("ps", "--redis-url", "memory://").stderr.startswith("relay: memory:// is the memory of a node")
+
+
+def arguments_of(process: psutil.Process) -> list[str]:
+    with contextlib.suppress(psutil.Error):
+        return process.cmdline()
+    return []
 
 
 def carries(cluster: Cluster) -> None:
@@ -201,6 +207,7 @@ while True:
         ("#!/bin/sh\nexec sleep 60\n", "it does not answer within 0.5 s"),
         ("\x7fELF", "Exec format error"),
         ("#!/nowhere/sh\n", "No such file or directory"),
+        (f'#!/bin/sh\n{shutil.which("redis-server")} "$@"\nexit\n', "it starts another process"),
         (_OLD, "Redis 5.0.14 is too old: 6.2 or newer is needed"),
     ],
 )
@@ -216,6 +223,7 @@ def test_a_program_that_cannot_be_used(
     assert str(raised.value).startswith(f"{tmp_path}/redis-server: ")
     assert problem in str(raised.value)
     assert psutil.Process().children() == children
+    assert not [process for process in psutil.process_iter() if str(folder) in " ".join(arguments_of(process))]
 
 
 def test_the_other_program_is_used_if_the_first_cannot_be(folder: Path, tmp_path: Path) -> None:
