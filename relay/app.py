@@ -60,10 +60,14 @@ class Paths:
         await app(scope, receive, send)
 
 
-def create_app(settings: Settings, store: Store | None = None) -> Starlette:
-    """Return the ASGI application, with its `Relay` as `app.state.relay`. It closes `store`, which tests pass in."""
+def create_app(settings: Settings, store: Store | None = None, *, redis_url: str | None = None) -> Starlette:
+    """Return the ASGI application, with its `Relay` as `app.state.relay`.
+
+    `store`: tests pass it in; the application closes it. `redis_url`: where Redis is, if the settings do not say it.
+    """
     metrics = Metrics()
-    store = store or Store.connect(settings, metrics)
+    where = settings if redis_url is None else settings.model_copy(update={"redis_url": redis_url})
+    store = store or Store.connect(where, metrics)
     node = Node(settings, store)
     relay = Relay(settings, store, metrics, node)
     reports = Reports(settings, store, node)

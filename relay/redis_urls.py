@@ -13,6 +13,8 @@ REDIS_SCHEMES = (
     "redis+cluster",
     "rediss+cluster",
 )
+#: In place of a Redis, a store in the memory of the node's own process.
+IN_PROCESS = "memory://"
 #: The options that may follow the `?` of a Redis URL. redis-py accepts more, and some of those break the relay.
 _DATABASE = {"db": r"[0-9]{1,5}"}
 _TLS = {
@@ -49,9 +51,15 @@ def check_redis_url(text: str) -> None:
 
     The message never repeats the URL, which may contain a password.
     """
+    if text != IN_PROCESS:
+        _check_servers(text)
+
+
+def _check_servers(text: str) -> None:
     url = split_url(text)
     if url.scheme not in REDIS_SCHEMES:
-        raise ValueError(f"must begin with {', '.join(s + '://' for s in REDIS_SCHEMES)} or be empty")
+        forms = ", ".join(f"{scheme}://" for scheme in REDIS_SCHEMES)
+        raise ValueError(f"must begin with {forms}, or be {IN_PROCESS} or empty")
     kind, _, form = url.scheme.partition("+")
     options = ({} if form else _DATABASE) | (_TLS if kind == "rediss" else {})
     for name, value in parse_qsl(url.query, keep_blank_values=True):

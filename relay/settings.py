@@ -18,7 +18,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from relay.buffers import CHUNK
 from relay.rates import parse_rate
-from relay.redis_urls import check_redis_url
+from relay.redis_urls import IN_PROCESS, check_redis_url
 from relay.secrets_file import read_secrets
 
 Seconds = Annotated[float, Field(gt=0, le=7 * 24 * 3600, allow_inf_nan=False)]
@@ -79,7 +79,8 @@ class Settings(BaseSettings):
     redis_url: str = Field(
         "",
         description="redis://, rediss://, unix://, redis+sentinel://HOST:PORT,HOST:PORT/SERVICE/DB or "
-        "redis+cluster://HOST:PORT; empty: one node by itself, with an embedded store",
+        "redis+cluster://HOST:PORT; empty: one node by itself, with a redis-server of its own if one is installed; "
+        "memory://: one node by itself, with a store in its process",
     )
     redis_url_file: str = Field("", description="file with the URL of Redis, in place of RELAY_REDIS_URL")
     prefix: str = Field(
@@ -291,6 +292,11 @@ class Settings(BaseSettings):
         if value and not re.fullmatch(r"[!-~]{8,}", value):
             raise ValueError("must have at least 8 characters, of ASCII and without blanks")
         return value
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether the node shares its store with no other node."""
+        return self.redis_url in ("", IN_PROCESS)
 
     @property
     def is_guarded(self) -> bool:

@@ -31,6 +31,7 @@ from relay.operations.status_text import fitted, node_lines, summary, token_line
 from relay.operations.viewer import OPERATOR, Viewer
 from relay.settings import Settings
 from relay.store.failures import describe
+from relay.store.own_redis import running
 from relay.store.store import Store
 from relay.transfer.relay import Relay
 
@@ -90,8 +91,8 @@ def _fail(line: str, status: int) -> NoReturn:
 def _run(action: Callable[[Relay], Awaitable[None]], flags: dict[str, str | None]) -> None:
     """Run `action` on a node that serves nobody, and turn what it raises into a line and an exit status."""
     settings = parse_settings(flags)
-    if not settings.redis_url:
-        _fail("RELAY_REDIS_URL is not set: say with --redis-url which Redis the cluster uses", _USAGE)
+    if settings.is_alone:
+        settings = settings.model_copy(update={"redis_url": _url_of_the_only_node(settings)})
     logging.getLogger("relay").addHandler(logging.NullHandler())  # an error is printed as one line, below
 
     async def connected() -> None:
@@ -111,6 +112,19 @@ def _run(action: Callable[[Relay], Awaitable[None]], flags: dict[str, str | None
         _fail(problem.line, _NOT_FOUND)
     except KeyboardInterrupt:
         sys.exit(_INTERRUPTED)
+
+
+def _url_of_the_only_node(settings: Settings) -> str:
+    """Return the URL of the Redis that belongs to a node here. Exit if there is no such node, or more than one."""
+    if settings.redis_url:
+        _fail(f"{settings.redis_url} is the memory of a node, which shows it only at its GET /status", _USAGE)
+    found = running()
+    if not found:
+        _fail("RELAY_REDIS_URL is not set: say with --redis-url which Redis the cluster uses", _USAGE)
+    if len(found) > 1:
+        _fail(f"several nodes here have a Redis of their own: choose with --redis-url {' or '.join(found)}", _USAGE)
+    click.echo(f"relay: RELAY_REDIS_URL is not set, so this is about the node here that has {found[0]}", err=True)
+    return found[0]
 
 
 def _print(lines: Sequence[str], data: object, *, as_json: bool) -> None:

@@ -5,6 +5,7 @@ import logging
 import os
 import socket
 import sys
+from collections.abc import Iterator
 from functools import partial
 from types import NoneType
 from typing import get_args
@@ -22,6 +23,7 @@ from relay.server.listening import listen, repeated, shown
 from relay.server.protocol import Protocol
 from relay.server.run import Server
 from relay.settings import SECTIONS, Settings, unknown_variables
+from relay.store.own_redis import MissingError, UnusableError, own_redis
 from relay.transfer.drain import drain
 
 log = logging.getLogger("relay")
@@ -82,8 +84,13 @@ def serve(**flags: str | None) -> None:
     set_up(level=settings.log_level, form=settings.log_format)
     _warn_of_unknown_variables()
     _allow_descriptors()
-    app = create_app(settings)
-    _announce(settings, app.state.relay.node.id, listeners)
+    with _embedded(settings) as redis_url:
+        _run(settings, listeners, redis_url)
+
+
+def _run(settings: Settings, listeners: list[socket.socket], redis_url: str | None) -> None:
+    app = create_app(settings, redis_url=redis_url)
+    _announce(settings, app.state.relay.node.id, listeners, redis_url)
     server = Server(
         uvicorn.Config(
             app,
@@ -107,12 +114,31 @@ def serve(**flags: str | None) -> None:
         sys.exit(1)
 
 
-def _announce(settings: Settings, node: str, listeners: list[socket.socket]) -> None:
+@contextlib.contextmanager
+def _embedded(settings: Settings) -> Iterator[str | None]:
+    """Run a redis-server for this node alone if its settings name no store, and yield its URL.
+
+    Yield None if they do, or if there is no redis-server to be had.
+    """
+    with contextlib.ExitStack() as stack:
+        url = None
+        if not settings.redis_url:
+            try:
+                url = stack.enter_context(own_redis())
+            except UnusableError as problem:
+                level = logging.INFO if isinstance(problem, MissingError) else logging.WARNING
+                log.log(level, "%s: so this node keeps its store in its own process, which is slower", problem)
+        yield url
+
+
+def _announce(settings: Settings, node: str, listeners: list[socket.socket], redis_url: str | None) -> None:
     """Log the node's id and version, where it listens, and what its settings leave open."""
-    if settings.redis_url:
+    if not settings.is_alone:
         log.info("node %s, version %s", node, __version__)
+    elif redis_url:
+        log.info("node %s, version %s, alone, with a redis-server of its own: %s", node, __version__, redis_url)
     else:
-        log.info("node %s, version %s, alone on its embedded store: RELAY_REDIS_URL is not set", node, __version__)
+        log.info("node %s, version %s, alone, with its store in its own process", node, __version__)
     if not settings.is_guarded:
         log.info("anybody may make tokens: RELAY_TOKEN_SECRET is not set")
     log.info("listening on %s", ", ".join(map(shown, listeners)))

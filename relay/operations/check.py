@@ -15,11 +15,11 @@ from relay.states import Outcome
 from relay.store.failures import describe
 from relay.store.rates import Counted
 from relay.store.records import Ender
+from relay.store.servers import OLDEST
 from relay.store.store import Store
 
 T = TypeVar("T")
 
-_OLDEST = (6, 2)
 #: Milliseconds of a round trip from which on it is called slow. A chunk takes one, so this bounds the speed.
 _SLOW = 10.0
 _ROUND_TRIPS = 20
@@ -51,7 +51,7 @@ async def check(store: Store, tell: Callable[[str], None]) -> None:
         tell("version and maxmemory-policy: unknown, because the user may not use INFO")
         return
     for server in facts:
-        if server.version < _OLDEST:
+        if server.version < OLDEST:
             raise Checked(f"version: {server.shown} is too old: use Redis 6.2 or newer, or Valkey")
         tell(f"version: {server.shown}")
         if server.evicts:

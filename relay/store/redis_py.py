@@ -111,10 +111,10 @@ class RedisPy:
         redis-py's own retries and timeouts are off: `Commands.repeat` repeats, and knows for how long. Maintenance
         notifications are off because with them redis-py 8.1.0 hands out dead connections (its issue 4252).
         """
+        if settings.is_alone:
+            return cls.embedded(fakeredis.FakeServer())
         url = split_url(settings.redis_url)
         scheme, _, form = url.scheme.partition("+")
-        if not scheme:
-            return cls.embedded(fakeredis.FakeServer())
         options: dict[str, Any] = {
             "socket_timeout": None,
             "socket_connect_timeout": COMMAND_TIMEOUT,

@@ -10,6 +10,9 @@ from relay.store.failures import RAISED
 from relay.store.redis_py import COMMAND_TIMEOUT
 from relay.tasks import Limit
 
+#: The oldest version of Redis that has all commands that a node needs.
+OLDEST = (6, 2)
+
 
 @dataclass(frozen=True, slots=True)
 class ServerFacts:
@@ -34,18 +37,19 @@ class Servers:
         self._commands = commands
 
     async def facts(self) -> list[ServerFacts] | None:
-        """Return what each master says of itself; None if it is not to be had: an embedded store, no right to INFO, or
-        Redis is away."""
+        """Return what each master says of itself; None if it is not to be had: a store in this process, no right to
+        INFO, or Redis is away."""
         if self._commands.is_embedded:
             return None
         try:
             with Limit(COMMAND_TIMEOUT):
-                return [_facts(info) for info in await self._commands.info()]
+                return [facts_of(info) for info in await self._commands.info()]
         except (ResponseError, *RAISED):
             return None
 
 
-def _facts(info: dict[str, Any]) -> ServerFacts:
+def facts_of(info: dict[str, Any]) -> ServerFacts:
+    """Return the facts in the reply to INFO."""
     version = str(info.get("redis_version", "0"))
     shown = f"Valkey {info['valkey_version']}" if "valkey_version" in info else f"Redis {version}"
     numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdecimal())

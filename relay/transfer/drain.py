@@ -59,7 +59,7 @@ async def drain(gate: Gate, settings: Settings, *, hurry: asyncio.Event) -> None
     """
     now = asyncio.get_running_loop().time
     end = now() + settings.drain_timeout
-    is_alone = not settings.redis_url  # no balancer watches it, and no other node could take its clients
+    is_alone = settings.is_alone  # no balancer watches it, and no other node could take its clients
     gate.advance(Phase.UNREADY)
     await _pause(0 if is_alone else settings.drain_delay, hurry=hurry, until=lambda: False)
     gate.advance(Phase.CLOSED)

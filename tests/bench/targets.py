@@ -197,9 +197,14 @@ def _relay(name: str, *, nodes: int, embedded: bool = False) -> Iterator[Target]
             [psutil.Process(one.process.pid) for one in running],
             [_Server(one.name, one.port) for one in running],
             start,
-            redis=psutil.Process(server.process.pid) if server else None,
+            redis=psutil.Process(server.process.pid) if server else _own_redis(running[0]),
             ask=stack.enter_context(server.client()) if server else None,
         )
+
+
+def _own_redis(node: NodeProcess) -> psutil.Process | None:
+    """Return the redis-server that is a child of the node, if it has one."""
+    return next(iter(psutil.Process(node.process.pid).children()), None)
 
 
 @contextlib.contextmanager

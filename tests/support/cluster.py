@@ -52,7 +52,13 @@ class NodeProcess:
     """One `relay serve` process."""
 
     def __init__(
-        self, name: str, redis_url: str = "", settings: Mapping[str, object] | None = None, *, port: int = 0
+        self,
+        name: str,
+        redis_url: str = "",
+        settings: Mapping[str, object] | None = None,
+        *,
+        port: int = 0,
+        own_session: bool = False,
     ) -> None:
         self.name = name
         self.redis_url = redis_url
@@ -67,7 +73,10 @@ class NodeProcess:
         environment |= {"RELAY_LOG_FORMAT": "text"}
         environment |= {f"RELAY_{key.upper()}": str(value) for key, value in (settings or {}).items()}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "relay", "serve", "--port", str(self.port)], env=environment, stderr=self._log
+            [sys.executable, "-m", "relay", "serve", "--port", str(self.port)],
+            env=environment,
+            stderr=self._log,
+            start_new_session=own_session,
         )
 
     @functools.cached_property
