@@ -15,7 +15,7 @@ from relay.server.connection import Connection
 from relay.server.intake import BodyIntake
 from relay.states import Answer, Outcome, State
 from relay.store.records import Ender, Final, Touched, Transfer, smaller
-from relay.store.streams import Ack, Stream
+from relay.store.streams import JOINED, Ack, Stream
 from relay.store.transfers import RESERVE_AHEAD
 from relay.tasks import first
 from relay.transfer.claiming import claim
@@ -25,9 +25,6 @@ from relay.transfer.drain import Phase
 from relay.transfer.side import BLOCK, Side, time_limit
 from relay.transfer.supply import Supply
 from relay.transfer.window import Window
-
-#: The ID of the acknowledgement that `join` makes, before the first one that the downloader makes.
-_JOINED = "0-1"
 
 
 class Upload(Side):
@@ -63,7 +60,7 @@ class Upload(Side):
         self._rejoin_wait = context.settings.rejoin_wait
         #: Bytes of the token that are reserved for it, if the token may have a limited number.
         self._reserved = 0
-        self._ack_id = _JOINED
+        self._ack_id = JOINED.id
         #: The download that has joined, and the byte offset from which on it wants the file.
         self._joiner = ""
         self._start = 0
@@ -117,9 +114,8 @@ class Upload(Side):
         return problem_for_uploader(outcome, sent=self._window.acknowledged, seconds=seconds, most=self._most)
 
     async def _settle(self, outcome: Outcome) -> None:
-        # The other side reads the chunks to their end, unless it has done so, or is dead.
-        is_last = outcome in (Outcome.COMPLETE, Outcome.NODE_LOST)
-        unneeded = ("acks", "chunks") if is_last else ("acks",)
+        # The other side reads the chunks to their end, unless it is dead.
+        unneeded = ("acks", "chunks") if outcome is Outcome.NODE_LOST else ("acks",)
         await self.context.endings.settle(
             replace(self.transfer, downloader=self.peer),
             outcome,
@@ -209,7 +205,7 @@ class Upload(Side):
                     if isinstance(answer, Final):
                         self._window.acknowledge(answer.delivered)
                         return outcome
-                now = await self._stand()
+                now = self._met(listener) or await self._stand()
                 if now.outcome is not None:
                     return now.outcome
                 if now.state is State.STREAMING:
@@ -217,6 +213,13 @@ class Upload(Side):
                     self.context.metrics.wait_seconds.observe(monotonic() - self._since)
                     return None
                 await self._answer(woken=woken)
+
+    def _met(self, listener: Listener) -> Touched | None:
+        """Return how the transfer stands if the wake-up has said it: a download has joined this leg."""
+        meeting, listener.meeting = listener.meeting, None
+        if meeting is None or meeting.leg != self.transfer.leg:
+            return None
+        return Touched(None, State.STREAMING, meeting.node, start=meeting.start, joiner=meeting.joiner)
 
     def _pause(self, seconds: float) -> float:
         return self.client.probe.interval(seconds)
@@ -249,7 +252,7 @@ class Upload(Side):
         """Run the loops of a streaming upload. Return how it, or this leg of it, ended."""
         if not self._supply.seek(self._start):
             return await self._cannot_go_back()
-        self._window, self._ack_id = Window(self.context.settings.window, start=self._start), _JOINED
+        self._window, self._ack_id = Window(self.context.settings.window, start=self._start), JOINED.id
         self._meter = Meter(monotonic(), total=self._start)  # what the downloader has already is not transferred now
         self._stream = stream = self.context.stream(self.transfer, self.peer)
         with (
