@@ -24,18 +24,30 @@ _BLOCK = 5.0
 _PAUSE = 0.2
 
 
+def _nothing() -> None:
+    pass
+
+
 class Listener:
     """A client of this node that waits for wake-ups. Its connection calls `set` too, when the client leaves."""
 
-    __slots__ = ("_event", "meeting")
+    __slots__ = ("_event", "meeting", "on_set")
 
     def __init__(self) -> None:
         #: What the last wake-up said about a download that has joined, if it said something.
         self.meeting: Meeting | None = None
+        #: Called at each wake-up: by then something may wait for it that has not begun to.
+        self.on_set: Callable[[], None] = _nothing
         self._event = asyncio.Event()
+
+    @property
+    def is_set(self) -> bool:
+        """Whether there is a wake-up that was not consumed."""
+        return self._event.is_set()
 
     def set(self) -> None:
         self._event.set()
+        self.on_set()
 
     async def wait(self, timeout: float) -> bool:
         """Wait up to `timeout` seconds for a wake-up, and consume it. Return False if none came."""

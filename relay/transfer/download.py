@@ -17,7 +17,6 @@ from relay.store.offsets import follows
 from relay.store.records import Contest, Ender, Final, Meeting, Touched, Transfer
 from relay.store.streams import Entry, Stream
 from relay.store.timing import TOUCH
-from relay.tasks import first
 from relay.transfer.context import Context
 from relay.transfer.side import BLOCK, Side, time_limit
 
@@ -146,7 +145,7 @@ class Download(Side):
                 outcome = await self._wait(listener)
             if self._stream is not None:
                 await self.context.node.inbox.send(self.peer, self._call())
-                outcome = await first(self._copy(self._stream), self._keep_alive(listener))
+                outcome = await self._guarded(self._copy(self._stream), listener)
             if outcome is not Outcome.BROKEN:
                 return outcome or Outcome.UPLOADER_GONE
             self._stream = None

@@ -236,6 +236,8 @@ class Upload(Side):
 
     async def _stream_body(self, listener: Listener) -> Outcome:
         """Take in the body while it is streamed, in one leg or several. Return how the transfer ended."""
+        if 0 < (self._length or 0) <= min(self.client.untaken, self.context.settings.chunk):  # it is here already
+            return await self._receive() or await self._send(listener)
         return await first(self._receive(), self._send(listener))
 
     async def _send(self, listener: Listener) -> Outcome:
@@ -259,7 +261,7 @@ class Upload(Side):
             self._listed(self.context.node.load.uploads[State.STREAMING]),
             self.context.metrics.transfer_seconds.time(),
         ):
-            return await first(self._write(stream), self._keep_alive(listener))
+            return await self._guarded(self._write(stream), listener)
 
     async def _cannot_go_back(self) -> Outcome:
         """Return how it ends, now that the downloader wants bytes that are gone: both have to start again."""

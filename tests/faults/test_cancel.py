@@ -25,7 +25,7 @@ from tests.support.steps import NEVER, Victim, factory, is_of_fakeredis
 PIECES = [b"0123456789", b"abc", b"ABCDEFGHIJKLMNOPQRSTUVWXYZ", b"last"]
 WHOLE = b"".join(PIECES)
 #: Minimum number of steps of a side, so that a test cannot pass by cancelling nothing.
-STEPS = 20
+STEPS = 15
 
 
 @dataclass
