@@ -23,11 +23,15 @@ _audit = logging.getLogger("relay.audit")
 _SECRET = re.compile(
     r"\b(?:([A-Za-z0-9]{8})(?:[A-Za-z0-9]{22}|[A-Za-z0-9]{14}|[rs][0-9a-f]{32})|([0-9a-f]{16})[A-Za-z0-9]{22})\b"
 )
+#: What is in each of them, and in few lines otherwise: looking for this first takes a third of the time.
+_LONG = re.compile("[A-Za-z0-9]{22}")
+#: `json.dumps` would make one for each line.
+_encode = json.JSONEncoder(ensure_ascii=False, default=str).encode
 
 
 def masked(text: str) -> str:
     """Return the text with whatever looks like a secret cut down to its id."""
-    return _SECRET.sub(r"\1\2…", text)
+    return _SECRET.sub(r"\1\2…", text) if _LONG.search(text) else text
 
 
 @contextlib.contextmanager
@@ -97,7 +101,7 @@ class Json(_Formatter):
         entry = {"time": when, "level": record.levelname.lower(), "logger": record.name, "message": record.getMessage()}
         if record.exc_info:
             entry["exception"] = self.formatException(record.exc_info)
-        return json.dumps(entry | _facts(record), ensure_ascii=False, default=str)
+        return _encode(entry | _facts(record))
 
 
 def set_up(*, level: str, form: str) -> None:
@@ -106,3 +110,5 @@ def set_up(*, level: str, form: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(Text("%(asctime)s %(levelname)s %(name)s %(message)s") if is_text else Json())
     logging.basicConfig(level=level.upper(), handlers=[handler])
+    # No form shows the thread, the process or the task, so no line pays for finding them out.
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False

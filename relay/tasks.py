@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Coroutine, Iterable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from types import TracebackType
 from typing import Any, TypeVar, cast
 
@@ -52,6 +52,65 @@ async def first(*work: Coroutine[Any, Any, T | None]) -> T:
         for task in tasks:
             if not task.cancelled():
                 task.exception()  # mark it as retrieved: only the first one counts
+
+
+class Guard:
+    """Runs work in the present task, and beside it a watch that may end it.
+
+    A watch costs more than all that a small transfer does. So it begins only when `begin` is called, or after `after`
+    seconds.
+    """
+
+    __slots__ = ("_after", "_cancels", "_watch", "_watching", "_worker")
+
+    def __init__(self, watch: Callable[[], Coroutine[Any, Any, T]], *, after: float) -> None:
+        self._watch = watch
+        self._after = after
+        self._watching: asyncio.Task[Any] | None = None
+        #: The task that works, while it does, and how often it was cancelled from here.
+        self._worker: asyncio.Task[Any] | None = None
+        self._cancels = 0
+
+    def begin(self) -> None:
+        """Watch from now on, if the work is under way."""
+        if self._worker is not None and self._watching is None:
+            self._watching = self._worker.get_loop().create_task(self._watch())
+            self._watching.add_done_callback(lambda _: self._cancel())
+
+    def _cancel(self) -> None:
+        """Cancel the work, and once more if it ignores that: see `stop`."""
+        if self._worker is not None:
+            self._cancels += 1
+            self._worker.cancel()
+            asyncio.get_running_loop().call_later(_AGAIN, self._cancel)
+
+    async def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Return what the work returns; or if the watch ends first, return or raise what that does."""
+        task = cast("asyncio.Task[Any]", asyncio.current_task())
+        before, self._worker = task.cancelling(), task
+        timer = asyncio.get_running_loop().call_later(self._after, self.begin)
+        try:
+            return await work
+        except asyncio.CancelledError:
+            self._forgive(task)
+            # If somebody else has cancelled the task, too, that counts.
+            if self._watching is None or not self._watching.done() or task.cancelling() > before:
+                raise
+            return cast(T, self._watching.result())
+        finally:
+            self._forgive(task)
+            timer.cancel()
+            if self._watching is not None:
+                await stop([self._watching])
+                if not self._watching.cancelled():
+                    self._watching.exception()  # mark it as retrieved: only the first one counts
+
+    def _forgive(self, task: "asyncio.Task[Any]") -> None:
+        """Cancel the task no more, and let it forget that it was."""
+        self._worker = None
+        while self._cancels:
+            self._cancels -= 1
+            task.uncancel()
 
 
 class Limit:

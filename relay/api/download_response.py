@@ -110,6 +110,8 @@ class ResponseSink:
         client, patience = self._client, self._exchange.relay.settings.stall
         with Delivery(client) as delivery:
             if self._start is not None:
+                if data:
+                    client.join_head()
                 await self._send(self._start)
             if client.is_tls:
                 # Our close_notify is data. The kernel of a client that has closed would respond to it with a reset, as

@@ -139,6 +139,8 @@ class Exchange:
         """Send a whole answer, with the headers that every answer has."""
         for name, value in self.common_headers().items():
             response.headers.setdefault(name, value)
+        if response.body and self.scope["method"] != "HEAD":
+            self.client.join_head()
         await response(self.scope, self.receive, self.send)
 
     async def text(self, line: str, *, status: int = 200) -> None:

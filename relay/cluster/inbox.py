@@ -1,7 +1,8 @@
 """Wake-ups between nodes, and the clients of this node that wait for them.
 
-A wake-up carries no state, only what it is about: whoever is woken looks into Redis again. So a lost wake-up costs time
-(until the waiting client's own slow check), and a superfluous one costs a look.
+A wake-up carries only what it is about, and whoever is woken looks into Redis again. A `Meeting` spares an upload that
+look, but says nothing that is not in Redis. So a lost wake-up costs time (until the waiting client's own slow check),
+and a superfluous one costs a look.
 """
 
 import asyncio
@@ -11,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 
 from relay.errors import StoreUnavailable
-from relay.store.records import Abandoned, Farewell, Inquiry
+from relay.store.records import Abandoned, Farewell, Inquiry, Meeting
 from relay.store.store import Store
 from relay.tasks import occurs
 
@@ -23,16 +24,30 @@ _BLOCK = 5.0
 _PAUSE = 0.2
 
 
+def _nothing() -> None:
+    pass
+
+
 class Listener:
     """A client of this node that waits for wake-ups. Its connection calls `set` too, when the client leaves."""
 
-    __slots__ = ("_event",)
+    __slots__ = ("_event", "meeting", "on_set")
 
     def __init__(self) -> None:
+        #: What the last wake-up said about a download that has joined, if it said something.
+        self.meeting: Meeting | None = None
+        #: Called at each wake-up: by then something may wait for it that has not begun to.
+        self.on_set: Callable[[], None] = _nothing
         self._event = asyncio.Event()
+
+    @property
+    def is_set(self) -> bool:
+        """Whether there is a wake-up that was not consumed."""
+        return self._event.is_set()
 
     def set(self) -> None:
         self._event.set()
+        self.on_set()
 
     async def wait(self, timeout: float) -> bool:
         """Wait up to `timeout` seconds for a wake-up, and consume it. Return False if none came."""
@@ -90,7 +105,10 @@ class Inbox:
 
     def wake(self, topic: str) -> None:
         """Wake the listeners of this node to `topic`. Disown an upload that is inquired about and is not here."""
+        if meeting := Meeting.parse(topic):
+            topic = str(meeting.inquiry)
         for listener in self._listeners.get(topic, ()):
+            listener.meeting = meeting
             listener.set()
         if (callback := self._callbacks.get(topic)) is not None:
             callback()

@@ -60,6 +60,7 @@ class Served(Protocol):
     def stop_receiving(self, missing: int) -> None: ...
     def write_body(self, data: Bytes) -> None: ...
     def keep_open(self) -> bool: ...
+    def join_head(self) -> None: ...
     async def wait_until_writable(self) -> None: ...
 
 
@@ -264,6 +265,11 @@ class Connection:
     def is_tls(self) -> bool:
         transport = self.transport
         return transport is not None and transport.get_extra_info("sslcontext") is not None
+
+    def join_head(self) -> None:
+        """Send the head of the response, which has not begun, with the beginning of its body, which is not empty."""
+        if self._protocol is not None:
+            self._protocol.join_head()
 
     def hold(self) -> None:
         """Leave it to the client to close the connection once it has the response that is under way.

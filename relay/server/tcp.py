@@ -71,9 +71,14 @@ class Hangups:
 def probe_when_silent(sock: socket.socket) -> None:
     """Have the kernel find out whether a silent peer is still there. One that is not then looks as if it had left."""
     with contextlib.suppress(OSError):  # it is no TCP connection, or it is gone already
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for option, value in _KEEPALIVE.items():
-            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+        # uvloop's socket would make one like this for each option.
+        real = socket.socket(sock.family, sock.type, sock.proto, sock.fileno())
+        try:
+            real.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            for option, value in _KEEPALIVE.items():
+                real.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+        finally:
+            real.detach()
 
 
 def reset_when_closed(sock: socket.socket) -> None:

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from redis.exceptions import NoScriptError, ResponseError
 
+from relay.buffers import Bytes
 from relay.errors import Error, StoreUnavailable
 from relay.metrics import Metrics
 from relay.settings import Settings
@@ -132,6 +133,18 @@ class Commands:
             self._clock.learn(server, int(reply[1]), now=loop.time())
             if loop.time() >= caller.gives_up:
                 raise TimeoutError
+
+    async def evaluate_and(
+        self, verb: str, keys: Sequence[str], arguments: Sequence[str | int | Bytes], then: Command
+    ) -> tuple[Any, Any]:
+        """Run the script of a verb once, and a command that may block, in one round trip. Return both replies.
+
+        Raise what redis-py raises. The source is sent each time: if Redis did not know the script, that would show only
+        when it has blocked.
+        """
+        script = ("EVAL", self._scripts[verb].source, len(keys), *keys, *arguments)
+        done, reply = await self.connections.call(keys[0], [script, then])
+        return result(done), result(reply)
 
     async def server_of(self, key: str) -> str:
         """Return the name of the server that has the key; an empty one if that is not known now."""

@@ -42,14 +42,14 @@ KEYS = (
         "hash",
         "the upload's wait and a minute; 20 s, renewed, while it streams",
         "the claim on the name, and the state of its one live transfer: `id`, `state`, `uploader` and `downloader` "
-        "(nodes), `joiner` (the download's id), `length` and `type` as the uploader gave them (`type` may end in its "
-        "`filename*`), bytes `reserved` of its token (only if it has a limit), `max_bytes` and `max_upload` of "
-        "its token, `created`, `joined` (Unix "
+        "(nodes), `hears` (the uploader's node, if it understands `joined` in its inbox), `joiner` (the download's "
+        "id), `length` and `type` as the uploader gave them (`type` may end in its `filename*`), bytes `reserved` of "
+        "its token (only if it has a limit), `max_bytes` and `max_upload` of its token, `created`, `joined` (Unix "
         "seconds), `vouched` and `taken` (Unix milliseconds) when its uploader and its downloader were last found "
-        "alive, `unread` if the uploader's side has left while the transfer was finishing; of a transfer that goes on "
-        "after a break, `rejoins`, the number of its `leg`, `legs` joined, `position` (the byte offset of its start), "
-        "`sender` (the uploader's latest request) and `upload` (the digest of its address); and `sha256` of the whole "
-        "file, if the uploader gave it",
+        "alive, `unread` if the uploader's side has left while the transfer was finishing; of a transfer that goes on"
+        " after a break, `rejoins`, the number of its `leg`, `legs` joined, `position` (the byte offset of its "
+        "start), `sender` (the uploader's latest request) and `upload` (the digest of its address); and `sha256` of "
+        "the whole file, if the uploader gave it",
     ),
     KeySpec(
         "relay:chunks:{T}:NAME:ID[:LEG]",
@@ -110,10 +110,12 @@ KEYS = (
         "stream",
         "a minute",
         "short wake-ups for the clients that NODE holds. `about` is a transfer's id; or its token, name and id, if "
-        "NODE has to end it unless it has that upload; or the transfer key that a download waits for; or "
+        "NODE has to end it unless it has that upload; or `joined`, these three, and the leg, the first byte, the "
+        "`joiner` and the node of a download that has joined it; or the transfer key that a download waits for; or "
         "`abandoned` and a transfer's token, name and id, if NODE has to end it, because the other side's node cannot; "
         "or `farewell` and a node that shuts down; or `contest-resumes` or `contest-begins` and the `joiner` of a "
-        "download whose place another one wants. Wake-ups carry no state, so a lost one costs only time",
+        "download whose place another one wants. Wake-ups carry nothing that is not elsewhere in Redis, so a lost one "
+        "costs only time",
     ),
 )
 

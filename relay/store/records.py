@@ -40,6 +40,8 @@ class Transfer:
     sha256: str = ""
     #: How many downloads have joined it.
     legs: int = 0
+    #: The uploader's node, if it understands a `Meeting`. After an upgrade or a return this may be another node.
+    hears: str = ""
     #: When its node last vouched for its client, and when these fields were read: milliseconds of Redis's clock.
     vouched: int = 0
     read_at: int = 0
@@ -84,6 +86,7 @@ class Transfer:
             upload=fields.get("upload", ""),
             sha256=fields.get("sha256", ""),
             legs=int(fields.get("legs", 0)),
+            hears=fields.get("hears", ""),
             vouched=int(fields.get("vouched", 0)),
             read_at=read_at,
             taken=int(fields.get("taken", 0)),
@@ -109,6 +112,29 @@ class Inquiry(NamedTuple):
         """Return the inquiry that a topic is, or None if it is a transfer's id or key."""
         parts = topic.split(" ")
         return cls(*parts) if len(parts) == len(cls._fields) else None
+
+
+class Meeting(NamedTuple):
+    """A wake-up for an upload that a download has joined. It says all that the upload would ask Redis then."""
+
+    inquiry: Inquiry
+    leg: int
+    #: The byte offset from which on the download `joiner` on `node` wants the file.
+    start: int
+    joiner: str
+    node: str
+
+    def __str__(self) -> str:
+        """The topic of the wake-up. Nodes of earlier versions would ignore it: see `Transfer.hears`."""
+        return f"joined {self.inquiry} {self.leg} {self.start} {self.joiner} {self.node}"
+
+    @classmethod
+    def parse(cls, topic: str) -> Self | None:
+        """Return the meeting that a topic is, or None if it is another topic."""
+        match topic.split(" "):
+            case ["joined", token, name, id_, leg, start, joiner, node] if leg.isdecimal() and start.isdecimal():
+                return cls(Inquiry(token, name, id_), int(leg), int(start), joiner, node)
+        return None
 
 
 class Abandoned(NamedTuple):

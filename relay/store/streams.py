@@ -12,18 +12,28 @@ from typing import Any, Protocol
 from relay.buffers import Bytes
 from relay.states import Outcome
 from relay.store.commands import Commands, is_out_of_memory, is_refused_id, ms, result
-from relay.store.keys import TransferKeys
 from relay.store.offsets import chunk_id, end_id, offset_of, offsets_after, trim_id
+from relay.store.records import Transfer
 from relay.store.resp import Command
+
+#: Maximum bytes of a leg that are written with the end in one step. A script copies them, and nobody can cancel the
+#: transfer from then on: see `download_response`, which lets a client be behind by some more than that.
+SMALL = 16 * 1024
+#: Seconds that the same round trip then waits for the downloader to have it.
+_TAKEN_SOON = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One stream entry: a chunk up to byte offset `offset`, or, with `outcome`, the end of the stream there."""
+    """One stream entry: a chunk up to byte offset `offset`, or, with `outcome`, the end of the stream there.
+
+    `is_finishing`: the transfer is finishing, so the download need not ask for the last bytes.
+    """
 
     offset: int
     data: Bytes = b""
     outcome: Outcome | None = None
+    is_finishing: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +48,10 @@ class Ack:
     outcome: Outcome | None = None
 
 
+#: The acknowledgement that `join` makes, before the first one that the downloader makes.
+JOINED = Ack("0-1", 0)
+
+
 class Stream(Protocol):
     """Chunks in one direction, acknowledgements in the other. Each method raises StoreUnavailable."""
 
@@ -47,8 +61,8 @@ class Stream(Protocol):
     async def append(self, chunks: Sequence[Bytes], *, offset: int, whole: bool = False) -> Ack | None:
         """Write chunks, the last of which reaches up to byte offset `offset`, and return the downloader's progress.
 
-        `whole`: this completes the upload, so the end marker follows. Return None if the stream is gone: then the
-        transfer has ended.
+        `whole`: this completes the upload, so the end marker follows. Of a small upload, this may wait a moment for its
+        end. Return None if the stream is gone: then the transfer has ended.
         """
 
     async def acks(self, *, after: str, timeout: float) -> Ack | None:
@@ -64,13 +78,16 @@ class Stream(Protocol):
 class RedisStream:
     """A stream through Redis; see `Stream`."""
 
-    def __init__(self, commands: Commands, keys: TransferKeys) -> None:
+    def __init__(self, commands: Commands, transfer: Transfer) -> None:
         self.written = chunk_id(0)
         self._commands = commands
-        self._keys = keys
+        self._transfer = transfer
+        self._keys = transfer.keys
         self._patience = commands.settings.transfer_patience
 
     async def append(self, chunks: Sequence[Bytes], *, offset: int, whole: bool = False) -> Ack | None:
+        if whole and len(chunks) == 1 and len(chunks[0]) <= SMALL and self.written == chunk_id(0):
+            return await self._append_whole(chunks[0], offset)
         offsets = offsets_after(chunks, last=offset)
         adds = [self._add(chunk_id(after), "d", chunk) for after, chunk in zip(offsets, chunks, strict=True)]
         if whole:
@@ -94,6 +111,21 @@ class RedisStream:
         written, acks = await self._commands.repeat(write, patience=self._patience)
         self.written = last
         return None if None in written or not acks else _ack(acks[0])
+
+    async def _append_whole(self, chunk: Bytes, offset: int) -> Ack | None:
+        """Write the last chunk of a small upload and its end, and wait for the downloader in the same round trip."""
+        keys, transfer = self._keys, self._transfer
+        about: list[str | int | Bytes] = [transfer.id, transfer.leg, offset, chunk]
+        wait = ("XREAD", "BLOCK", ms(_TAKEN_SOON), "STREAMS", keys.acks, JOINED.id)
+
+        async def write() -> tuple[int, Any]:
+            return await self._commands.evaluate_and("whole", [keys.transfer, keys.chunks], about, wait)
+
+        written, acks = await self._commands.repeat(write, patience=self._patience, blocks=_TAKEN_SOON)
+        self.written = end_id(offset)
+        if acks:
+            return _ack(acks[0][1][-1])
+        return JOINED if written else None
 
     def _add(self, entry_id: str, field: str, value: str | Bytes) -> Command:
         return "XADD", self._keys.chunks, "NOMKSTREAM", entry_id, field, value
@@ -137,9 +169,9 @@ Raw = tuple[bytes, list[Any]]
 
 def _entry(raw: Raw) -> Entry:
     """Return the entry of the chunks."""
-    entry_id, (field, value, *_) = raw
+    entry_id, (field, value, *more) = raw
     if field == b"end":
-        return Entry(offset_of(entry_id), outcome=Outcome(value.decode()))
+        return Entry(offset_of(entry_id), outcome=Outcome(value.decode()), is_finishing=b"finishing" in more)
     return Entry(offset_of(entry_id), value)
 
 

@@ -42,7 +42,7 @@ class Transfers:
 
     def stream(self, transfer: Transfer) -> RedisStream:
         """Return the transfer's stream through Redis, for either side."""
-        return RedisStream(self._commands, transfer.keys)
+        return RedisStream(self._commands, transfer)
 
     def at_leg(self, transfer: Transfer, leg: int) -> Transfer:
         """Return the transfer with the streams of another leg."""

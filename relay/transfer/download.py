@@ -15,10 +15,9 @@ from relay.errors import ClientGone, StoreUnavailable, problem_for_downloader
 from relay.server.connection import Connection
 from relay.states import Answer, Outcome, State
 from relay.store.offsets import follows
-from relay.store.records import Contest, Ender, Final, Touched, Transfer
+from relay.store.records import Contest, Ender, Final, Meeting, Touched, Transfer
 from relay.store.streams import Entry, Stream
 from relay.store.timing import TOUCH
-from relay.tasks import first
 from relay.transfer.context import Context
 from relay.transfer.side import BLOCK, Side, time_limit
 
@@ -147,13 +146,22 @@ class Download(Side):
             if self._stream is None:
                 outcome = await self._wait(listener)
             if self._stream is not None:
-                # An inquiry, not only the id, so that a node without this upload disowns it.
-                await self.context.node.inbox.send(self.peer, str(self.transfer.inquiry))
-                outcome = await first(self._copy(self._stream), self._keep_alive(listener))
+                await self.context.node.inbox.send(self.peer, self._call())
+                outcome = await self._guarded(self._copy(self._stream), listener)
             if outcome is not Outcome.BROKEN:
                 return outcome or Outcome.UPLOADER_GONE
             tracing.happened("interrupted", by="upload", delivered=self.position)
             self._stream = None
+
+    def _call(self) -> str:
+        """Return the wake-up for the upload: more than the id, so that a node without this upload disowns it.
+
+        If the upload's node understands that, it says all that the upload would look for in Redis.
+        """
+        transfer, inquiry = self.transfer, self.transfer.inquiry
+        if self.peer != transfer.hears:
+            return str(inquiry)
+        return str(Meeting(inquiry, transfer.leg, self.position, self._joiner, self.context.node.id))
 
     async def _wait(self, listener: Listener) -> Outcome | None:
         """Wait for the uploader to return, and join its next leg. Return None then, otherwise how the wait ended."""
@@ -294,7 +302,7 @@ class Download(Side):
                     return Outcome.STORE_LOST
                 # A client that has Content-Length bytes may close at once, so they end the download too.
                 if entry.outcome is not None or entry.offset == self.transfer.length:
-                    return await self._hand_over_last(entry)
+                    return await self._hand_over_last(entry, is_finishing=entries[-1].is_finishing)
                 await self._begin()
                 await self._hand_over(entry.data)
                 self.position = entry.offset
@@ -304,8 +312,11 @@ class Download(Side):
         """Return whether the upload's node has shown a sign of life since we joined. It may have died just before."""
         return self.context.node.has_beaten_since(self.peer, self._since)
 
-    async def _hand_over_last(self, entry: Entry) -> Outcome:
-        """Hand over the last bytes, unless the transfer has ended: then they must not arrive."""
+    async def _hand_over_last(self, entry: Entry, *, is_finishing: bool) -> Outcome:
+        """Hand over the last bytes, unless the transfer has ended: then they must not arrive.
+
+        If it `is_finishing` already, only this side can end it.
+        """
         data = entry.data
         if not self._is_empty and not self._sink.can_take(data):
             await self._begin()
@@ -316,10 +327,10 @@ class Download(Side):
             data = data[-1:]
             with self._sending():
                 await self._sink.catch_up()
-        answer = await self.transfers.finish(self.transfer, joiner=self._joiner)
+        is_finishing = is_finishing or await self._finish()
         if self._decided is not None:
             return self._decided
-        if answer is not Answer.FINISHING:
+        if not is_finishing:
             return await self._ended()
         self._finishing = True
         self._watching.close()
@@ -329,6 +340,10 @@ class Download(Side):
         self.context.node.load.delivered += len(entry.data)
         self._finished = True
         return Outcome.COMPLETE
+
+    async def _finish(self) -> bool:
+        """Return whether the last bytes may be handed over."""
+        return await self.transfers.finish(self.transfer, joiner=self._joiner) is Answer.FINISHING
 
     async def _ended(self) -> Outcome:
         """Return how the transfer or its leg ended: it is not ours to hand over the last bytes of."""

@@ -6,7 +6,8 @@ side: some move bytes, one keeps the transfer alive and watches whether somethin
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
+from functools import partial
 from time import monotonic
 from typing import Any
 
@@ -17,11 +18,14 @@ from relay.settings import Settings
 from relay.states import Outcome, State
 from relay.store.records import Touched, Transfer
 from relay.store.timing import TOUCH
+from relay.tasks import Guard
 from relay.transfer.context import Context
 from relay.transfer.drain import Phase
 
 #: Seconds that one read of a stream blocks.
 BLOCK = 2.0
+#: Seconds for which a leg may go on before something has to watch it.
+_BRIEF = 0.2
 
 
 class Side:
@@ -117,13 +121,23 @@ class Side:
                 if not await self.context.store.tokens.was_revoked(token=self.transfer.token):
                     raise Problem(Error.TOKEN_GONE)
 
+    async def _guarded(self, work: Coroutine[Any, Any, Outcome], listener: Listener) -> Outcome:
+        """Move bytes by `work`, and keep the transfer alive meanwhile. Return how it ended.
+
+        A small transfer is over before it has to be kept alive, unless something wakes us.
+        """
+        self._begun = self._begun or monotonic()
+        guard = Guard(partial(self._keep_alive, listener), after=0 if listener.is_set else _BRIEF)
+        listener.on_set = guard.begin
+        return await guard.run(work)
+
     async def _keep_alive(self, listener: Listener) -> Outcome:
         """Keep the transfer alive until something ends it from outside. Return how it ended."""
         stall, longest = self.context.settings.stall, self.context.settings.max_duration or math.inf
         progress, since = self._client_progress(), monotonic()
-        self._begun = self._begun or since
+        begun = self._begun or since
         while True:
-            left = max(0, self._begun + longest - monotonic())
+            left = max(0, begun + longest - monotonic())
             woken = await listener.wait(self._pause(min(TOUCH, stall, left)))
             if self.client.is_lost and self._client_matters():
                 raise ClientGone
@@ -132,7 +146,7 @@ class Side:
                 progress, since = self._client_progress(), monotonic()
             elif monotonic() - max(since, owed) >= stall:
                 outcome = Outcome.STALLED
-            if monotonic() - self._begun >= longest:
+            if monotonic() - begun >= longest:
                 outcome = Outcome.TOO_LONG
             if not await self.context.node.is_alive(self.peer) and (ended := await self._on_node_lost()):
                 return ended

@@ -16,7 +16,7 @@ from relay.server.connection import Connection
 from relay.server.intake import BodyIntake
 from relay.states import Answer, Outcome, State
 from relay.store.records import Ender, Final, Touched, Transfer, smaller
-from relay.store.streams import Ack, Stream
+from relay.store.streams import JOINED, Ack, Stream
 from relay.store.transfers import RESERVE_AHEAD
 from relay.tasks import first
 from relay.transfer.claiming import claim
@@ -26,9 +26,6 @@ from relay.transfer.drain import Phase
 from relay.transfer.side import BLOCK, Side, time_limit
 from relay.transfer.supply import Supply
 from relay.transfer.window import Window
-
-#: The ID of the acknowledgement that `join` makes, before the first one that the downloader makes.
-_JOINED = "0-1"
 
 
 class Upload(Side):
@@ -64,7 +61,7 @@ class Upload(Side):
         self._rejoin_wait = context.settings.rejoin_wait
         #: Bytes of the token that are reserved for it, if the token may have a limited number.
         self._reserved = 0
-        self._ack_id = _JOINED
+        self._ack_id = JOINED.id
         #: The download that has joined, and the byte offset from which on it wants the file.
         self._joiner = ""
         self._start = 0
@@ -119,9 +116,8 @@ class Upload(Side):
 
     async def _settle(self, outcome: Outcome) -> None:
         tracing.add(received=self._intake.total, delivered=self._window.acknowledged)
-        # The other side reads the chunks to their end, unless it has done so, or is dead.
-        is_last = outcome in (Outcome.COMPLETE, Outcome.NODE_LOST)
-        unneeded = ("acks", "chunks") if is_last else ("acks",)
+        # The other side reads the chunks to their end, unless it is dead.
+        unneeded = ("acks", "chunks") if outcome is Outcome.NODE_LOST else ("acks",)
         await self.context.endings.settle(
             replace(self.transfer, downloader=self.peer),
             outcome,
@@ -211,7 +207,7 @@ class Upload(Side):
                     if isinstance(answer, Final):
                         self._window.acknowledge(answer.delivered)
                         return outcome
-                now = await self._stand()
+                now = self._met(listener) or await self._stand()
                 if now.outcome is not None:
                     return now.outcome
                 if now.state is State.STREAMING:
@@ -220,6 +216,13 @@ class Upload(Side):
                     tracing.happened("joined", leg=now.leg, start=now.start, peer=now.downloader)
                     return None
                 await self._answer(woken=woken)
+
+    def _met(self, listener: Listener) -> Touched | None:
+        """Return how the transfer stands if the wake-up has said it: a download has joined this leg."""
+        meeting, listener.meeting = listener.meeting, None
+        if meeting is None or meeting.leg != self.transfer.leg:
+            return None
+        return Touched(None, State.STREAMING, meeting.node, start=meeting.start, joiner=meeting.joiner)
 
     def _pause(self, seconds: float) -> float:
         return self.client.probe.interval(seconds)
@@ -236,6 +239,8 @@ class Upload(Side):
 
     async def _stream_body(self, listener: Listener) -> Outcome:
         """Take in the body while it is streamed, in one leg or several. Return how the transfer ended."""
+        if 0 < (self._length or 0) <= min(self.client.untaken, self.context.settings.chunk):  # it is here already
+            return await self._receive() or await self._send(listener)
         return await first(self._receive(), self._send(listener))
 
     async def _send(self, listener: Listener) -> Outcome:
@@ -253,14 +258,14 @@ class Upload(Side):
         """Run the loops of a streaming upload. Return how it, or this leg of it, ended."""
         if not self._supply.seek(self._start):
             return await self._cannot_go_back()
-        self._window, self._ack_id = Window(self.context.settings.window, start=self._start), _JOINED
+        self._window, self._ack_id = Window(self.context.settings.window, start=self._start), JOINED.id
         self._meter = Meter(monotonic(), total=self._start)  # what the downloader has already is not transferred now
         self._stream = stream = self.context.stream(self.transfer, self.peer)
         with (
             self._listed(self.context.node.load.uploads[State.STREAMING]),
             self.context.metrics.transfer_seconds.time(),
         ):
-            return await first(self._write(stream), self._keep_alive(listener))
+            return await self._guarded(self._write(stream), listener)
 
     async def _cannot_go_back(self) -> Outcome:
         """Return how it ends, now that the downloader wants bytes that are gone: both have to start again."""

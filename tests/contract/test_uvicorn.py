@@ -63,6 +63,7 @@ USED: dict[str, dict[str, str]] = {
         "message_event": "A request of a lost connection would wait in `receive()` for ever.",
         "response_complete": "Nobody could tell whether a request was answered.",
         "scope": "Nobody could tell a download from an upload, whose client may be sending still.",
+        "transport": "The head of a response and its body would be two packets.",
         "response_started": "An error would be written into the middle of a download.",
         "waiting_for_100_continue": "It would be written after our side was closed, which is an error.",
     },
@@ -104,6 +105,7 @@ class Transport:
 
     def __init__(self) -> None:
         self.written = b""
+        self.writes = 0
         self.is_closed = False
 
     def get_extra_info(self, name: str) -> Any:
@@ -114,6 +116,10 @@ class Transport:
 
     def write(self, data: bytes) -> None:
         self.written += data
+        self.writes += 1
+
+    def writelines(self, pieces: list[bytes]) -> None:
+        self.write(b"".join(pieces))
 
     def close(self) -> None:
         self.is_closed = True
@@ -289,6 +295,27 @@ async def test_a_response_that_was_written_directly_can_be_completed() -> None:
     await cycle.send({"type": "http.response.body", "body": b"c", "more_body": False})
     assert cycle.response_complete
     assert transport.written.endswith(b"\r\n\r\nc")
+
+
+@pytest.mark.parametrize("pieces", [[b"abc"], [b"ab", b"c"]])
+async def test_the_head_of_a_response_is_sent_with_the_beginning_of_its_body(pieces: list[bytes]) -> None:
+    """uvicorn writes the head in one call of its transport's `write`, and each piece of the body in another."""
+
+    class Parsing(uvicorn_adapter.HttpProtocol):
+        def received(self, data: bytes) -> None:
+            self.parse(data)
+
+    http, transport = connect(Parsing)
+    cycle = request(http, GET + b"\r\n")
+    cast(Parsing, http).join_head()
+    await start_response(cycle, (b"content-length", b"3"), (b"connection", b"close"))
+    assert transport.written == b""
+    for number, piece in enumerate(pieces, 1):
+        await cycle.send({"type": "http.response.body", "body": piece, "more_body": number < len(pieces)})
+        assert transport.writes == number
+    assert transport.written.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert transport.written.endswith(b"\r\n\r\nabc")
+    assert transport.is_closed
 
 
 async def test_a_response_has_the_default_headers_of_the_moment_when_it_starts() -> None:

@@ -15,6 +15,7 @@ from relay.access import Access, Token
 from relay.errors import Error, Problem
 from relay.settings import Settings
 from relay.states import Answer, Outcome, State
+from relay.store import streams
 from relay.store.records import Transfer
 from relay.transfer.relay import Relay
 from tests.support.redis import RedisServer
@@ -24,7 +25,7 @@ from tests.support.steps import NEVER, Victim, factory, is_of_fakeredis
 PIECES = [b"0123456789", b"abc", b"ABCDEFGHIJKLMNOPQRSTUVWXYZ", b"last"]
 WHOLE = b"".join(PIECES)
 #: Minimum number of steps of a side, so that a test cannot pass by cancelling nothing.
-STEPS = 20
+STEPS = 15
 
 
 @dataclass
@@ -181,7 +182,11 @@ async def delete(pair: Pair, side: str, at: int, *, whole_token: bool) -> bool:
 
 
 async def test_whoever_was_given_nothing_yet_is_told_why(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The headers go out with the last bytes if these are the first, too. So until then there is an error status."""
+    """The headers go out with the last bytes if these are the first, too. So until then there is an error status.
+
+    Of the smallest uploads, nobody asks for the last bytes.
+    """
+    monkeypatch.setattr(streams, "SMALL", 2)
     token, up, down = Token.new().id, Uploader([b"abc"]), Downloader()
     await pair.up.store.tokens.make(token=token)
     transfers = pair.down.store.transfers

@@ -132,7 +132,7 @@ async def test_what_an_earlier_leg_still_writes_arrives_nowhere(store: Store, tr
     await new.append([b"de"], offset=5, whole=True)
     assert await new.read(position=3, acknowledge=True, count=4, timeout=0.01) == [
         Entry(5, b"de"),
-        Entry(5, outcome=Outcome.COMPLETE),
+        Entry(5, outcome=Outcome.COMPLETE, is_finishing=True),
     ]
 
 

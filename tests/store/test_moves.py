@@ -70,6 +70,38 @@ async def test_move(store: Store, transfer: Transfer, pair: tuple[State, Event],
     assert await state_of(store, transfer) is move.state
 
 
+@pytest.mark.parametrize("state", State)
+async def test_a_small_upload_is_written_whole_and_is_finishing(store: Store, transfer: Transfer, state: State) -> None:
+    """It has the same move as FINISH. If that is refused, nothing is written."""
+    await bring_to(store, transfer, state)
+    move = MOVES[state, Event.FINISH]
+    stream = store.transfers.stream(transfer)
+    written = await stream.append([b"ab\xff"], offset=3, whole=True)
+    assert (written is not None) is (move.answer is Answer.FINISHING)
+    assert await state_of(store, transfer) is move.state
+    entries = await client(store).xrange(transfer.keys.chunks)
+    if state is not State.STREAMING:  # if it is finishing, this counts as a repeat
+        assert entries == []
+        return
+    assert await store.transfers.stream(transfer).append([b"ab\xff"], offset=3, whole=True) is not None
+    chunk, end = await stream.read(position=0, acknowledge=False, count=4, timeout=0.01)
+    assert (chunk.offset, bytes(chunk.data), chunk.outcome) == (3, b"ab\xff", None)
+    assert (end.offset, end.outcome, end.is_finishing) == (3, Outcome.COMPLETE, True)
+    assert await store.transfers.finish(transfer, joiner="me") is Answer.FINISHING  # as nodes of earlier versions do
+
+
+async def test_a_small_upload_of_an_earlier_leg_is_not_written(store: Store, transfer: Transfer) -> None:
+    await bring_to(store, transfer, State.STREAMING)
+    left = await store.transfers.leave(transfer, joiner="me")
+    assert isinstance(left, Broken)
+    assert await store.transfers.join(left.transfer, joiner="you", node="down") is Answer.JOINED
+    ended = await store.transfers.stream(transfer).append([b"abc"], offset=3, whole=True)
+    assert ended is not None  # the end of that leg's acks says so
+    assert ended.outcome is Outcome.BROKEN
+    assert await state_of(store, transfer) is State.STREAMING
+    assert not await client(store).exists(transfer.keys.chunks)
+
+
 @pytest.mark.parametrize("event", [event for event in Event if event is not Event.CLAIM])
 @pytest.mark.parametrize("state", State)
 async def test_a_stranger_moves_nothing(store: Store, transfer: Transfer, state: State, event: Event) -> None:
@@ -98,6 +130,7 @@ async def test_a_claim_makes_a_readable_hash_with_a_ttl(store: Store, transfer: 
         b"id": transfer.id.encode(),
         b"state": b"waiting",
         b"uploader": b"up",
+        b"hears": b"up",
         b"length": b"5",
         b"type": b"text/plain",
         b"rejoins": b"1",

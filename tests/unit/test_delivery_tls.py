@@ -51,6 +51,9 @@ class Server(asyncio.Protocol):
     def write_body(self, data: Bytes) -> None:
         self.transport.write(data)
 
+    def join_head(self) -> None:
+        pass
+
     def keep_open(self) -> bool:
         return True
 

@@ -1,4 +1,4 @@
-"""Ending tasks with `stop` and `first`, and limiting their time with `Limit` and `occurs`."""
+"""Ending tasks with `stop`, `first` and `Guard`, and limiting their time with `Limit` and `occurs`."""
 
 import asyncio
 import gc
@@ -6,7 +6,7 @@ import ssl
 
 import pytest
 
-from relay.tasks import Limit, first, occurs, report_unhandled, stop
+from relay.tasks import Guard, Limit, first, occurs, report_unhandled, stop
 
 
 async def endless() -> str | None:
@@ -72,6 +72,51 @@ async def test_stopping_first_ends_what_runs_in_a_first_within_it(times: int) ->
     assert len(asyncio.all_tasks()) == 6
     await asyncio.wait_for(stop([waiting]), 10)
     assert waiting.cancelled()
+    assert len(asyncio.all_tasks()) == 1
+
+
+@pytest.mark.parametrize("times", [0, 1])
+async def test_a_watch_that_ends_first_ends_the_work(times: int) -> None:
+    async def watch() -> str:
+        return "watch"
+
+    guard = Guard(watch, after=60)
+    asyncio.get_running_loop().call_later(0.01, guard.begin)
+    assert await guard.run(stubborn(times)) == "watch"
+    assert await Guard(watch, after=0.01).run(endless()) == "watch"
+    await asyncio.sleep(0)  # nothing is left that cancels this task
+    assert len(asyncio.all_tasks()) == 1
+
+
+async def test_work_that_ends_first_ends_its_watch_or_needs_none() -> None:
+    async def work() -> str:
+        await asyncio.sleep(0.02)
+        return "work"
+
+    async def never() -> str:
+        raise AssertionError
+
+    assert await Guard(never, after=60).run(work()) == "work"
+    assert await Guard(lambda: stubborn(1), after=0).run(work()) == "work"
+    assert len(asyncio.all_tasks()) == 1
+
+
+async def test_what_a_watch_raises_is_raised() -> None:
+    async def watch() -> str:
+        raise KeyError
+
+    with pytest.raises(KeyError):
+        await Guard(watch, after=0).run(endless())
+
+
+async def test_a_guard_does_not_swallow_a_cancellation_by_somebody_else() -> None:
+    async def watch() -> str:
+        task.cancel()
+        return "watch"
+
+    task: asyncio.Task[str | None] = asyncio.create_task(Guard(watch, after=0).run(stubborn(1)))
+    with pytest.raises(asyncio.CancelledError):
+        await task
     assert len(asyncio.all_tasks()) == 1
 
 

@@ -38,8 +38,8 @@ if most_bytes > 0 then
   reserved, left = reserve(token, most_bytes, tonumber(length) or 0, math.max(1, tonumber(length) or 1))
   if not reserved then return {'spent', left} end
 end
-redis.call('HSET', transfer, 'id', id, 'state', state, 'uploader', node, 'length', length, 'type', type_,
-  'created', now_s())
+redis.call('HSET', transfer, 'id', id, 'state', state, 'uploader', node, 'hears', node, 'length', length,
+  'type', type_, 'created', now_s())
 if rejoins == '1' then redis.call('HSET', transfer, 'rejoins', 1) end
 if upload ~= '' then redis.call('HSET', transfer, 'upload', upload) end
 if sha256 ~= '' then redis.call('HSET', transfer, 'sha256', sha256) end

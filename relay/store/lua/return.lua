@@ -26,6 +26,7 @@ if before == 'streaming' then
   mark(acks, 'uploader_gone', position, string.match(last_id(chunks), '^%d+'), linger_ms)
 end
 if length ~= '' then redis.call('HSET', transfer, 'length', length) end
-redis.call('HSET', transfer, 'state', state, 'leg', following, 'position', position, 'sender', sender, 'uploader', node)
+redis.call('HSET', transfer, 'state', state, 'leg', following, 'position', position, 'sender', sender, 'uploader', node,
+  'hears', node)
 if redis.call('PTTL', token) < wait_ms then redis.call('PEXPIRE', token, wait_ms) end
 return {'returned', following, position, stored[8] or '', uploader}
