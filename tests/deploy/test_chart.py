@@ -18,8 +18,8 @@ from tests.deploy.helm import MODULES, NAMESPACE, VALUES, Helm, Manifest, cannot
 from tests.support.chart import CHART
 from tests.support.pages import ROOT
 
-#: The oldest release that Chart.yaml allows, and the newest whose schemas there are.
-RELEASES = ("1.25", kubernetes_validate.latest_version())
+#: The oldest release that Chart.yaml allows, and the newest when this was written.
+RELEASES = ("1.25", "1.37")
 #: Kinds that are not Kubernetes' own.
 CRDS = ("HTTPRoute", "ServiceMonitor")
 
@@ -118,6 +118,16 @@ def test_everything_that_is_mounted_is_there(manifests: list[Manifest]) -> None:
         for source in volumes.get("secrets", {}).get("projected", {}).get("sources", []):
             keys = {item["key"] for item in source["secret"]["items"]}
             assert source["secret"]["name"] not in own or keys <= own[source["secret"]["name"]].keys()
+
+
+def test_old_and_new_nodes_run_side_by_side_unless_they_cannot_know_each_other(newest_helm: Helm) -> None:
+    strategies = {
+        values: only(newest_helm.render(VALUES[values]), "Deployment")["spec"]["strategy"]
+        for values in ("alone", "defaults", "existing-secrets", "everything")
+    }
+    rolling = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}
+    assert strategies.pop("alone") == {"type": "Recreate"}
+    assert all(strategy == rolling for strategy in strategies.values())
 
 
 def test_no_secret_is_outside_of_a_secret(newest_helm: Helm) -> None:
@@ -229,6 +239,10 @@ _SECRET = {"name": "relay", "key": "key"}
         (
             {"redis": {"trial": False}},
             "replicas=2 needs a Redis: set RELAY_REDIS_URL, or redis.trial=true, or replicas=1",
+        ),
+        (
+            {"redis": {"trial": False}, "settings": {"RELAY_REDIS_URL": "memory://"}},
+            "replicas=2 needs a Redis: set RELAY_REDIS_URL, or redis.trial=true",
         ),
         (
             {"redis": {"trial": False}, "replicas": 1, "autoscaling": {"enabled": True}},

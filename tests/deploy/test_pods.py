@@ -30,7 +30,10 @@ _ADMIN = {"authorization": "Bearer an-admin-secret"}
 
 
 def other_values() -> dict[str, Any]:
-    """Return a value for every setting that is not its default, as far as a setting can have one here."""
+    """Return a value for every setting that is not its default, but for those that name a file.
+
+    If this fails for a new setting that is not a number, give it a value here.
+    """
     special = {
         "host": "127.0.0.1",
         "redis_url": "redis://redis.example:6379/0",
@@ -49,8 +52,9 @@ def other_values() -> dict[str, Any]:
         "max_upload": 10_000_000_000_000,
         "heartbeat": 1.5,
     }
-    ours = {"ssl_certfile", "ssl_keyfile", "redis_url_file", "token_secret_file", "token_secrets_file"}
-    names = [name for section in SECTIONS.values() for name in section if name not in {*ours, "admin_secret_file"}]
+    names = [
+        name for section in SECTIONS.values() for name in section if not name.endswith(("_file", "certfile", "keyfile"))
+    ]
     defaults = {name: Settings.model_fields[name].default for name in names}
     return {name: special[name] if name in special else defaults[name] + 1 for name in names}
 
@@ -195,7 +199,7 @@ def test_one_node_alone_serves_https(newest_helm: Helm, tmp_path: Path) -> None:
     node = RunningNode(Pod(only(manifests, "Deployment")["spec"]["template"]["spec"], held, tmp_path / "root"))
     try:
         node.wait_ready()
-        assert "alone on its embedded store" in node.log()
+        assert ", alone" in node.log()
     finally:
         node.stop()
 

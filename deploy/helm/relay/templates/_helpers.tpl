@@ -123,6 +123,13 @@ RELAY_SSL_KEYFILE: /run/secrets/tls/tls.key
 {{- end }}
 {{- end -}}
 
+{{/* Not empty if a node shares its store with no other. */}}
+{{- define "relay.alone" -}}
+{{- $url := .Values.settings.RELAY_REDIS_URL | default "memory://" -}}
+{{- $elsewhere := or .Values.redis.trial .Values.settingsFromSecrets.RELAY_REDIS_URL .Values.settings.RELAY_REDIS_URL_FILE -}}
+{{- if and (eq $url "memory://") (not $elsewhere) -}}alone{{- end -}}
+{{- end -}}
+
 {{/* `https` if the nodes serve it themselves, otherwise `http`. */}}
 {{- define "relay.scheme" -}}
 {{- include "relay.environment" . | fromYaml | dig "RELAY_SSL_CERTFILE" "" | empty | ternary "http" "https" -}}
