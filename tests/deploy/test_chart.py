@@ -88,7 +88,9 @@ def test_the_parts_find_each_other(manifests: list[Manifest]) -> None:
     for one in manifests:
         if one["kind"] == "ServiceMonitor":
             wanted = one["spec"]["selector"]["matchLabels"].items()
-            assert [wanted <= service["metadata"]["labels"].items() for service in services.values()].count(True) == 1
+            (found,) = (service for service in services.values() if wanted <= service["metadata"]["labels"].items())
+            (port,) = found["spec"]["ports"]
+            assert one["spec"]["endpoints"][0]["port"] == port["name"] == one["spec"]["endpoints"][0]["scheme"]
         if one["kind"] == "HTTPRoute":
             (reference,) = one["spec"]["rules"][0]["backendRefs"]
             assert reference["port"] in [port["port"] for port in services[reference["name"]]["spec"]["ports"]]
@@ -227,6 +229,7 @@ def test_the_schema_refuses_what_is_unknown_or_impossible(helm: Helm, values: Ma
     assert words in helm.refusal(values)
 
 
+_NAMED = '[alice]\ndigest = "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b"\n'
 _URL = {"RELAY_REDIS_URL": "redis://redis.example:6379/0"}
 _SECRET = {"name": "relay", "key": "key"}
 
@@ -312,3 +315,24 @@ def test_helm_takes_the_commands_of_the_page(newest_helm: Helm, tmp_path: Path) 
         done = newest_helm.run("template", *command.split(), folder=tmp_path)
         assert done.returncode == 0, done.stderr
         assert any(one and one["kind"] == "Deployment" for one in yaml.safe_load_all(done.stdout))
+
+
+@pytest.mark.parametrize(
+    ("values", "warnings"),
+    [
+        ({}, {"one for trials", "Anybody who reaches it may make tokens"}),
+        ({"settings": {"RELAY_TOKEN_SECRET": "a-long-secret"}}, {"one for trials"}),
+        (
+            {"httpRoute": {"enabled": True, "parentRefs": [{"name": "public"}]}, "namedSecrets": _NAMED},
+            {"one for trials", "All clients count as one"},
+        ),
+        (VALUES["existing-secrets"], {"All clients count as one"}),
+        (VALUES["everything"], set()),
+    ],
+)
+def test_the_notes_say_what_is_left_to_do(newest_helm: Helm, values: Manifest | Path, warnings: set[str]) -> None:
+    notes = newest_helm.notes(values)
+    known = ("one for trials", "Anybody who reaches it may make tokens", "All clients count as one")
+    assert {warning for warning in known if warning in notes} == warnings
+    assert "helm test trial --namespace files\n" in notes
+    assert "\n\n\n" not in notes
