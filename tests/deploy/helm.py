@@ -20,6 +20,8 @@ _TOOLS = os.environ.get("RELAY_TEST_HELM", "")
 _REQUIRED = "RELAY_TESTS_NEED_HELM"
 MODULES = Path(_TOOLS, "node_modules")
 NAMESPACE, RELEASE = "files", "trial"
+#: A file of named secrets.
+NAMED = '[alice]\ndigest = "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b"\n'
 VALUES = {file.stem: file for file in sorted((Path(__file__).parent / "values").glob("*.yaml"))}
 
 

@@ -14,7 +14,7 @@ import yaml
 
 from relay.cli.serve import _GRACE
 from relay.settings import Settings
-from tests.deploy.helm import MODULES, NAMESPACE, VALUES, Helm, Manifest, cannot, only, pods
+from tests.deploy.helm import MODULES, NAMED, NAMESPACE, VALUES, Helm, Manifest, cannot, only, pods
 from tests.support.chart import CHART
 from tests.support.pages import ROOT
 
@@ -165,146 +165,6 @@ def test_a_node_has_time_to_drain(newest_helm: Helm, settings: dict[str, float],
     assert "lifecycle" not in pod["containers"][0]
 
 
-#: Annotations that are called otherwise than the directives of nginx that they set.
-_DIRECTIVES = {"proxy-body-size": "client_max_body_size"}
-
-
-@pytest.mark.parametrize("controller", ["ingress-nginx", "nginx.org"])
-def test_the_annotations_say_what_nginx_conf_says(newest_helm: Helm, controller: str) -> None:
-    """The tests of tests/compose show that nginx streams with these directives."""
-    manifests = newest_helm.render({"ingress": {"enabled": True, "controller": controller}})
-    annotations = dict(only(manifests, "Ingress")["metadata"]["annotations"])
-    snippets = annotations.pop("nginx.org/location-snippets", "")
-    said = dict(line.rstrip(";").split(" ", 1) for line in snippets.splitlines())
-    for annotation, value in annotations.items():
-        name = annotation.rpartition("/")[2]
-        seconds = "s" if name.endswith("timeout") and value.isdigit() else ""
-        said[_DIRECTIVES.get(name) or name.replace("-", "_")] = value.replace("false", "off") + seconds
-    conf = (ROOT / "deploy" / "nginx.conf").read_text()
-    for directive, value in said.items():
-        assert f" {directive} {value};" in conf
-    assert {"proxy_request_buffering", "proxy_buffering", "client_max_body_size", "proxy_read_timeout"} <= said.keys()
-
-
-@pytest.mark.parametrize(("controller", "timeout"), [("ingress-nginx", "930"), ("nginx.org", "930s")])
-def test_the_ingress_waits_longer_than_the_nodes(newest_helm: Helm, controller: str, timeout: str) -> None:
-    ingress = {"enabled": True, "controller": controller}
-    manifests = newest_helm.render({"ingress": ingress, "settings": {"RELAY_UPLOAD_WAIT": 900}})
-    annotations = only(manifests, "Ingress")["metadata"]["annotations"]
-    prefix = {"ingress-nginx": "nginx.ingress.kubernetes.io"}.get(controller, controller)
-    assert annotations[f"{prefix}/proxy-read-timeout"] == annotations[f"{prefix}/proxy-send-timeout"] == timeout
-
-
-def test_ones_own_annotations_win(newest_helm: Helm) -> None:
-    annotations = only(newest_helm.render(VALUES["everything"]), "Ingress")["metadata"]["annotations"]
-    assert annotations["nginx.ingress.kubernetes.io/proxy-next-upstream-tries"] == "2"
-    assert annotations["nginx.ingress.kubernetes.io/proxy-request-buffering"] == "off"
-
-
-def test_the_route_has_no_time_limits(newest_helm: Helm) -> None:
-    (rule,) = only(newest_helm.render(VALUES["gateway"]), "HTTPRoute")["spec"]["rules"]
-    assert rule["timeouts"] == {"request": "0s", "backendRequest": "0s"}
-
-
-def test_every_value_is_in_the_schema_and_has_a_comment() -> None:
-    """Otherwise Helm would refuse the chart's own defaults, or operators would have to guess."""
-    text = (CHART / "values.yaml").read_text()
-    schema = json.loads((CHART / "values.schema.json").read_text())
-    assert yaml.safe_load(text).keys() == schema["properties"].keys() - {"global"}
-    sections = text.split("\n\n")
-    assert all(section.lstrip().startswith("#") or "#" in section for section in sections if section.strip())
-
-
-@pytest.mark.parametrize(
-    ("values", "words"),
-    [
-        ({"settings": {"RELAY_TOKEN_LIVE": 3}}, "RELAY_TOKEN_LIVE"),
-        ({"settings": {"RELAY_DRAIN_TIMEOUT": -1}}, "RELAY_DRAIN_TIMEOUT"),
-        ({"settings": {"RELAY_STATUS": "hidden"}}, "RELAY_STATUS"),
-        ({"replica": 3}, "replica"),
-        ({"ingress": {"enabled": True, "controller": "traefik"}}, "controller"),
-    ],
-)
-def test_the_schema_refuses_what_is_unknown_or_impossible(helm: Helm, values: Manifest, words: str) -> None:
-    assert words in helm.refusal(values)
-
-
-_NAMED = '[alice]\ndigest = "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b"\n'
-_URL = {"RELAY_REDIS_URL": "redis://redis.example:6379/0"}
-_SECRET = {"name": "relay", "key": "key"}
-
-
-@pytest.mark.parametrize(
-    ("values", "line"),
-    [
-        ({"settings": _URL}, "set redis.trial=false to use your own Redis"),
-        ({"settingsFromSecrets": {"RELAY_REDIS_URL": _SECRET}}, "set redis.trial=false to use your own Redis"),
-        (
-            {"redis": {"trial": False}},
-            "replicas=2 needs a Redis: set RELAY_REDIS_URL, or redis.trial=true, or replicas=1",
-        ),
-        (
-            {"redis": {"trial": False}, "settings": {"RELAY_REDIS_URL": "memory://"}},
-            "replicas=2 needs a Redis: set RELAY_REDIS_URL, or redis.trial=true",
-        ),
-        (
-            {"redis": {"trial": False}, "replicas": 1, "autoscaling": {"enabled": True}},
-            "autoscaling.enabled=true needs a Redis",
-        ),
-        (
-            {"redis": {"trial": False}, "settings": _URL, "settingsFromSecrets": {"RELAY_REDIS_URL": _SECRET}},
-            "settings.RELAY_REDIS_URL and settingsFromSecrets.RELAY_REDIS_URL: keep one of them",
-        ),
-        (
-            {"settings": {"RELAY_TOKEN_SECRET": "a-long-secret", "RELAY_TOKEN_SECRET_FILE": "/token"}},
-            "settings.RELAY_TOKEN_SECRET_FILE is set, and RELAY_TOKEN_SECRET too: keep one of them",
-        ),
-        (
-            {"namedSecrets": "[a]", "settingsFromSecrets": {"RELAY_TOKEN_SECRETS_FILE": _SECRET}},
-            "namedSecrets and RELAY_TOKEN_SECRETS_FILE: keep one of them",
-        ),
-        ({"settings": {"RELAY_STATUS": "private"}}, "RELAY_STATUS=private needs a RELAY_ADMIN_SECRET"),
-        (
-            {"tls": {"secretName": "a"}, "settings": {"RELAY_SSL_CERTFILE": "/b"}},
-            "tls.secretName and settings.RELAY_SSL_CERTFILE: keep one of them",
-        ),
-        (
-            {"tls": {"secretName": "a"}, "ingress": {"enabled": True}},
-            "the ingress and the route speak HTTP to the nodes",
-        ),
-        ({"autoscaling": {"enabled": True, "minReplicas": 20}}, "minReplicas must be at most autoscaling.maxReplicas"),
-        (
-            {
-                "autoscaling": {
-                    "enabled": True,
-                    "metrics": dict.fromkeys(("relay_uploads_streaming", "relay_downloads_streaming")),
-                }
-            },
-            "autoscaling.enabled=true needs autoscaling.metrics or autoscaling.cpu",
-        ),
-        (
-            {"autoscaling": {"enabled": True, "cpu": 80}, "resources": {"requests": {"cpu": None}}},
-            "autoscaling.cpu is a percentage of resources.requests.cpu: set that, too",
-        ),
-        ({"httpRoute": {"enabled": True}}, "httpRoute.enabled=true needs httpRoute.parentRefs"),
-        (
-            {
-                "serviceMonitor": {"enabled": True},
-                "settings": {"RELAY_STATUS": "private", "RELAY_ADMIN_SECRET_FILE": "/admin"},
-            },
-            "serviceMonitor.enabled=true with RELAY_STATUS=private needs RELAY_ADMIN_SECRET",
-        ),
-    ],
-)
-def test_values_that_contradict_each_other_are_refused_in_one_line(
-    newest_helm: Helm, values: Manifest, line: str
-) -> None:
-    first, _, rest = newest_helm.refusal(values).partition("\n")
-    assert first.startswith("Error: execution error at (relay/templates/deployment.yaml")
-    assert line in first
-    assert rest.strip() == "Use --debug flag to render out invalid YAML"  # Helm's own
-
-
 def test_helm_takes_the_commands_of_the_page(newest_helm: Helm, tmp_path: Path) -> None:
     page = (CHART / "README.md").read_text()
     (tmp_path / "values.yaml").write_text(re.search(r"^```yaml\n(image:.*?)^```", page, re.MULTILINE | re.DOTALL)[1])  # type: ignore[index]
@@ -323,7 +183,7 @@ def test_helm_takes_the_commands_of_the_page(newest_helm: Helm, tmp_path: Path) 
         ({}, {"one for trials", "Anybody who reaches it may make tokens"}),
         ({"settings": {"RELAY_TOKEN_SECRET": "a-long-secret"}}, {"one for trials"}),
         (
-            {"httpRoute": {"enabled": True, "parentRefs": [{"name": "public"}]}, "namedSecrets": _NAMED},
+            {"httpRoute": {"enabled": True, "parentRefs": [{"name": "public"}]}, "namedSecrets": NAMED},
             {"one for trials", "All clients count as one"},
         ),
         (VALUES["existing-secrets"], {"All clients count as one"}),
