@@ -26,13 +26,14 @@ def test_the_annotations_say_what_nginx_conf_says(newest_helm: Helm, controller:
     assert {"proxy_request_buffering", "proxy_buffering", "client_max_body_size", "proxy_read_timeout"} <= said.keys()
 
 
-@pytest.mark.parametrize(("controller", "timeout"), [("ingress-nginx", "930"), ("nginx.org", "930s")])
-def test_the_ingress_waits_longer_than_the_nodes(newest_helm: Helm, controller: str, timeout: str) -> None:
-    ingress = {"enabled": True, "controller": controller}
-    manifests = newest_helm.render({"ingress": ingress, "settings": {"RELAY_UPLOAD_WAIT": 900}})
+@pytest.mark.parametrize(
+    "setting", ["RELAY_UPLOAD_WAIT", "RELAY_DOWNLOAD_WAIT_MAX", "RELAY_STALL", "RELAY_RESUME_WAIT"]
+)
+def test_the_ingress_waits_longer_than_the_nodes(newest_helm: Helm, setting: str) -> None:
+    manifests = newest_helm.render({"ingress": {"enabled": True}, "settings": {setting: 899.5}})
     annotations = only(manifests, "Ingress")["metadata"]["annotations"]
-    prefix = {"ingress-nginx": "nginx.ingress.kubernetes.io"}.get(controller, controller)
-    assert annotations[f"{prefix}/proxy-read-timeout"] == annotations[f"{prefix}/proxy-send-timeout"] == timeout
+    for timeout in ("proxy-read-timeout", "proxy-send-timeout"):
+        assert annotations[f"nginx.ingress.kubernetes.io/{timeout}"] == "930"
 
 
 def test_ones_own_annotations_win(newest_helm: Helm) -> None:
