@@ -20,6 +20,8 @@ _TOOLS = os.environ.get("RELAY_TEST_HELM", "")
 _REQUIRED = "RELAY_TESTS_NEED_HELM"
 MODULES = Path(_TOOLS, "node_modules")
 NAMESPACE, RELEASE = "files", "trial"
+#: A file of named secrets.
+NAMED = '[alice]\ndigest = "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b"\n'
 VALUES = {file.stem: file for file in sorted((Path(__file__).parent / "values").glob("*.yaml"))}
 
 
@@ -49,25 +51,36 @@ class Helm:
 
     def render(self, *values: Path | Manifest) -> list[Manifest]:
         """Return the objects that the chart makes of values, or of files of values. The last ones win."""
-        done = self._template(*values)
+        done = self._run("template", *values)
         assert done.returncode == 0, done.stderr
         return [manifest for manifest in yaml.safe_load_all(done.stdout) if manifest]
 
     def refusal(self, *values: Path | Manifest) -> str:
         """Return what is printed about values that are refused."""
-        done = self._template(*values)
+        done = self._run("template", *values)
         assert done.returncode != 0
         return done.stderr
 
-    def _template(self, *values: Path | Manifest) -> "subprocess.CompletedProcess[str]":
+    def notes(self, *values: Path | Manifest) -> str:
+        """Return what is printed after an installation. Skip the test if this Helm needs a cluster for that."""
+        done = self._run("install", *values, "--dry-run=client")
+        if "cluster unreachable" in done.stderr:
+            cannot(f"{self.program} needs a cluster to show the notes: they were not tested")
+        assert done.returncode == 0, done.stderr
+        return done.stdout.partition("\nNOTES:\n")[2]
+
+    def _run(self, command: str, *values: Path | Manifest | str) -> "subprocess.CompletedProcess[str]":
+        """Run a command on the chart, with files of values, maps of values, and options."""
         with tempfile.TemporaryDirectory() as folder:
             options = list[str | Path]()
             for number, given in enumerate(values):
-                file = given if isinstance(given, Path) else Path(folder, f"{number}.yaml")
-                if not isinstance(given, Path):
+                if isinstance(given, dict):
+                    file = Path(folder, f"{number}.yaml")
                     file.write_text(yaml.safe_dump(given))
-                options += ["--values", file]
-            return self.run("template", RELEASE, CHART, "--namespace", NAMESPACE, *options)
+                    options += ["--values", file]
+                else:
+                    options += ["--values", given] if isinstance(given, Path) else [given]
+            return self.run(command, RELEASE, CHART, "--namespace", NAMESPACE, *options)
 
 
 def only(manifests: list[Manifest], kind: str, name: str = f"{RELEASE}-relay") -> Manifest:

@@ -8,18 +8,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import kubernetes_validate
+import kubernetes_validate  # type: ignore[import-untyped]
 import pytest
 import yaml
 
 from relay.cli.serve import _GRACE
 from relay.settings import Settings
-from tests.deploy.helm import MODULES, NAMESPACE, VALUES, Helm, Manifest, cannot, only, pods
+from tests.deploy.helm import MODULES, NAMED, NAMESPACE, VALUES, Helm, Manifest, cannot, only, pods
 from tests.support.chart import CHART
 from tests.support.pages import ROOT
 
-#: The oldest release that Chart.yaml allows, and the newest whose schemas there are.
-RELEASES = ("1.25", kubernetes_validate.latest_version())
+#: The oldest release that Chart.yaml allows, and the newest when this was written.
+RELEASES = ("1.25", "1.37")
 #: Kinds that are not Kubernetes' own.
 CRDS = ("HTTPRoute", "ServiceMonitor")
 
@@ -88,7 +88,9 @@ def test_the_parts_find_each_other(manifests: list[Manifest]) -> None:
     for one in manifests:
         if one["kind"] == "ServiceMonitor":
             wanted = one["spec"]["selector"]["matchLabels"].items()
-            assert [wanted <= service["metadata"]["labels"].items() for service in services.values()].count(True) == 1
+            (found,) = (service for service in services.values() if wanted <= service["metadata"]["labels"].items())
+            (port,) = found["spec"]["ports"]
+            assert one["spec"]["endpoints"][0]["port"] == port["name"] == one["spec"]["endpoints"][0]["scheme"]
         if one["kind"] == "HTTPRoute":
             (reference,) = one["spec"]["rules"][0]["backendRefs"]
             assert reference["port"] in [port["port"] for port in services[reference["name"]]["spec"]["ports"]]
@@ -118,6 +120,16 @@ def test_everything_that_is_mounted_is_there(manifests: list[Manifest]) -> None:
         for source in volumes.get("secrets", {}).get("projected", {}).get("sources", []):
             keys = {item["key"] for item in source["secret"]["items"]}
             assert source["secret"]["name"] not in own or keys <= own[source["secret"]["name"]].keys()
+
+
+def test_old_and_new_nodes_run_side_by_side_unless_they_cannot_know_each_other(newest_helm: Helm) -> None:
+    strategies = {
+        values: only(newest_helm.render(VALUES[values]), "Deployment")["spec"]["strategy"]
+        for values in ("alone", "defaults", "existing-secrets", "everything")
+    }
+    rolling = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}
+    assert strategies.pop("alone") == {"type": "Recreate"}
+    assert all(strategy == rolling for strategy in strategies.values())
 
 
 def test_no_secret_is_outside_of_a_secret(newest_helm: Helm) -> None:
@@ -153,125 +165,6 @@ def test_a_node_has_time_to_drain(newest_helm: Helm, settings: dict[str, float],
     assert "lifecycle" not in pod["containers"][0]
 
 
-@pytest.mark.parametrize(("controller", "timeout"), [("ingress-nginx", "930"), ("nginx.org", "930s")])
-def test_the_ingress_streams_and_waits_longer_than_the_nodes(newest_helm: Helm, controller: str, timeout: str) -> None:
-    ingress = {"enabled": True, "controller": controller, "annotations": {"example.org/more": "1"}}
-    rendered = newest_helm.render({"ingress": ingress, "settings": {"RELAY_UPLOAD_WAIT": 900}})
-    annotations = only(rendered, "Ingress")["metadata"]["annotations"]
-    prefix = {"ingress-nginx": "nginx.ingress.kubernetes.io", "nginx.org": "nginx.org"}[controller]
-    assert annotations[f"{prefix}/proxy-read-timeout"] == annotations[f"{prefix}/proxy-send-timeout"] == timeout
-    assert annotations[f"{prefix}/proxy-buffering"] in ("off", "false")
-    assert "proxy-request-buffering" in str(annotations) or "proxy_request_buffering off" in str(annotations)
-    assert "0" in (annotations.get(f"{prefix}/proxy-body-size"), annotations.get(f"{prefix}/client-max-body-size"))
-    assert annotations["example.org/more"] == "1"
-    assert all(isinstance(value, str) for value in annotations.values())
-
-
-def test_ones_own_annotations_win(newest_helm: Helm) -> None:
-    annotations = only(newest_helm.render(VALUES["everything"]), "Ingress")["metadata"]["annotations"]
-    assert annotations["nginx.ingress.kubernetes.io/proxy-next-upstream-tries"] == "2"
-    assert annotations["nginx.ingress.kubernetes.io/proxy-request-buffering"] == "off"
-
-
-def test_the_route_has_no_time_limits(newest_helm: Helm) -> None:
-    (rule,) = only(newest_helm.render(VALUES["gateway"]), "HTTPRoute")["spec"]["rules"]
-    assert rule["timeouts"] == {"request": "0s", "backendRequest": "0s"}
-
-
-def test_every_value_is_in_the_schema_and_has_a_comment() -> None:
-    """Otherwise Helm would refuse the chart's own defaults, or operators would have to guess."""
-    text = (CHART / "values.yaml").read_text()
-    schema = json.loads((CHART / "values.schema.json").read_text())
-    assert yaml.safe_load(text).keys() == schema["properties"].keys() - {"global"}
-    sections = text.split("\n\n")
-    assert all(section.lstrip().startswith("#") or "#" in section for section in sections if section.strip())
-
-
-@pytest.mark.parametrize(
-    ("values", "words"),
-    [
-        ({"settings": {"RELAY_TOKEN_LIVE": 3}}, "RELAY_TOKEN_LIVE"),
-        ({"settings": {"RELAY_DRAIN_TIMEOUT": -1}}, "RELAY_DRAIN_TIMEOUT"),
-        ({"settings": {"RELAY_STATUS": "hidden"}}, "RELAY_STATUS"),
-        ({"replica": 3}, "replica"),
-        ({"ingress": {"enabled": True, "controller": "traefik"}}, "controller"),
-    ],
-)
-def test_the_schema_refuses_what_is_unknown_or_impossible(helm: Helm, values: Manifest, words: str) -> None:
-    assert words in helm.refusal(values)
-
-
-_URL = {"RELAY_REDIS_URL": "redis://redis.example:6379/0"}
-_SECRET = {"name": "relay", "key": "key"}
-
-
-@pytest.mark.parametrize(
-    ("values", "line"),
-    [
-        ({"settings": _URL}, "set redis.trial=false to use your own Redis"),
-        ({"settingsFromSecrets": {"RELAY_REDIS_URL": _SECRET}}, "set redis.trial=false to use your own Redis"),
-        (
-            {"redis": {"trial": False}},
-            "replicas=2 needs a Redis: set RELAY_REDIS_URL, or redis.trial=true, or replicas=1",
-        ),
-        (
-            {"redis": {"trial": False}, "replicas": 1, "autoscaling": {"enabled": True}},
-            "autoscaling.enabled=true needs a Redis",
-        ),
-        (
-            {"redis": {"trial": False}, "settings": _URL, "settingsFromSecrets": {"RELAY_REDIS_URL": _SECRET}},
-            "settings.RELAY_REDIS_URL and settingsFromSecrets.RELAY_REDIS_URL: keep one of them",
-        ),
-        (
-            {"settings": {"RELAY_TOKEN_SECRET": "a-long-secret", "RELAY_TOKEN_SECRET_FILE": "/token"}},
-            "settings.RELAY_TOKEN_SECRET_FILE is set, and RELAY_TOKEN_SECRET too: keep one of them",
-        ),
-        (
-            {"namedSecrets": "[a]", "settingsFromSecrets": {"RELAY_TOKEN_SECRETS_FILE": _SECRET}},
-            "namedSecrets and RELAY_TOKEN_SECRETS_FILE: keep one of them",
-        ),
-        ({"settings": {"RELAY_STATUS": "private"}}, "RELAY_STATUS=private needs a RELAY_ADMIN_SECRET"),
-        (
-            {"tls": {"secretName": "a"}, "settings": {"RELAY_SSL_CERTFILE": "/b"}},
-            "tls.secretName and settings.RELAY_SSL_CERTFILE: keep one of them",
-        ),
-        (
-            {"tls": {"secretName": "a"}, "ingress": {"enabled": True}},
-            "the ingress and the route speak HTTP to the nodes",
-        ),
-        ({"autoscaling": {"enabled": True, "minReplicas": 20}}, "minReplicas must be at most autoscaling.maxReplicas"),
-        (
-            {
-                "autoscaling": {
-                    "enabled": True,
-                    "metrics": dict.fromkeys(("relay_uploads_streaming", "relay_downloads_streaming")),
-                }
-            },
-            "autoscaling.enabled=true needs autoscaling.metrics or autoscaling.cpu",
-        ),
-        (
-            {"autoscaling": {"enabled": True, "cpu": 80}, "resources": {"requests": {"cpu": None}}},
-            "autoscaling.cpu is a percentage of resources.requests.cpu: set that, too",
-        ),
-        ({"httpRoute": {"enabled": True}}, "httpRoute.enabled=true needs httpRoute.parentRefs"),
-        (
-            {
-                "serviceMonitor": {"enabled": True},
-                "settings": {"RELAY_STATUS": "private", "RELAY_ADMIN_SECRET_FILE": "/admin"},
-            },
-            "serviceMonitor.enabled=true with RELAY_STATUS=private needs RELAY_ADMIN_SECRET",
-        ),
-    ],
-)
-def test_values_that_contradict_each_other_are_refused_in_one_line(
-    newest_helm: Helm, values: Manifest, line: str
-) -> None:
-    first, _, rest = newest_helm.refusal(values).partition("\n")
-    assert first.startswith("Error: execution error at (relay/templates/deployment.yaml")
-    assert line in first
-    assert rest.strip() == "Use --debug flag to render out invalid YAML"  # Helm's own
-
-
 def test_helm_takes_the_commands_of_the_page(newest_helm: Helm, tmp_path: Path) -> None:
     page = (CHART / "README.md").read_text()
     (tmp_path / "values.yaml").write_text(re.search(r"^```yaml\n(image:.*?)^```", page, re.MULTILINE | re.DOTALL)[1])  # type: ignore[index]
@@ -282,3 +175,24 @@ def test_helm_takes_the_commands_of_the_page(newest_helm: Helm, tmp_path: Path) 
         done = newest_helm.run("template", *command.split(), folder=tmp_path)
         assert done.returncode == 0, done.stderr
         assert any(one and one["kind"] == "Deployment" for one in yaml.safe_load_all(done.stdout))
+
+
+@pytest.mark.parametrize(
+    ("values", "warnings"),
+    [
+        ({}, {"one for trials", "Anybody who reaches it may make tokens"}),
+        ({"settings": {"RELAY_TOKEN_SECRET": "a-long-secret"}}, {"one for trials"}),
+        (
+            {"httpRoute": {"enabled": True, "parentRefs": [{"name": "public"}]}, "namedSecrets": NAMED},
+            {"one for trials", "All clients count as one"},
+        ),
+        (VALUES["existing-secrets"], {"All clients count as one"}),
+        (VALUES["everything"], set()),
+    ],
+)
+def test_the_notes_say_what_is_left_to_do(newest_helm: Helm, values: Manifest | Path, warnings: set[str]) -> None:
+    notes = newest_helm.notes(values)
+    known = ("one for trials", "Anybody who reaches it may make tokens", "All clients count as one")
+    assert {warning for warning in known if warning in notes} == warnings
+    assert "helm test trial --namespace files\n" in notes
+    assert "\n\n\n" not in notes

@@ -22,7 +22,7 @@
 {{- if and .Values.redis.trial $redis -}}
 {{- fail "RELAY_REDIS_URL is set, and redis.trial=true: set redis.trial=false to use your own Redis" -}}
 {{- end -}}
-{{- $alone := not (or .Values.redis.trial $redis) -}}
+{{- $alone := include "relay.alone" . -}}
 {{- if and $alone .Values.autoscaling.enabled -}}
 {{- fail "autoscaling.enabled=true needs a Redis: set RELAY_REDIS_URL, or redis.trial=true" -}}
 {{- end -}}

@@ -123,6 +123,13 @@ RELAY_SSL_KEYFILE: /run/secrets/tls/tls.key
 {{- end }}
 {{- end -}}
 
+{{/* Not empty if a node shares its store with no other. */}}
+{{- define "relay.alone" -}}
+{{- $url := .Values.settings.RELAY_REDIS_URL | default "memory://" -}}
+{{- $elsewhere := or .Values.redis.trial .Values.settingsFromSecrets.RELAY_REDIS_URL .Values.settings.RELAY_REDIS_URL_FILE -}}
+{{- if and (eq $url "memory://") (not $elsewhere) -}}alone{{- end -}}
+{{- end -}}
+
 {{/* `https` if the nodes serve it themselves, otherwise `http`. */}}
 {{- define "relay.scheme" -}}
 {{- include "relay.environment" . | fromYaml | dig "RELAY_SSL_CERTFILE" "" | empty | ternary "http" "https" -}}
@@ -137,10 +144,12 @@ RELAY_SSL_KEYFILE: /run/secrets/tls/tls.key
 {{- maxf $phases $timeout | ceil | int64 | add 20 -}}
 {{- end -}}
 
-{{/* Seconds of silence that a proxy must bear: longer than a node's own limits, so that the node ends a wait and says why. */}}
+{{/* Seconds of silence that a proxy must bear: longer than a node's own limits, so that the node ends a wait and says why.
+     A download is silent while its uploader is away. */}}
 {{- define "relay.silence" -}}
-{{- $upload := include "relay.setting" (list . "RELAY_UPLOAD_WAIT" 300) | float64 -}}
-{{- $download := include "relay.setting" (list . "RELAY_DOWNLOAD_WAIT_MAX" 300) | float64 -}}
-{{- $stall := include "relay.setting" (list . "RELAY_STALL" 300) | float64 -}}
-{{- maxf $upload $download $stall | ceil | int64 | add 30 -}}
+{{- $longest := 300.0 -}}
+{{- range $name := list "RELAY_UPLOAD_WAIT" "RELAY_DOWNLOAD_WAIT_MAX" "RELAY_STALL" "RELAY_RESUME_WAIT" -}}
+{{- $longest = maxf $longest (include "relay.setting" (list $ $name 300) | float64) -}}
+{{- end -}}
+{{- $longest | ceil | int64 | add 30 -}}
 {{- end -}}
