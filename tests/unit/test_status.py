@@ -1,6 +1,8 @@
 """The status page in its three forms, and what each viewer sees of it."""
 
 import json
+import re
+import time
 from dataclasses import replace
 from html.parser import HTMLParser
 
@@ -14,6 +16,7 @@ from relay.operations.status_json import as_json
 from relay.operations.status_text import as_text, fitted, transfer_lines
 from relay.operations.viewer import OPERATOR, STRANGER, Viewer
 from relay.states import State
+from relay.store.servers import ServerFacts
 
 TOKEN = "PublicId"
 STREAM = Progress(
@@ -29,8 +32,26 @@ STREAM = Progress(
     seconds=2.0,
 )
 WAITING = replace(STREAM, id="waits", state=State.WAITING, downloader="", delivered=0, rate=0, seconds=90.0, left=210.0)
-NODE = NodeReport("a", alive=True, host="inner-host", version="1", waiting=1, streaming=1, uploading=1, rate_out=512.0)
-OVERVIEW = Overview.of([NODE, NodeReport("z", alive=False, age=7.2)], [WAITING, STREAM], [TokenLife(TOKEN, 61.0, 2)], 1)
+NODE = NodeReport(
+    "a",
+    alive=True,
+    host="inner-host",
+    version="1",
+    waiting=1,
+    streaming=1,
+    uploading=1,
+    rate_out=512.0,
+    history=(100, 0, 1024),
+    outcomes={"complete": 5, "uploader_gone": 2},
+)
+REDIS = ServerFacts((7, 0), "Redis 7.0.15", "noeviction", 32 * 2**20, 64 * 2**20)
+OVERVIEW = Overview.of(
+    [NODE, NodeReport("z", alive=False, age=7.2)],
+    [WAITING, STREAM],
+    [TokenLife(TOKEN, 61.0, 2)],
+    1,
+    servers=[REDIS],
+)
 
 
 def every_form(overview: Overview, viewer: Viewer) -> list[str]:
@@ -62,23 +83,28 @@ def test_what_streams_comes_first_and_counts_are_of_all() -> None:
     assert (overview.streaming, overview.waiting, overview.tokens, overview.rate) == (1, 1, 7, 512.0)
 
 
-def test_text() -> None:
-    assert as_text(OVERVIEW, STRANGER).splitlines() == [
+def test_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "time", lambda: 1060.0)
+    overview = replace(OVERVIEW, nodes=[replace(OVERVIEW.nodes[0], started=1000), OVERVIEW.nodes[1]])
+    assert as_text(overview, STRANGER).splitlines() == [
         "streaming 1  waiting 1  interrupted 0  tokens 1  nodes 1  delivering 512 B/s",
+        "last 5 min  ▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▂▁█  1.1 KiB, at most 102 B/s",
+        "ended  complete 5  uploader_gone 2",
+        "Redis  memory 32.0 MiB of 64.0 MiB, 50%  maxmemory-policy noeviction",
         "",
-        "ID                STATE      MOVED                    RATE     FOR         LEFT        UPLOADER  DOWNLOADER  "
-        "TOKEN",
-        "0123456789abcdef  streaming  1.0 KiB of 4.0 KiB  25%  512 B/s  2 s         -           a         b           "
-        "PublicId",
-        "waits             waiting    4.0 KiB                  -        1 min 30 s  3 min 30 s  a         -           "
-        "PublicId",
+        "TOKEN     STATE                   MOVED          RATE                    LEFT         FOR  UPLOADER  "
+        "DOWNLOADER  ID",
+        "PublicId  streaming  1.0 KiB of 4.0 KiB  25%  512 B/s                     6 s         2 s  a         "
+        "b           0123456789abcdef",
+        "PublicId  waiting               4.0 KiB             -  gives up in 3 min 30 s  1 min 30 s  a         "
+        "-           waits",
         "",
-        "NODE  STATE  STREAMING  WAITING  IN     OUT      COMPLETE  ENDED  AS OF    VERSION",
-        "a     alive  1          1        0 B/s  512 B/s  0         0      now      1",
-        "z     lost   0          0        0 B/s  0 B/s    0         0      7 s ago",
+        "NODE  STATE          UP  STREAMING  WAITING  INTERRUPTED     IN      OUT  COMPLETE  ENDED    AS OF  VERSION",
+        "a     alive  1 min 00 s          1        1            0  0 B/s  512 B/s         5      7      now  1",
+        "z     lost            -          0        0            0  0 B/s    0 B/s         0      0  7 s ago",
         "",
         "TOKEN     EXPIRES IN  USES",
-        "PublicId  1 min 01 s  2",
+        "PublicId  1 min 01 s     2",
     ]
 
 
@@ -87,14 +113,19 @@ def test_a_terminal_gets_what_it_has_room_for() -> None:
     wide, narrow = (transfer_lines(many, OPERATOR, columns=columns) for columns in (200, 80))
     assert wide == transfer_lines(many, OPERATOR)
     assert narrow[:2] == [
-        "STATE      MOVED                    RATE     FOR  LEFT  TOKEN     NAME",
-        "streaming  1.0 KiB of 4.0 KiB  25%  512 B/s  2 s  -     PublicId  file-0",
+        "NAME     STATE                   MOVED          RATE  LEFT  FOR  TOKEN",
+        "file-0   streaming  1.0 KiB of 4.0 KiB  25%  512 B/s   6 s  2 s  PublicId",
     ]
     shown = fitted(narrow, 70, 24)
     assert (len(shown), shown[-1]) == (23, "and 9 more")
-    assert shown[1] == "streaming  1.0 KiB of 4.0 KiB  25%  512 B/s  2 s  -     PublicId  fil…"
+    assert shown[1] == "file-0   streaming  1.0 KiB of 4.0 KiB  25%  512 B/s   6 s  2 s  Publ…"
     assert fitted(narrow[:23], 80, 24) == narrow[:23]
     assert len(fitted(narrow, 1, 1)) == 1
+    long = transfer_lines([WAITING, replace(STREAM, name="x" * 700)], OPERATOR, columns=110)
+    assert [len(line) <= 110 for line in long] == [True] * 3
+    assert "gives up in 3 min 30 s" in long[1]
+    assert long[2].startswith("xxxxxxxxx")
+    assert "…  streaming" in long[2]
 
 
 def test_an_interrupted_transfer_says_how_far_it_is_and_how_long_it_waits() -> None:
@@ -102,7 +133,7 @@ def test_an_interrupted_transfer_says_how_far_it_is_and_how_long_it_waits() -> N
     overview = Overview.of([replace(NODE, interrupted=1)], [WAITING, interrupted, STREAM], [], 1)
     assert [t.state for t in overview.transfers] == [State.STREAMING, State.INTERRUPTED, State.WAITING]
     text, data, page = every_form(overview, STRANGER)
-    assert "interrupted  1.0 KiB of 4.0 KiB  25%  -        30 s        4 min 30 s" in text
+    assert re.search(r"interrupted  1\.0 KiB of 4\.0 KiB  25% +-  gives up in 4 min 30 s +30 s ", text)
     row = json.loads(data)["transfers"][1]
     assert (row["state"], row["left"], row["leg"]) == ("interrupted", 270.0, 3)
     assert '<span class="state interrupted">interrupted</span>' in page
