@@ -49,7 +49,7 @@ class History:
     def __init__(self, now: float) -> None:
         self._then, self._total, self._ends = now, 0, now + STEP
         self._sum = 0.0
-        self._sums: deque[int] = deque(maxlen=STEPS)
+        self._sums: deque[int] = deque(maxlen=STEPS - 1)
 
     def add(self, total: int, now: float) -> None:
         """Record that `total` bytes were counted by `now`, in seconds of the clock that it began with.
@@ -64,8 +64,8 @@ class History:
         self._then, self._total = now, total
 
     def read(self) -> tuple[int, ...]:
-        """Return the bytes of each step that is over, the oldest first."""
-        return tuple(self._sums)
+        """Return the bytes of each step, the oldest first. The last step is not over yet."""
+        return (*self._sums, round(self._sum))
 
 
 class Taken(NamedTuple):

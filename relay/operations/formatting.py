@@ -1,15 +1,19 @@
 """Sizes, times and progress, as words for people."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from relay.cluster.progress import STEP, Progress
+from relay.operations.eviction import ADVICE
 from relay.states import State
+from relay.store.servers import ServerFacts
 
 #: Seconds after which a rate of 0 means that nothing moves. Before, it may not be known yet.
 _MEASURED = 5.0
 #: Seconds of the longest time to go that is worth a figure.
 _LONGEST = 30 * 24 * 3600
+#: How full Redis's memory may be before that is worth a warning, from 0 to 1.
+_FULL = 0.9
 #: One character for each height of a line of bars; the first is for 0.
 _BARS = "▁▂▃▄▅▆▇█"
 
@@ -39,7 +43,7 @@ def duration(seconds: float) -> str:
 
 def ago(seconds: float) -> str:
     """Return the age of a report in words: `now`, `2 s ago`."""
-    return f"{duration(seconds)} ago" if seconds else "now"
+    return f"{duration(seconds)} ago" if round(seconds) else "now"
 
 
 def moved(transfer: Progress) -> str:
@@ -74,6 +78,20 @@ def left(transfer: Progress) -> str:
     if (remaining := transfer.remaining) is None:
         return ""
     return duration(max(1, math.ceil(remaining))) if remaining <= _LONGEST else "more than 30 d"
+
+
+def alarms(servers: Iterable[ServerFacts]) -> list[str]:
+    """Return what is wrong with the memory of Redis, and what to do."""
+    lines = []
+    for server in servers:
+        if server.evicts:
+            lines.append(f"Redis has maxmemory-policy {server.policy}: {ADVICE}.")
+        if (server.share or 0) >= _FULL:
+            lines.append(
+                f"Redis's memory is {percent(server.share)} full. A full one takes no new transfers (503), and holds "
+                "back those that run: raise maxmemory, or lower RELAY_WINDOW."
+            )
+    return lines
 
 
 def bars(counts: Sequence[int]) -> str:

@@ -7,7 +7,19 @@ import time
 from collections.abc import Collection, Iterable, Sequence
 
 from relay.cluster.progress import Progress
-from relay.operations.formatting import ago, bars, duration, history, left, moved, not_begun, percent, size, speed
+from relay.operations.formatting import (
+    ago,
+    alarms,
+    bars,
+    duration,
+    history,
+    left,
+    moved,
+    not_begun,
+    percent,
+    size,
+    speed,
+)
 from relay.operations.overview import NodeReport, Overview, TokenLife
 from relay.operations.viewer import Viewer
 from relay.store.servers import ServerFacts
@@ -51,15 +63,14 @@ def facts(overview: Overview, viewer: Viewer) -> list[str]:
     lines = [f"last 5 min  {bars(overview.history)}  {history(overview.history)}{silent}"]
     if ended := [f"{outcome} {count}" for outcome, count in overview.outcomes.items() if count]:
         lines.append("ended  " + "  ".join(ended))
-    return lines + [_server_line(server, viewer) for server in overview.servers or ()]
+    lines += [_server_line(server, viewer) for server in overview.servers or ()]
+    return lines + alarms(overview.servers or ())
 
 
 def _server_line(server: ServerFacts, viewer: Viewer) -> str:
     name = server.shown if viewer.names else "Redis"
     of = f" of {size(server.most)}, {percent(server.share)}" if server.most else ", of no maxmemory"
-    return f"{name}  memory {size(server.used)}{of}  maxmemory-policy {server.policy or 'unknown'}" + (
-        " (throws keys away when it is full)" if server.evicts else ""
-    )
+    return f"{name}  memory {size(server.used)}{of}  maxmemory-policy {server.policy or 'unknown'}"
 
 
 def _and_more(count: int) -> list[str]:

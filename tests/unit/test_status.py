@@ -73,7 +73,7 @@ def test_the_operator_sees_everything() -> None:
     assert "%3Cb%3Emy%20file" in text, "a terminal gets nothing but plain characters"
     assert "<b>my file" in data
     assert "&lt;b&gt;my file" in page
-    assert "<b>" not in page
+    assert "<b>my" not in page
 
 
 def test_what_streams_comes_first_and_counts_are_of_all() -> None:
@@ -137,15 +137,15 @@ def test_an_interrupted_transfer_says_how_far_it_is_and_how_long_it_waits() -> N
     row = json.loads(data)["transfers"][1]
     assert (row["state"], row["left"], row["leg"]) == ("interrupted", 270.0, 3)
     assert '<span class="state interrupted">interrupted</span>' in page
-    assert "30 s, 4 min 30 s left" in page
+    assert '<td class="fact num left">gives up in 4 min 30 s</td>' in page
 
 
 def test_every_form_says_how_old_a_nodes_row_is() -> None:
     text, data, page = every_form(OVERVIEW, STRANGER)
     assert "7 s ago" in text
     assert [node["age"] for node in json.loads(data)["nodes"]] == [0, 7.2]
-    assert '<td data-label="As of"><div>now</div></td>' in page
-    assert '<td data-label="As of"><div>7 s ago</div></td>' in page
+    assert 'data-label="As of"><div>now</div></td>' in page
+    assert 'data-label="As of"><div>7 s ago</div></td>' in page
 
 
 def test_what_a_node_knows_of_itself_replaces_what_it_reported() -> None:
@@ -170,7 +170,7 @@ def test_a_page_is_bounded_and_says_how_many_there_are() -> None:
     assert "and 499 more" in text
     assert len(json.loads(data)["transfers"]) == MAX_ROWS
     assert f"<small>{MAX_ROWS} of 10000</small>" in page
-    assert page.count('<td data-label="From → to"') == MAX_ROWS
+    assert page.count('data-label="From → to"') == MAX_ROWS
 
 
 def test_an_empty_cluster_says_so() -> None:
@@ -187,11 +187,12 @@ def test_the_page_is_well_formed_and_has_nothing_inline(viewer: Viewer) -> None:
     class Parser(HTMLParser):
         def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
             assert not {name for name, _ in attributes if name == "style" or name.startswith("on")}
-            if tag not in ("meta", "link"):
+            if tag not in ("meta", "link", "input", "path"):
                 open_elements.append(tag)
 
         def handle_endtag(self, tag: str) -> None:
-            assert open_elements.pop() == tag
+            if tag != "path":
+                assert open_elements.pop() == tag
 
     parser = Parser()
     parser.feed(as_html(OVERVIEW, viewer, node="a", clock="00:00:00"))
