@@ -56,11 +56,13 @@ class History:
 
         What came since the last call is taken to have come evenly.
         """
-        rate = (total - self._total) / max(now - self._then, 0.001)
+        came = float(total - self._total)
+        rate = came / max(now - self._then, 0.001)
         while now >= self._ends:
-            self._sums.append(round(self._sum + rate * (self._ends - self._then)))
-            self._then, self._ends, self._sum = self._ends, self._ends + STEP, 0.0
-        self._sum += rate * max(now - self._then, 0.001)
+            part = min(came, rate * (self._ends - self._then))
+            self._sums.append(round(self._sum + part))
+            self._then, self._ends, self._sum, came = self._ends, self._ends + STEP, 0.0, came - part
+        self._sum += came
         self._then, self._total = now, total
 
     def read(self) -> tuple[int, ...]:

@@ -8,8 +8,11 @@ from html.parser import HTMLParser
 
 import pytest
 
-from relay.cluster.progress import Progress
-from relay.operations.formatting import duration, size
+from relay.api.schemas import STATUS
+from relay.cluster.progress import Progress, Taken
+from relay.operations.cancelling import Offer
+from relay.operations.chart import chart
+from relay.operations.formatting import alarms, bars, duration, left, percent, size, speed
 from relay.operations.overview import MAX_ROWS, NodeReport, Overview, TokenLife
 from relay.operations.status_html import as_html
 from relay.operations.status_json import as_json
@@ -231,3 +234,132 @@ def test_size(count: int, words: str) -> None:
 )
 def test_duration(seconds: float, words: str) -> None:
     assert duration(seconds) == words
+
+
+@pytest.mark.parametrize(
+    ("delivered", "rate", "seconds", "words"),
+    [
+        (0, 0.0, 0.4, ("", "")),  # nothing is known at the start
+        (1024, 512.0, 2.0, ("512 B/s", "6 s")),
+        (1024, 0.0, 9.0, ("0 B/s", "")),
+        (4095, 4096.0, 9.0, ("4.0 KiB/s", "1 s")),
+        (4096, 4096.0, 9.0, ("4.0 KiB/s", "")),
+        (5000, 4096.0, 9.0, ("4.0 KiB/s", "")),
+        (0, 0.5, 9.0, ("0 B/s", "")),
+    ],
+)
+def test_a_rate_and_the_time_left_are_shown_if_they_are_known(
+    delivered: int, rate: float, seconds: float, words: tuple[str, str]
+) -> None:
+    transfer = replace(STREAM, delivered=delivered, rate=rate, seconds=seconds)
+    assert (speed(transfer), left(transfer)) == words
+
+
+def test_a_time_that_nobody_waits_for_has_no_figure() -> None:
+    assert left(replace(STREAM, length=10**12, rate=3.0)) == "more than 30 d"
+    assert left(replace(STREAM, length=None)) == ""
+    assert left(replace(WAITING, left=-0.3)) == "gives up in 1 s"
+
+
+@pytest.mark.parametrize(("share", "words"), [(None, ""), (0.0, "0%"), (0.999_999, "99%"), (1.0, "100%")])
+def test_only_what_is_whole_is_100_percent(share: float | None, words: str) -> None:
+    assert percent(share) == words
+
+
+def test_what_the_downloaders_node_says_is_shown_of_what_streams() -> None:
+    theirs = Taken(1000, 7)
+    assert (STREAM.taken(theirs).delivered, STREAM.taken(theirs).rate) == (1000, 7)
+    assert STREAM.taken(None) == STREAM
+    assert WAITING.taken(theirs) == WAITING
+    overview = Overview.of([NODE], [STREAM], [], 0, taken={STREAM.id: theirs})
+    later = overview.updated(NODE, [replace(STREAM, delivered=1500)], seconds=1.0)
+    assert [each.transfers[0].delivered for each in (overview, later)] == [1000, 1000]
+
+
+def test_bars_are_as_high_as_the_numbers() -> None:
+    assert bars([0, 1, 500, 1000]) == "▁▂▅█"
+    assert bars([0, 0]) == "▁▁"
+    assert chart([0, 1, 500, 1000]).path == "M10 32v-1h8v1zM20 32v-16h8v16zM30 32v-32h8v32z"
+    assert chart([0] * 30).path == ""
+
+
+def test_the_history_of_a_cluster_is_the_sum_and_names_those_who_are_silent() -> None:
+    nodes = [NODE, NodeReport("old", alive=True), NodeReport("b", alive=True, history=(5, 10, 20, 30))]
+    overview = Overview.of(nodes, [], [], 0)
+    assert list(overview.history) == [0] * 26 + [5, 110, 20, 1054]
+    assert overview.silent == ["old"]
+    assert "(without old)" in as_text(overview, STRANGER)
+    assert ", without old</small>" in as_html(overview, STRANGER, node="a", clock="")
+
+
+def test_a_report_of_an_older_node_is_read() -> None:
+    """Its heartbeat has none of the newer fields."""
+    old = NodeReport.load("old", {"host": "h", "version": "0.1.0", "started": "5", "waiting": "2", "complete": "1"})
+    assert (old.state, old.waiting, old.complete, old.history) == ("alive", 2, 1, None)
+    assert old.uptime(65.0) == 60
+    assert old.uptime(1.0) == 0, "its clock is ahead"
+
+
+def test_every_form_says_that_a_node_drains_and_that_one_is_lost() -> None:
+    nodes = [replace(NODE, is_draining=True), NodeReport("z", alive=False, age=7.2)]
+    text, data, page = every_form(Overview.of(nodes, [], [], 0), STRANGER)
+    assert re.search(r"a +draining .*\nz +lost", text)
+    assert [(node["alive"], node["draining"]) for node in json.loads(data)["nodes"]] == [(True, True), (False, False)]
+    assert '<span class="state draining">draining</span>' in page
+
+
+def test_every_form_says_what_is_wrong_with_redis() -> None:
+    evicting = replace(REDIS, policy="allkeys-lru", used=62 * 2**20)
+    text, data, page = every_form(replace(OVERVIEW, servers=[evicting]), STRANGER)
+    for line in alarms([evicting]):
+        assert line in text
+        assert line.replace("'", "&#39;") in page
+    assert len(alarms([evicting])) == 2
+    assert json.loads(data)["redis"] == [
+        {"used": 62 * 2**20, "most": 64 * 2**20, "policy": "allkeys-lru", "evicts": True}
+    ]
+    assert alarms([REDIS, replace(REDIS, most=0)]) == []
+
+
+def test_the_version_of_redis_is_for_operators() -> None:
+    assert all("7.0.15" in form for form in every_form(OVERVIEW, OPERATOR))
+    assert not any("7.0.15" in form for form in every_form(OVERVIEW, STRANGER))
+
+
+@pytest.mark.parametrize("viewer", [STRANGER, OPERATOR])
+def test_the_json_has_the_properties_that_the_document_says(viewer: Viewer) -> None:
+    shown, properties = as_json(OVERVIEW, viewer), STATUS["application/json"]["schema"]["properties"]
+    assert shown.keys() == properties.keys()
+    for part in ("redis", "nodes", "transfers", "expiring"):
+        items = properties[part]["items"]
+        optional = set() if viewer.names else items["properties"].keys() - set(items["required"])
+        for each in shown[part]:
+            assert each.keys() == items["properties"].keys() - optional
+
+
+def test_an_operator_is_offered_to_cancel_and_a_stranger_is_not() -> None:
+    page = as_html(OVERVIEW, Viewer(names=True, key="a secret"), node="a", clock="")
+    words = re.findall(r'name="which" value="([^"]*)"', page)
+    assert [Offer.parse(word, "a secret") for word in words] == [
+        Offer(TOKEN, STREAM.name, STREAM.id),
+        Offer(TOKEN, WAITING.name, WAITING.id),
+    ]
+    assert "a secret" not in page
+    for viewer in (STRANGER, OPERATOR, Viewer(may_sign_in=True)):
+        assert "<form" not in as_html(OVERVIEW, viewer, node="a", clock="")
+
+
+def test_an_offer_is_good_for_what_it_says_alone() -> None:
+    word = Offer("PublicId", "name", "id").signed("a secret")
+    assert Offer.parse(word, "a secret")
+    changed = [word.replace("name", "nam"), word.replace("/id/", "/id2/"), word[:-1], word + "/", "", "é/é/é/é"]
+    assert [Offer.parse(each, "a secret") for each in changed] == [None] * len(changed)
+    assert Offer.parse(word, "another secret") is None
+
+
+def test_a_page_of_many_transfers_stays_small() -> None:
+    many = [replace(STREAM, id=f"{number:016}", name="x" * 60) for number in range(10_000)]
+    overview = Overview.of([replace(NODE, uploading=10_000, waiting=0)], many, [TokenLife(TOKEN, 61.0, 2)] * 50, 10_000)
+    page = as_html(overview, Viewer(names=True, key="a secret"), node="a", clock="")
+    assert len(page) < 450_000
+    assert f"{MAX_ROWS} of 10000" in page
