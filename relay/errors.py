@@ -102,6 +102,12 @@ class Error(Enum):
         "Operators only",
         "This needs the relay's admin secret, as a Bearer token or as the password of Basic (curl -u :SECRET).",
     )
+    NOT_OFFERED = Spec(
+        403,
+        "Not offered",
+        "Only the buttons of this relay's own status page may do this: reload the page at /status?admin, or use relay "
+        "cancel.",
+    )
     NO_PREFETCH = Spec(
         403,
         "Not ahead of time",

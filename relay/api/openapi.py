@@ -40,6 +40,8 @@ class Operation(NamedTuple):
     errors: tuple[Error, ...] = ()
     #: The request body's content by media type; None if none is read.
     takes: Schema | None = None
+    #: The content of a form by media type; None if none is read.
+    form: Schema | None = None
     #: Says what a 304 means; empty if it cannot be the answer.
     unmodified: str = ""
     #: Parameters in the query, which may depend on the settings.
@@ -95,6 +97,8 @@ def _describe(operation: Operation, settings: Settings) -> Schema:
         described["parameters"] = parameters
     if operation.takes is not None:
         described["requestBody"] = {"description": "Any bytes, of any length", "content": operation.takes}
+    if operation.form is not None:
+        described["requestBody"] = {"description": "A form", "content": operation.form}
     if operation.is_guarded and settings.is_guarded:
         described["security"] = [{"secret": []}]
     return described

@@ -18,8 +18,10 @@ async def show_home(exchange: Exchange) -> None:
     if exchange.wants_json() or not exchange.wants_html():
         await status.show_status(exchange)
         return
-    page = send_page("" if _is_closed(exchange) else await status.rendered(exchange, as_tables))
-    await exchange.answer(HTMLResponse(page, headers={"content-security-policy": POLICY}))
+    tables, headers = "", status.POLICED
+    if not _is_closed(exchange):
+        tables, headers = await status.rendered(exchange, as_tables)
+    await exchange.answer(HTMLResponse(send_page(tables), headers=headers))
 
 
 def _is_closed(exchange: Exchange) -> bool:

@@ -13,6 +13,7 @@ from relay.api.openapi import Operation, document
 from relay.api.schemas import (
     ANY_TEXT,
     BYTES,
+    CANCEL_FORM,
     HTML,
     INTEGER,
     LINK_MADE,
@@ -301,6 +302,17 @@ OPERATIONS: tuple[Operation, ...] = (
         "For a browser, a terminal or a script.",
         content=STATUS,
         errors=_OPERATORS,
+    ),
+    Operation(
+        "POST",
+        "/status/cancel",
+        status.cancel,
+        "The button of an operator's status page that cancels a transfer. `which` is what the page says, and signed",
+        "It is cancelled. Without `sure=yes`: a page that asks whether to do that.",
+        also=((303, "It is cancelled, and a browser goes back to the status page."),),
+        content=TEXT | HTML,
+        errors=(*_OPERATORS, Error.NOT_OFFERED, Error.NO_UPLOAD, Error.TOO_LATE),
+        form=CANCEL_FORM,
     ),
     *_get_and_head(
         "/receive",

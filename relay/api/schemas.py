@@ -17,7 +17,21 @@ def json(**properties: Schema) -> Schema:
 
 INTEGER: Schema = {"type": "integer", "minimum": 0}
 STRING: Schema = {"type": "string"}
-_OBJECTS: Schema = {"type": "array", "items": {"type": "object"}}
+NUMBER: Schema = {"type": "number", "minimum": 0}
+BOOLEAN: Schema = {"type": "boolean"}
+#: How many transfers ended, by outcome.
+_OUTCOMES: Schema = {"type": "object", "additionalProperties": INTEGER}
+
+
+def _or_null(schema: Schema) -> Schema:
+    return schema | {"type": [schema["type"], "null"]}
+
+
+def _list(operators: tuple[str, ...] = (), **properties: Schema) -> Schema:
+    """Return an array of objects with these properties, all of which they have but those for `operators`."""
+    required = [name for name in properties if name not in operators]
+    return {"type": "array", "items": {"type": "object", "properties": properties, "required": required}}
+
 
 TEXT: Schema = {"text/plain": {"schema": {"type": "string"}}}
 BYTES: Schema = {"*/*": {"schema": {"type": "string", "format": "binary"}}}
@@ -45,12 +59,54 @@ STATUS: Schema = (
         waiting=INTEGER,
         interrupted=INTEGER,
         tokens=INTEGER,
-        rate={"type": "number", "minimum": 0},
-        nodes=_OBJECTS,
-        transfers=_OBJECTS,
-        expiring=_OBJECTS,
+        rate=NUMBER,
+        history={"type": "array", "items": INTEGER},
+        outcomes=_OUTCOMES,
+        redis=_or_null(_list(("version",), used=INTEGER, most=INTEGER, policy=STRING, evicts=BOOLEAN, version=STRING)),
+        nodes=_list(
+            ("host",),
+            node=STRING,
+            alive=BOOLEAN,
+            draining=BOOLEAN,
+            age=NUMBER,
+            version=STRING,
+            started=INTEGER,
+            uptime=_or_null(INTEGER),
+            waiting=INTEGER,
+            interrupted=INTEGER,
+            streaming=INTEGER,
+            rate_in=NUMBER,
+            rate_out=NUMBER,
+            ended=INTEGER,
+            complete=INTEGER,
+            outcomes=_OUTCOMES,
+            host=STRING,
+        ),
+        transfers=_list(
+            ("name",),
+            id=STRING,
+            state=STRING,
+            token=STRING,
+            uploader=STRING,
+            downloader=_or_null(STRING),
+            length=_or_null(INTEGER),
+            delivered=INTEGER,
+            rate=NUMBER,
+            seconds=NUMBER,
+            remaining=_or_null(NUMBER),
+            left={"type": ["number", "null"]},
+            leg=INTEGER,
+            name=STRING,
+        ),
+        expiring=_list(token=STRING, expires_in=INTEGER, uses=INTEGER),
     )
 )
+#: What the button of an operator's page sends.
+CANCEL_FORM: Schema = {
+    "application/x-www-form-urlencoded": {
+        "schema": {"type": "object", "properties": {"which": STRING, "sure": STRING}, "required": ["which"]}
+    }
+}
 #: The body of an error, if Accept asks for JSON.
 PROBLEM: Schema = {
     "description": "RFC 9457; `code` is the word for scripts",

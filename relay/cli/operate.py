@@ -27,7 +27,7 @@ from relay.operations.check import Checked
 from relay.operations.check import check as check_redis
 from relay.operations.overview import Overview
 from relay.operations.status_json import node_json, token_json, transfer_json
-from relay.operations.status_text import fitted, node_lines, summary, token_lines, transfer_lines
+from relay.operations.status_text import facts, fitted, node_lines, summary, token_lines, transfer_lines
 from relay.operations.viewer import OPERATOR, Viewer
 from relay.settings import Settings
 from relay.store.failures import describe
@@ -138,7 +138,8 @@ def _repaint(overview: Overview, transfers: Sequence[Progress]) -> None:
     """Write over what a terminal shows as much as it has room for now."""
     columns, rows = shutil.get_terminal_size()
     table = transfer_lines(transfers, _AT_A_TERMINAL, columns=columns)
-    shown = fitted([summary(overview), "", *table], columns, rows)
+    above = [summary(overview), *facts(overview, _AT_A_TERMINAL)]
+    shown = fitted([*above, "", *table], columns, rows)
     click.echo(_HOME + "".join(line + _END_OF_LINE for line in shown) + _END_OF_SCREEN, nl=False)
 
 
@@ -171,7 +172,7 @@ def nodes(*, as_json: bool, **flags: str | None) -> None:
 
     async def show(relay: Relay) -> None:
         found = (await Census(relay.store).overview()).nodes
-        _print(node_lines(found), [node_json(node, OPERATOR) for node in found], as_json=as_json)
+        _print(node_lines(found, _AT_A_TERMINAL), [node_json(node, OPERATOR) for node in found], as_json=as_json)
 
     _run(show, flags)
 

@@ -80,6 +80,11 @@ class Node:
             with contextlib.suppress(StoreUnavailable):
                 await self._leave()
 
+    def drain(self) -> None:
+        """Say with every heartbeat from now on that this node shuts down, and wake all clients that wait."""
+        self.load.is_draining = True
+        self.inbox.wake_all()
+
     async def _leave(self) -> None:
         """Take leave of the nodes that are alive now: others may have come since the last heartbeat."""
         await self._beat()

@@ -1,40 +1,89 @@
-"""How far and how fast an upload is, for operators. Pure."""
+"""How far and how fast transfers are, for operators. Pure."""
 
 import json
 import math
+from collections import deque
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
-from typing import Self
+from dataclasses import asdict, dataclass, replace
+from typing import NamedTuple, Self
 
 from relay.states import State
 
 #: Seconds over which a meter smooths its rate.
 _SMOOTHING = 5.0
+#: Seconds at the start of a transfer that its meter leaves out: buffers take their fill then, at once.
+SETTLING = 1.0
+#: Seconds for which a history sums bytes up, and the maximum such sums that it keeps: five minutes.
+STEP, STEPS = 10.0, 30
 
 
 class Meter:
-    """Measures bytes a second for people to read: smoothed over some seconds, because buffers take bytes in bursts."""
+    """Measures bytes a second for people to read: smoothed over some seconds, because buffers take bytes in bursts.
 
-    __slots__ = ("_rate", "_then", "_total")
+    What happens in the first `settling` seconds does not count. Until the rate is known, it is 0.
+    """
 
-    def __init__(self, now: float, *, total: int = 0) -> None:
-        self._then, self._total, self._rate = now, total, 0.0
+    __slots__ = ("_average", "_from", "_then", "_total", "_weight")
+
+    def __init__(self, now: float, *, total: int = 0, settling: float = 0.0) -> None:
+        self._from, self._then, self._total = now + settling, now, total
+        #: The average of the rates that were read and of 0 before the first, and the share of those that were read.
+        self._average = self._weight = 0.0
 
     def read(self, total: int, now: float) -> int:
         """Return the rate after `total` bytes. `now` is in seconds of the clock that the meter began with."""
+        if self._then < self._from:
+            self._then, self._total = now, total
+            return 0
         seconds = max(now - self._then, 0.001)
         share = 1 - math.exp(-seconds / _SMOOTHING)
-        self._rate += share * ((total - self._total) / seconds - self._rate)
+        self._average += share * ((total - self._total) / seconds - self._average)
+        self._weight += share * (1 - self._weight)
         self._then, self._total = now, total
-        return round(self._rate)
+        return max(0, round(self._average / self._weight))
+
+
+class History:
+    """How many bytes were counted in each of the last `STEPS` times `STEP` seconds. It takes about 1 KiB."""
+
+    def __init__(self, now: float) -> None:
+        self._then, self._total, self._ends = now, 0, now + STEP
+        self._sum = 0.0
+        self._sums: deque[int] = deque(maxlen=STEPS - 1)
+
+    def add(self, total: int, now: float) -> None:
+        """Record that `total` bytes were counted by `now`, in seconds of the clock that it began with.
+
+        What came since the last call is taken to have come evenly.
+        """
+        came = float(total - self._total)
+        rate = came / max(now - self._then, 0.001)
+        while now >= self._ends:
+            part = min(came, rate * (self._ends - self._then))
+            self._sums.append(round(self._sum + part))
+            self._then, self._ends, self._sum, came = self._ends, self._ends + STEP, 0.0, came - part
+        self._sum += came
+        self._then, self._total = now, total
+
+    def read(self) -> tuple[int, ...]:
+        """Return the bytes of each step, the oldest first. The last step is not over yet."""
+        return (*self._sums, round(self._sum))
+
+
+class Taken(NamedTuple):
+    """How far and how fast a download is, as its client's machine has acknowledged: byte offset, bytes a second."""
+
+    position: int
+    rate: int
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
     """One transfer, as the node that holds its upload reports it.
 
-    `name` is percent-encoded. `length` and `delivered` (what the downloader's node has handed over) are in bytes,
-    `rate` is the recent rate in bytes a second, and `seconds` is the time that it has been in its state.
+    `name` is percent-encoded. `length` and `delivered` are in bytes, `rate` is the recent rate in bytes a second, and
+    `seconds` is the time that it has been in its state. `delivered` and `rate` are of what the downloader's machine has
+    acknowledged; or, as long as its node has not reported that, of what its node has handed over.
     """
 
     id: str
@@ -63,6 +112,20 @@ class Progress:
         fields["state"] = State(fields["state"])
         known = {name: value for name, value in fields.items() if name in cls.__dataclass_fields__}
         return cls(transfer_id, **known)  # a newer node may say more
+
+    def taken(self, taken: Taken | None) -> Self:
+        """Return the same with what the node of its download says, if that says anything."""
+        if taken is None or self.state is not State.STREAMING:
+            return self
+        return replace(self, delivered=taken.position, rate=taken.rate)
+
+    @property
+    def remaining(self) -> float | None:
+        """The seconds that it needs at this rate until it is complete; None if that is unknown, or it is at its end."""
+        is_known = self.state is State.STREAMING and self.length is not None and self.rate >= 1
+        if not is_known or self.length is None or self.delivered >= self.length:
+            return None
+        return (self.length - self.delivered) / self.rate
 
     @property
     def share(self) -> float | None:

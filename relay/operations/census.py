@@ -9,8 +9,9 @@ from dataclasses import replace
 from typing import Any
 
 from relay.access import ID_LENGTH
-from relay.cluster.progress import Progress, by_urgency
+from relay.cluster.progress import Progress, Taken, by_urgency
 from relay.operations.overview import NodeReport, Overview, TokenLife
+from relay.states import State
 from relay.store.commands import ms, text
 from relay.store.offsets import offset_of
 from relay.store.records import Transfer
@@ -35,10 +36,15 @@ class Census:
 
     async def report(self, *, node: str, transfers: Sequence[Progress]) -> None:
         """Replace the node's report of the transfers whose uploads it holds."""
-        flat = [part for progress in transfers for part in (progress.id, progress.dump())]
-        await self._store.commands.run(
-            "report", [self._keys.uploads(node)], [ms(3 * self._store.commands.settings.heartbeat), *flat]
-        )
+        await self._replace(self._keys.uploads(node), {progress.id: progress.dump() for progress in transfers})
+
+    async def report_taken(self, *, node: str, taken: Mapping[str, Taken]) -> None:
+        """Replace the node's report of the transfers whose downloads it holds, by id."""
+        await self._replace(self._keys.downloads(node), {each: f"{by} {rate}" for each, (by, rate) in taken.items()})
+
+    async def _replace(self, key: str, report: Mapping[str, str]) -> None:
+        flat = [part for pair in report.items() for part in pair]
+        await self._store.commands.run("report", [key], [ms(3 * self._store.commands.settings.heartbeat), *flat])
 
     async def lives(self, *, tokens: Sequence[str]) -> dict[str, float]:
         """Return the seconds that each of the tokens has left; 0 for one that has expired."""
@@ -74,19 +80,22 @@ class Census:
             for node in nodes:
                 pipe.hgetall(self._keys.node(node))
                 pipe.hgetall(self._keys.uploads(node))
+                pipe.hgetall(self._keys.downloads(node))
             for token in tokens:
                 pipe.pttl(self._keys.token(token))
                 pipe.hget(self._keys.token(token), "uses")
             return await pipe.execute()
 
         results = iter(await self._store.commands.call(second))
-        reports, transfers = [], []
+        reports, transfers, taken = [], [], dict[str, Taken]()
         for node, age in nodes.items():
             reports.append(NodeReport.load(node, text(next(results)), age=age))
             transfers += [_load(transfer_id, text) for transfer_id, text in text(next(results)).items()]
+            taken |= {transfer_id: _taken(text) for transfer_id, text in text(next(results)).items()}
         lives = [TokenLife(_shown(token), next(results) / 1000, int(next(results) or 0)) for token in tokens]
         alive = [life for life in lives if life.seconds > 0]
-        return Overview.of(reports, transfers, alive, count - len(lives) + len(alive))
+        servers = await self._store.servers.facts()
+        return Overview.of(reports, transfers, alive, count - len(lives) + len(alive), servers=servers, taken=taken)
 
     async def _ages(self) -> dict[str, float]:
         """Return the seconds since each known node's last heartbeat."""
@@ -119,7 +128,7 @@ class Census:
                 uploader=transfer.uploader,
                 downloader=transfer.downloader,
                 length=transfer.length,
-                delivered=max(transfer.position, offset_of(ack[0][0]) if ack else 0),
+                delivered=_delivered(transfer, ack, reported.get(transfer.id)),
                 rate=reported[transfer.id].rate if transfer.id in reported else 0.0,
                 seconds=max(0, round(now - (transfer.joined or transfer.created))),
                 left=reported[transfer.id].left if transfer.id in reported else None,
@@ -169,6 +178,18 @@ def _parts(key: str) -> tuple[str, str]:
     """Return the token and the name in a key. The name is empty in a token's own key."""
     token, _, rest = key.partition("{")[2].partition("}")
     return token, rest.removeprefix(":")
+
+
+def _delivered(transfer: Transfer, ack: Sequence[Any], reported: Progress | None) -> int:
+    """Return how far a transfer is: as its nodes reported, which know what the client took; else by the last ack."""
+    if reported is not None and reported.state is State.STREAMING and reported.leg == transfer.leg:
+        return reported.delivered
+    return max(transfer.position, offset_of(ack[0][0]) if ack else 0)
+
+
+def _taken(text: str) -> Taken:
+    position, rate = text.split()
+    return Taken(int(position), int(rate))
 
 
 def _load(transfer_id: str, text: str) -> Progress:

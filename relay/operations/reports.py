@@ -15,7 +15,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from relay.cluster.node import Node
-from relay.cluster.progress import Progress
+from relay.cluster.progress import Progress, Taken
 from relay.errors import StoreUnavailable
 from relay.operations.census import Census
 from relay.operations.overview import NodeReport, Overview
@@ -88,6 +88,8 @@ class Reports:
         self._read: Overview | None = None
         self._read_at = 0.0
         self._reading = asyncio.Lock()
+        #: Whether Redis has a report of downloads.
+        self._has_told = False
 
     async def overview(self) -> Overview:
         """Return the cluster: this node as it is now, and the others as they last reported, up to a second ago.
@@ -108,11 +110,24 @@ class Reports:
         """Return the transfers whose uploads are here, at `now` in monotonic seconds, but not more than fit a page."""
         held = self._node.load.uploads
         uploads = chain(held[State.STREAMING], held[State.INTERRUPTED], held[State.WAITING])
-        return [upload.progress(now) for upload in islice(uploads, _MAX_TRANSFERS)]
+        shown = [upload.progress(now) for upload in islice(uploads, _MAX_TRANSFERS)]
+        wanted = {progress.id for progress in shown if progress.downloader == self._node.id}
+        here = (download for download in self._node.load.downloads if download.transfer.id in wanted)
+        taken = {download.transfer.id: download.taken(now) for download in here}
+        return [progress.taken(taken.get(progress.id)) for progress in shown]
+
+    def _taken(self, now: float) -> dict[str, Taken]:
+        """Return what the clients have taken of the transfers whose downloads alone are here, but not of too many."""
+        downloads = (each for each in self._node.load.downloads if each.peer != self._node.id)
+        return {each.transfer.id: each.taken(now) for each in islice(downloads, _MAX_TRANSFERS)}
 
     async def report(self) -> None:
         """Report the transfers here, and the tokens whose life has changed here. Raise StoreUnavailable."""
-        await self._census.report(node=self._node.id, transfers=self._transfers(time.monotonic()))
+        now, node = time.monotonic(), self._node.id
+        await self._census.report(node=node, transfers=self._transfers(now))
+        if (taken := self._taken(now)) or self._has_told:
+            await self._census.report_taken(node=node, taken=taken)
+        self._has_told = bool(taken)
         used = self._node.load.used_tokens.copy()
         lives = await self._census.lives(tokens=[*used, *self._checked])
         self._checked = await self._census.enrol(lives=lives)

@@ -3,22 +3,46 @@
 Names stay percent-encoded: a name may contain characters that change what a terminal shows of its line.
 """
 
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Collection, Iterable, Sequence
 
 from relay.cluster.progress import Progress
-from relay.operations.formatting import ago, duration, moved, not_begun, percent, size
+from relay.operations.formatting import (
+    ago,
+    alarms,
+    bars,
+    duration,
+    history,
+    left,
+    moved,
+    not_begun,
+    percent,
+    size,
+    speed,
+)
 from relay.operations.overview import NodeReport, Overview, TokenLife
 from relay.operations.viewer import Viewer
-from relay.states import State
+from relay.store.servers import ServerFacts
+
+#: What is left out first if the table of transfers is too wide. `relay cancel` needs what stays.
+_LESS_NEEDED = ("UPLOADER", "DOWNLOADER", "ID", "FOR", "LEFT")
+#: How much of a name tells it from others, so that another column is worth more than the rest of it; the minimum width
+#: of names if there is no room for even that; and the maximum width to which shorter names are padded.
+_ENOUGH, _NARROWEST, _WIDEST = 20, 8, 40
+#: The columns whose cells end below each other.
+_NUMBERS = {
+    *("MOVED", "", "RATE", "LEFT", "FOR", "UP", "STREAMING", "WAITING", "INTERRUPTED", "IN", "OUT"),
+    *("COMPLETE", "ENDED", "AS OF", "EXPIRES IN", "USES"),
+}
 
 
 def as_text(overview: Overview, viewer: Viewer) -> str:
     """Return the whole page: a summary, then a table each of transfers, nodes and tokens."""
-    blocks = [[summary(overview)]]
+    blocks = [[summary(overview), *facts(overview, viewer)]]
     if overview.shown:
         more = overview.active - len(overview.shown)
         blocks.append(transfer_lines(overview.shown, viewer) + _and_more(more))
-    blocks.append(node_lines(overview.nodes))
+    blocks.append(node_lines(overview.nodes, viewer))
     if overview.lives:
         more = overview.tokens - len(overview.lives)
         blocks.append(token_lines(overview.lives) + _and_more(more))
@@ -33,45 +57,64 @@ def summary(overview: Overview) -> str:
     )
 
 
+def facts(overview: Overview, viewer: Viewer) -> list[str]:
+    """Return the lines below the counts: the last five minutes, how transfers ended, and Redis."""
+    silent = f"  (without {' '.join(overview.silent)})" if overview.silent else ""
+    lines = [f"last 5 min  {bars(overview.history)}  {history(overview.history)}{silent}"]
+    if ended := [f"{outcome} {count}" for outcome, count in overview.outcomes.items() if count]:
+        lines.append("ended  " + "  ".join(ended))
+    lines += [_server_line(server, viewer) for server in overview.servers or ()]
+    return lines + alarms(overview.servers or ())
+
+
+def _server_line(server: ServerFacts, viewer: Viewer) -> str:
+    name = server.shown if viewer.names else "Redis"
+    of = f" of {size(server.most)}, {percent(server.share)}" if server.most else ", of no maxmemory"
+    return f"{name}  memory {size(server.used)}{of}  maxmemory-policy {server.policy or 'unknown'}"
+
+
 def _and_more(count: int) -> list[str]:
     return [f"and {count} more"] if count > 0 else []
-
-
-#: What is left out first if the table of transfers is too wide. `relay cancel` needs what stays.
-_LESS_NEEDED = ("UPLOADER", "DOWNLOADER", "ID", "FOR", "LEFT")
 
 
 def transfer_lines(transfers: Iterable[Progress], viewer: Viewer, *, columns: int | None = None) -> list[str]:
     """Return a table of transfers, with their names if the viewer may see them.
 
-    If it is wider than `columns` characters, leave out columns that are less needed.
+    If it is wider than `columns` characters, shorten the names, and leave out columns that are less needed.
     """
-    rows = [("ID", "STATE", "MOVED", "", "RATE", "FOR", "LEFT", "UPLOADER", "DOWNLOADER", "TOKEN", "NAME")]
-    rows += [
+    titles = ("STATE", "MOVED", "", "RATE", "LEFT", "FOR", "UPLOADER", "DOWNLOADER", "TOKEN", "ID")
+    table: list[tuple[str, ...]] = [("NAME", *titles)]
+    table += [
         (
-            transfer.id,
+            transfer.name,
             transfer.state,
             moved(transfer) or "-",
             "" if not_begun(transfer) else percent(transfer.share),
-            f"{size(transfer.rate)}/s" if transfer.state is State.STREAMING else "-",
+            speed(transfer) or "-",
+            left(transfer) or "-",
             duration(transfer.seconds),
-            "-" if transfer.left is None else duration(max(0, transfer.left)),
             transfer.uploader,
             transfer.downloader or "-",
             transfer.token,
-            transfer.name,
+            transfer.id,
         )
         for transfer in transfers
     ]
-    table: list[tuple[str, ...]] = [row if viewer.names else row[:-1] for row in rows]
-    lines = _aligned(table)
+    if not viewer.names:  # then the tokens come first
+        table = [(row[-2], *row[1:-2], row[-1]) for row in table]
+    if columns is None:
+        return _aligned(table)
+    longest = max(len(row[0]) for row in table)
     for title in _LESS_NEEDED:
-        if columns is None or max(map(len, lines)) <= columns:
-            break
-        at = table[0].index(title)
-        table = [row[:at] + row[at + 1 :] for row in table]
-        lines = _aligned(table)
-    return lines
+        if min(longest, _ENOUGH) + _width_of_others(table) > columns:
+            at = table[0].index(title)
+            table = [row[:at] + row[at + 1 :] for row in table]
+    room = max(_NARROWEST, columns - _width_of_others(table))
+    return _aligned([(_shortened(row[0], room), *row[1:]) for row in table])
+
+
+def _shortened(text: str, room: int) -> str:
+    return text if len(text) <= room else f"{text[: room - 1]}…"
 
 
 def fitted(lines: Sequence[str], columns: int, rows: int) -> list[str]:
@@ -79,28 +122,33 @@ def fitted(lines: Sequence[str], columns: int, rows: int) -> list[str]:
     room = max(1, rows - 1)
     if len(lines) > room:
         lines = [*lines[: room - 1], f"and {len(lines) - room + 1} more"]
-    return [line if len(line) <= columns else f"{line[: columns - 1]}…" for line in lines]
+    return [_shortened(line, columns) for line in lines]
 
 
-def node_lines(nodes: Iterable[NodeReport]) -> list[str]:
-    """Return a table of nodes."""
-    rows = [("NODE", "STATE", "STREAMING", "WAITING", "IN", "OUT", "COMPLETE", "ENDED", "AS OF", "VERSION")]
+def node_lines(nodes: Iterable[NodeReport], viewer: Viewer) -> list[str]:
+    """Return a table of nodes, with their hosts if the viewer may see them."""
+    now = time.time()
+    titles = ("NODE", "STATE", "UP", "STREAMING", "WAITING", "INTERRUPTED", "IN", "OUT", "COMPLETE", "ENDED")
+    rows: list[tuple[str, ...]] = [(*titles, "AS OF", "VERSION", "HOST")]
     rows += [
         (
             node.node,
-            "alive" if node.alive else "lost",
+            node.state,
+            "-" if (uptime := node.uptime(now)) is None else duration(uptime),
             str(node.streaming),
             str(node.waiting),
+            str(node.interrupted),
             f"{size(node.rate_in)}/s",
             f"{size(node.rate_out)}/s",
             str(node.complete),
             str(node.ended),
             ago(node.age),
             node.version,
+            node.host,
         )
         for node in nodes
     ]
-    return _aligned(rows)
+    return _aligned(rows if viewer.names else [row[:-1] for row in rows])
 
 
 def token_lines(lives: Iterable[TokenLife]) -> list[str]:
@@ -110,7 +158,22 @@ def token_lines(lives: Iterable[TokenLife]) -> list[str]:
     return _aligned(rows)
 
 
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return one line for each row, with its cells padded to the width of their columns."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+def _widths(rows: Sequence[Sequence[str]]) -> list[int]:
+    """Return the width of each column. A long name makes its own line longer, and not those of all others."""
+    first = max(min(len(row[0]), _WIDEST) for row in rows)
+    return [first, *(max(len(row[i]) for row in rows) for i in range(1, len(rows[0])))]
+
+
+def _width_of_others(rows: Sequence[Sequence[str]]) -> int:
+    """Return the width of all columns but the first, with the gaps before them."""
+    return sum(2 + width for width in _widths(rows)[1:])
+
+
+def _aligned(rows: Sequence[Sequence[str]], numbers: Collection[str] = frozenset(_NUMBERS)) -> list[str]:
+    """Return one line for each row, with its cells padded to the width of their columns, numbers on their left."""
+    widths, titles = _widths(rows), rows[0]
+
+    def padded(cell: str, title: str, width: int) -> str:
+        return cell.rjust(width) if title in numbers else cell.ljust(width)
+
+    return ["  ".join(map(padded, row, titles, widths)).rstrip() for row in rows]

@@ -20,6 +20,8 @@ POLICY = "; ".join(
         "trusted-types relay-status",
     ]
 )
+#: The same for an operator's pages, which have buttons that send a form to this relay.
+OPERATORS_POLICY = POLICY.replace("form-action 'none'", "form-action 'self'")
 _TYPES = {
     "html": "text/html; charset=utf-8",
     "css": "text/css; charset=utf-8",

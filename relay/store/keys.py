@@ -78,7 +78,9 @@ KEYS = (
         "hash",
         "three heartbeats",
         "`host`, `version`, `started` (Unix seconds), `waiting` (uploads), `streaming` (uploads and downloads; "
-        "`uploading` of them are uploads), `rate_in` and `rate_out` (bytes a second), and a count for each outcome",
+        "`uploading` of them are uploads), `interrupted` (transfers whose uploader is away), `draining` (1: it shuts "
+        "down), `rate_in` and `rate_out` (bytes a second), `history` (the bytes that clients took in each 10 s of the "
+        "last five minutes, the oldest first), and a count for each outcome",
     ),
     KeySpec(
         "relay:uploads:NODE",
@@ -87,6 +89,13 @@ KEYS = (
         "up to 100 transfers whose uploads NODE holds, the streaming ones first, then those that have waited longest: "
         "id → JSON with `token` (its id), `name`, `state`, `delivered` (bytes), `rate` (bytes a second), `seconds` in "
         "that state …, as of the last heartbeat. Only the status page uses it",
+    ),
+    KeySpec(
+        "relay:downloads:NODE",
+        "hash",
+        "three heartbeats",
+        "up to 100 transfers whose downloads NODE holds, and whose uploads are on other nodes: id → `BYTES RATE`, how "
+        "far the client is and its bytes a second, as its machine has acknowledged. Only the status page uses it",
     ),
     KeySpec(
         "relay:tokens",
@@ -172,6 +181,9 @@ class Keys:
 
     def uploads(self, node: str) -> str:
         return f"{self.prefix}:uploads:{node}"
+
+    def downloads(self, node: str) -> str:
+        return f"{self.prefix}:downloads:{node}"
 
     @property
     def tokens(self) -> str:

@@ -52,7 +52,8 @@ class Nodes:
     async def sign_off(self, *, node: str) -> None:
         """Remove a node that shuts down from the list, and delete its keys."""
         await self._commands.ask(("ZREM", self._keys.nodes, node))
-        for key in (self._keys.node(node), self._keys.inbox(node), self._keys.uploads(node)):  # each in its own slot
+        own = (self._keys.node, self._keys.inbox, self._keys.uploads, self._keys.downloads)
+        for key in (key(node) for key in own):  # each in its own slot
             await self._commands.ask(("UNLINK", key))
 
     async def wake(self, *, node: str, about: str) -> None:

@@ -23,11 +23,19 @@ class ServerFacts:
     shown: str
     #: What it does when its memory is full.
     policy: str
+    #: The bytes of memory that it uses, and the maximum; 0: unlimited.
+    used: int = 0
+    most: int = 0
 
     @property
     def evicts(self) -> bool:
         """Whether it throws keys away when its memory is full. Every key of relay has a TTL, so volatile-* does too."""
         return self.policy not in ("", "noeviction")
+
+    @property
+    def share(self) -> float | None:
+        """How full it is, from 0 to 1; None if its memory is unlimited."""
+        return min(1.0, self.used / self.most) if self.most else None
 
 
 class Servers:
@@ -53,4 +61,14 @@ def facts_of(info: dict[str, Any]) -> ServerFacts:
     version = str(info.get("redis_version", "0"))
     shown = f"Valkey {info['valkey_version']}" if "valkey_version" in info else f"Redis {version}"
     numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdecimal())
-    return ServerFacts(numbers, shown, str(info.get("maxmemory_policy", "")))
+    return ServerFacts(
+        numbers, shown, str(info.get("maxmemory_policy", "")), _number(info, "used_memory"), _number(info, "maxmemory")
+    )
+
+
+def _number(info: dict[str, Any], name: str) -> int:
+    """Return a number of INFO, 0 if it is missing, as it may be of a server that only speaks Redis's protocol."""
+    try:
+        return int(info.get(name, 0))
+    except (TypeError, ValueError):
+        return 0

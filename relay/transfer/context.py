@@ -24,7 +24,7 @@ class Context:
         self.store = store
         self.metrics = metrics
         self.node = node
-        self.gate = Gate(on_advance=node.inbox.wake_all)
+        self.gate = Gate(on_advance=node.drain)
         self.background = Background()
         self.endings = Endings(store, node, self.background, resume_wait=settings.resume_wait)
         #: The memory that uploads are received into.

@@ -11,6 +11,7 @@ from typing import NamedTuple, Protocol
 from relay import tracing
 from relay.buffers import BATCH, Bytes
 from relay.cluster.inbox import Listener
+from relay.cluster.progress import SETTLING, Meter, Taken
 from relay.errors import ClientGone, StoreUnavailable, problem_for_downloader
 from relay.server.connection import Connection
 from relay.states import Answer, Outcome, State
@@ -92,6 +93,7 @@ class Download(Side):
         self._stream = None if joined.is_attached else context.stream(transfer, self.peer)
         #: The byte offset up to which bytes were handed over.
         self.position = self._start = joined.start
+        self._meter, self._taken = Meter(monotonic(), total=joined.start, settling=SETTLING), joined.start
         #: Whether the client has everything but the headers, which then go out with the end.
         self._is_empty = transfer.length is not None and transfer.length == joined.start
         #: Since when the client has been sent something that it has not taken, in monotonic seconds.
@@ -138,6 +140,14 @@ class Download(Side):
             await self._check_revoked(outcome)
             raise problem_for_downloader(outcome, seconds=time_limit(self.context.settings, outcome))
         return outcome
+
+    def taken(self, now: float) -> Taken:
+        """Return what the client's machine has acknowledged by `now`, in monotonic seconds, for operators.
+
+        What was handed over may be megabytes in buffers of ours, which fill in bursts.
+        """
+        self._taken = max(self._taken, self.position - self.client.behind)
+        return Taken(self._taken, self._meter.read(self._taken, now))
 
     async def _serve(self, listener: Listener) -> Outcome:
         """Stream one leg after the other. Return how the transfer ended."""

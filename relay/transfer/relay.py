@@ -157,13 +157,14 @@ class Relay:
         identity = self.store.transfers.identify(token=access.id, name=name, transfer_id=transfer_id)
         return await self.store.transfers.result(identity)
 
-    async def cancel(self, access: Access, *, name: str) -> bool:
-        """End the live transfer of a name, for both sides. Return False if there is none.
+    async def cancel(self, access: Access, *, name: str, transfer_id: str = "") -> bool:
+        """End the live transfer of a name, for both sides; if an id is given, only that one. Return False if there is
+        none.
 
         Raise Problem(UNKNOWN_TOKEN), or Problem(TOO_LATE) if the downloader has been handed the last bytes.
         """
         transfer = await self.store.transfers.look(token=access.id, name=name, use=False, proof=access.proof)
-        if transfer is None:
+        if transfer is None or transfer_id not in ("", transfer.id):
             return False
         answer = await self.context.endings.end(transfer, Outcome.CANCELLED)
         if answer is Answer.KEPT:

@@ -10,7 +10,7 @@ from time import monotonic
 from relay import tracing
 from relay.buffers import BATCH, Buffer, Bytes
 from relay.cluster.inbox import Listener
-from relay.cluster.progress import Meter, Progress
+from relay.cluster.progress import SETTLING, Meter, Progress
 from relay.errors import ClientGone, Error, Problem, StoreUnavailable, problem_for_uploader
 from relay.server.connection import Connection
 from relay.server.intake import BodyIntake
@@ -259,7 +259,8 @@ class Upload(Side):
         if not self._supply.seek(self._start):
             return await self._cannot_go_back()
         self._window, self._ack_id = Window(self.context.settings.window, start=self._start), JOINED.id
-        self._meter = Meter(monotonic(), total=self._start)  # what the downloader has already is not transferred now
+        # What the downloader has already is not transferred now.
+        self._meter = Meter(monotonic(), total=self._start, settling=SETTLING)
         self._stream = stream = self.context.stream(self.transfer, self.peer)
         with (
             self._listed(self.context.node.load.uploads[State.STREAMING]),

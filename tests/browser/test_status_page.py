@@ -97,7 +97,7 @@ def test_the_operator_signs_in_with_basic_and_names_are_shown_as_text(
 ) -> None:
     credentials = {"username": "", "password": SECRET}
     with Visit(browser, node[0].url + "/status?admin", http_credentials=credentials) as page:
-        name = page.wait_for_selector("td bdi", timeout=20_000)
+        name = page.wait_for_selector("th bdi", timeout=20_000)
         assert name is not None
         assert name.inner_text() == NAME
 
@@ -116,3 +116,96 @@ def test_without_script_it_reloads_itself(browser: Browser, node: Cluster) -> No
         assert 'http-equiv="refresh"' in page.content()
         with page.expect_navigation(timeout=30_000):
             pass
+
+
+@pytest.fixture
+def waiting(node: Cluster) -> Iterator[Curl]:
+    """Start an upload `my file` that waits."""
+    token = node.token()
+    with Curl("-T", "-", "-w", "%{http_code}", node.url(0, token, "my%20file"), pipe=True) as upload:
+        node.wait_state(token, "waiting")
+        yield upload
+
+
+def operator(browser: Browser, node: Cluster, **options: Any) -> Visit:
+    """Visit the status page as the operator."""
+    credentials = {"username": "", "password": SECRET}
+    return Visit(browser, node[0].url + "/status?admin", http_credentials=credentials, **options)
+
+
+def test_a_token_is_copied(browser: Browser, node: Cluster, waiting: Curl) -> None:
+    with Visit(browser, node[0].url + "/status", permissions=["clipboard-read", "clipboard-write"]) as page:
+        button = page.locator(".transfers .copy-token").first
+        button.click()
+        page.get_by_text("Copied").first.wait_for(state="attached")
+        assert page.evaluate("() => navigator.clipboard.readText()") == button.get_attribute("data-copy")
+
+
+def test_the_button_asks_and_then_cancels_for_both_sides(browser: Browser, node: Cluster, waiting: Curl) -> None:
+    with operator(browser, node) as page:
+        page.get_by_role("button", name="Cancel my file").click()
+        dialog = page.get_by_role("dialog", name="Cancel the transfer of my file?")
+        dialog.get_by_role("button", name="Keep it").click()
+        dialog.wait_for(state="detached")
+        assert page.evaluate("() => document.activeElement.textContent") == "Cancel", "the focus is where it was"
+        page.get_by_role("button", name="Cancel my file").click()
+        dialog.get_by_role("button", name="Cancel the transfer").click()
+        page.get_by_text("Nobody is transferring anything.").wait_for()
+        assert waiting.finish()[1].endswith(b"410")
+
+
+def test_the_button_says_that_a_transfer_is_over(browser: Browser, node: Cluster, waiting: Curl) -> None:
+    with operator(browser, node, expected="status of 404") as page:
+        page.get_by_role("button", name="Cancel my file").click()
+        waiting.process.kill()
+        page.get_by_text("Nobody is transferring anything.").wait_for()
+        page.get_by_role("button", name="Cancel the transfer").click()
+        page.get_by_text("This transfer has ended already.").wait_for()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "relay.test"])
+def test_without_script_the_button_asks_on_a_page_of_its_own(
+    browser: Browser, node: Cluster, waiting: Curl, host: str
+) -> None:
+    """Over plain HTTP, as relay.test has it, a browser says only by `Origin` which site's page has the button."""
+    with operator(browser, node, java_script_enabled=False) as page:
+        page.goto(f"http://{host}:{node[0].port}/status?admin")
+        page.get_by_role("button", name="Cancel my file").click()
+        page.get_by_role("button", name="Cancel the transfer").click()
+        page.wait_for_url("**/status?admin")
+        assert waiting.finish()[1].endswith(b"410")
+
+
+def test_a_page_of_another_site_cancels_nothing(browser: Browser, node: Cluster, waiting: Curl) -> None:
+    """Not even with a signature, which it cannot know, and the operator's password, which the browser adds."""
+    with operator(browser, node, expected="status of 403") as page:
+        which = page.locator(".cancel-it").first.get_attribute("value")
+        form = f"<form method=post action={node[0].url}/status/cancel><input name=which value='{which}'>"
+        form += "<input name=sure value=yes><button>Win a prize</button></form>"
+        page.route("http://evil.test/", lambda route: route.fulfill(body=form, content_type="text/html"))
+        page.goto("http://evil.test/")
+        with page.expect_response("**/status/cancel") as answer:
+            page.get_by_text("Win a prize").click()
+        assert answer.value.status == 403
+        assert waiting.process.poll() is None
+
+
+def test_on_a_phone_a_row_has_two_lines_and_what_is_opened_stays_open(
+    browser: Browser, node: Cluster, waiting: Curl
+) -> None:
+    with operator(browser, node, **PHONE) as page:
+        row = page.locator(".transfers tbody tr").first
+        height = row.bounding_box()
+        assert height is not None
+        assert height["height"] < 90
+        assert not row.get_by_role("button", name="Cancel my file").is_visible()
+        assert not page.locator(".tokens table").is_visible()
+        row.get_by_label("Details").check()
+        page.get_by_label("Show the tokens").focus()
+        page.get_by_label("Show the tokens").check()
+        with page.expect_response("**/status?admin"):
+            pass
+        page.wait_for_timeout(200)  # in which the answer is shown
+        assert row.get_by_role("button", name="Cancel my file").is_visible()
+        assert page.locator(".tokens table").is_visible()
+        assert page.evaluate("() => document.activeElement.id") == "more-tokens"

@@ -69,9 +69,10 @@ def test_ps(cluster: Cluster, relay: Relay, token: str, streams: tuple[Curl, Cur
     assert (shown["uploader"], shown["downloader"]) == (cluster[0].id, cluster[1].id)
     status, text = relay("ps")
     assert status == 0
-    assert text.startswith("ID ")
+    assert text.startswith("NAME ")
     (line,) = [line for line in text.splitlines() if shown["id"] in line]
-    assert line.split()[-2:] == [id_of(token), "a%20b"]
+    assert line.startswith("a%20b ")
+    assert line.split()[-2:] == [id_of(token), shown["id"]]
     assert token not in text
 
 
@@ -209,13 +210,13 @@ def test_watch_fits_the_terminal(relay: Relay, token: str, streams: tuple[Curl, 
     assert len(lines) <= 9
     assert all(len(line) <= 80 for line in lines)
     assert lines[0].startswith("streaming ")
-    assert any(id_of(token) in line and line.endswith("a%20b") for line in lines)
+    assert any(id_of(token) in line and line.startswith("a%20b ") for line in lines)
 
 
 def test_a_closed_pipe_is_no_error(relay: Relay, token: str) -> None:
     piped = relay.start("ps", "--watch")
     assert piped.stdout
-    assert piped.stdout.readline().startswith("ID ")
+    assert piped.stdout.readline().startswith("NAME ")
     piped.stdout.close()
     assert piped.stderr
     assert piped.stderr.read() == ""

@@ -120,6 +120,12 @@ def test_nodes(nodes: Cluster) -> None:
     assert {nodes[0].id, nodes[1].id, "host", "waiting"} <= set(output.splitlines())
 
 
+def test_what_clients_of_a_node_took(nodes: Cluster, streams: tuple[str, Curl, Curl]) -> None:
+    history, draining = run(nodes, "How many bytes did the clients of a node take", streams[0]).splitlines()
+    assert all(part.isdecimal() for part in history.split())
+    assert draining == "0"
+
+
 def test_a_token(nodes: Cluster, streams: tuple[str, Curl, Curl]) -> None:
     left, _, fields = run(nodes, "How long does this token live (in ms)", streams[0]).partition("\n")
     assert 0 < int(left) <= 3_600_000

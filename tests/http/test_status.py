@@ -1,6 +1,9 @@
-"""`GET /`: the page, for strangers and for the operator, in public and in private."""
+"""`GET /`: the page, for strangers and for the operator, in public and in private; and what its button does."""
 
+import contextlib
 import re
+import signal
+import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -215,3 +218,161 @@ def test_it_scans_no_keyspace(nodes: Cluster) -> None:
     grown = {name.removeprefix("cmdstat_") for name, count in calls().items() if count > before.get(name, 0)}
     assert "zcard" in grown
     assert not grown & {"scan", "keys", "hscan", "zscan", "sscan"}
+
+
+def offer(nodes: Cluster, token: str) -> str:
+    """Return what the button on the operator's page says that cancels the one transfer of a token."""
+    headers, pattern = {"accept": "text/html"}, rf'name="which" value="({id_of(token)}/[^"]*)"'
+
+    def found() -> list[str]:
+        page = httpx.get(nodes[0].url + "/status", headers=headers, auth=("", SECRET)).text
+        return re.findall(pattern, page)
+
+    return wait_until(found, "the button")[0]
+
+
+def press(nodes: Cluster, which: str, *, sure: str = "yes", auth: str = SECRET, **headers: str) -> httpx.Response:
+    """Send to the second node what the button of the first one says."""
+    form = {"which": which} | ({"sure": sure} if sure else {})
+    sent = {name.replace("_", "-"): value for name, value in headers.items()}
+    return httpx.post(nodes[1].url + "/status/cancel", data=form, auth=("", auth) if auth else None, headers=sent)
+
+
+def test_the_button_cancels_a_transfer_and_the_log_says_so(nodes: Cluster) -> None:
+    token = nodes.token()
+    with Curl("-T", "-", "-w", "%{http_code}", nodes.url(0, token, "my%20file"), pipe=True) as upload:
+        which = offer(nodes, token)
+        asked = press(nodes, which, sure="", accept="text/html", sec_fetch_site="same-origin")
+        assert asked.status_code == 200
+        assert "Cancel the transfer of <bdi>my file</bdi>?" in asked.text
+        assert "form-action 'self'" in asked.headers["content-security-policy"]
+        assert find(nodes, token, "waiting"), "it was only asked about"
+        host = nodes[1].url.removeprefix("http://")
+        answer = press(nodes, which, accept="text/plain", origin=f"http://{host}")
+        assert (answer.status_code, answer.text) == (200, f"cancelled {id_of(token)} my%20file\n")
+        assert upload.finish()[1].endswith(b"410")
+    lines = [line for line in nodes[1].log().splitlines() if "relay.audit cancelled" in line and id_of(token) in line]
+    assert len(lines) == 1
+    for fact in ("by=operator", "name=my%20file", "address=127.0.0.1", "request=", "transfer="):
+        assert fact in lines[0]
+    assert press(nodes, which).status_code == 404, "it has ended"
+
+
+def test_without_script_a_browser_is_sent_back_to_the_page(nodes: Cluster) -> None:
+    token = nodes.token()
+    with Curl("-T", "-", nodes.url(0, token, "x"), pipe=True) as upload:
+        answer = press(nodes, offer(nodes, token), accept="text/html")
+        assert (answer.status_code, answer.headers["location"]) == (303, "../status?admin")
+        upload.finish()
+
+
+def test_the_button_does_not_cancel_the_next_upload_of_the_name(nodes: Cluster) -> None:
+    token = nodes.token()
+    with Curl("-T", "-", nodes.url(0, token, "x"), pipe=True) as upload:
+        which = offer(nodes, token)
+        httpx.delete(nodes.url(0, token, "x"))
+        upload.finish()
+    with Curl("-T", "-", nodes.url(0, token, "x"), pipe=True):
+        nodes.wait_state(token, "waiting")
+        assert press(nodes, which).status_code == 404
+        nodes.wait_state(token, "waiting")
+
+
+def test_no_other_site_and_no_stranger_can_press_the_button(nodes: Cluster) -> None:
+    """A browser adds the operator's password to whatever another site's page makes it send."""
+    token = nodes.token()
+    with Curl("-T", "-", nodes.url(0, token, "x"), pipe=True):
+        which = offer(nodes, token)
+        forged = which[:-1] + ("0" if which[-1] != "0" else "1")
+        refused = [
+            press(nodes, forged),
+            press(nodes, ""),
+            press(nodes, "x" * 10_000),
+            press(nodes, which, sec_fetch_site="cross-site"),
+            press(nodes, which, sec_fetch_site="same-site"),
+            press(nodes, which, sec_fetch_site="none"),
+            press(nodes, which, origin="https://evil.example"),
+            press(nodes, which, origin="null"),
+        ]
+        assert [answer.status_code for answer in refused] == [403] * len(refused)
+        assert {answer.text.count("\n") for answer in refused} == {1}
+        assert press(nodes, which, auth="").status_code == 401
+        assert press(nodes, which, auth="wrong").status_code == 401
+        query = f"?which={which}&sure=yes"
+        assert httpx.get(nodes[0].url + "/status/cancel" + query, auth=("", SECRET)).status_code == 405
+        assert find(nodes, token, "waiting"), "none of these has cancelled it"
+
+
+def test_without_an_admin_secret_nobody_is_an_operator(cluster: Cluster) -> None:
+    answer = httpx.post(cluster[0].url + "/status/cancel", data={"which": "a/b/c/d", "sure": "yes"}, auth=("", "x"))
+    assert answer.status_code == 401
+
+
+def test_a_node_that_drains_says_so(nodes: Cluster) -> None:
+    settings = {"prefix": "status", "heartbeat": 0.2, "node_death": 2, "drain_delay": 30}
+    other = NodeProcess("leaver", nodes[0].redis_url, settings)
+    other.wait_ready()
+
+    def shown() -> dict[str, Any]:
+        return next((node for node in status(nodes)["nodes"] if node["node"] == other.id), {})
+
+    wait_until(shown, "the node to be shown")
+    assert not shown()["draining"]
+    assert 0 <= shown()["uptime"] < 60
+    other.process.send_signal(signal.SIGTERM)
+    wait_until(lambda: shown().get("draining"), "it to drain")
+    assert shown()["alive"]
+    other.process.send_signal(signal.SIGTERM)  # a second one ends it at once
+    wait_until(lambda: not shown(), "it to have left")
+    other.stop()
+
+
+def test_a_node_of_an_older_version_is_shown_beside_the_others(nodes: Cluster) -> None:
+    assert nodes.redis is not None
+    nodes.redis.zadd("status:nodes", {"older-0a1b2c": nodes.redis.time()[0]})
+    old: dict[str, str | int] = {"host": "h", "version": "0.1.0", "started": 5, "waiting": 3, "complete": 1}
+    nodes.redis.hset("status:node:older-0a1b2c", items=[part for pair in old.items() for part in pair])
+    nodes.redis.expire("status:node:older-0a1b2c", 60)
+
+    def shown() -> dict[str, Any]:
+        return next((node for node in status(nodes)["nodes"] if node["node"] == "older-0a1b2c"), {})
+
+    found = wait_until(shown, "it to be shown")
+    assert (found["alive"], found["draining"], found["waiting"], found["complete"]) == (True, False, 3, 1)
+    for accept in FORMS:
+        assert "older-0a1b2c" in httpx.get(nodes[0].url, headers={"accept": accept}).text
+    nodes.redis.zrem("status:nodes", "older-0a1b2c")
+    nodes.redis.delete("status:node:older-0a1b2c")
+
+
+def test_redis_is_shown_and_its_version_to_operators_only(nodes: Cluster) -> None:
+    (server,) = status(nodes)["redis"]
+    assert server["used"] > 100_000
+    assert (server["policy"], server["evicts"]) == ("noeviction", False)
+    assert server["version"].startswith(("Redis ", "Valkey "))
+    strangers = httpx.get(nodes[0].url, headers={"accept": "application/json"}).json()
+    assert "version" not in strangers["redis"][0]
+
+
+def test_what_buffers_have_taken_is_not_what_the_client_has_taken(nodes: Cluster) -> None:
+    """Its machine has room for a few bytes and reads none. Redis has acknowledged what was handed to the kernel."""
+    assert nodes.redis is not None
+    token, size = nodes.token(), 8 * 1024 * 1024
+    with contextlib.closing(socket.socket()) as client, Curl("-T", "-", nodes.url(0, token, "x"), pipe=True) as upload:
+        nodes.wait_state(token, "waiting")
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.connect(("127.0.0.1", nodes[1].port))
+        client.sendall(f"GET /{token}/x HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        upload.write(b"x" * size)
+        (key,) = wait_until(lambda: [key for key in nodes.keys("acks") if id_of(token) in key], "the stream")
+
+        def handed_over() -> int:
+            assert nodes.redis is not None
+            ((entry, _),) = nodes.redis.xrevrange(key, count=1)  # type: ignore[misc]
+            return int(bytes(entry).split(b"-")[0])  # type: ignore[arg-type]
+
+        wait_until(lambda: handed_over() > 500_000, "the kernel to have taken some")
+        wait_until(lambda: find(nodes, token, "streaming").get("downloader") == nodes[1].id, "it to be shown")
+        wait_until(lambda: 0 < find(nodes, token, "streaming").get("delivered", 0) < 200_000, "what the client has")
+        client.close()
+    wait_until(lambda: not status(nodes)["transfers"], "it to be gone")

@@ -1,13 +1,18 @@
 """Every state of the pages, one after another, with real transfers behind them."""
 
 import contextlib
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import httpx
+import redis
 from playwright.sync_api import Browser
 
+from relay.cluster.progress import Progress
+from relay.states import State
 from tests.client.commands import send
 from tests.page.conftest import MIB, Side, address_of
 from tests.support.cluster import Cluster, Curl, curl
@@ -165,9 +170,11 @@ def _meanwhile(side: Side, node: Cluster, token: str, folder: Path) -> Iterator[
 
 
 def watching(browser: Browser, node: Cluster, folder: Path, secret: str) -> Iterator[tuple[str, Side]]:
-    """Yield the name of each state of the status page, and the page in it."""
+    """Yield the name of each state of the status page, and the page in it. `node` has a Redis of its own."""
+    assert node.redis is not None
     side = Side(browser, http_credentials={"username": "", "password": secret})
-    side.page.goto(node[0].url + "/status")
+    page = side.page
+    page.goto(node[0].url + "/status")
     yield "status-empty", side
     token = node.token()
     with contextlib.ExitStack() as stack:
@@ -178,11 +185,83 @@ def watching(browser: Browser, node: Cluster, folder: Path, secret: str) -> Iter
                 stack.enter_context(Curl("-f", "-o", "/dev/null", address + "?wait=30"))
         node.wait_state(token, "streaming", 2)
         node.wait_state(token, "waiting", 2)
-        for path, name in (("/status", "status-busy"), ("/status?admin", "status-admin"), ("/", "home-busy")):
-            side.page.goto(node[0].url + path)
-            side.page.locator("td .waiting").nth(1).wait_for(state="attached")
+        for path, name in (("/status", "status-busy"), ("/", "home-busy"), ("/status?admin", "status-admin")):
+            page.goto(node[0].url + path)
+            page.locator("td .waiting").nth(1).wait_for(state="attached")
+            page.get_by_text("MiB/s").nth(1).wait_for(state="attached")  # rates are known
             yield name, side
-        side.page.route("**/status", lambda route: route.fulfill(status=503, body="down"))
-        side.page.locator("#stale").wait_for(state="visible")
+        yield from _asked(side)
+        page.goto(node[0].url)
+        page.route("**/status", lambda route: route.fulfill(status=503, body="down"))
+        page.locator("#stale").wait_for(state="visible")
         yield "home-stale", side
+        page.unroute("**/status")
+    _pretend(node.redis, node.prefix)
+    node.redis.config_set("maxmemory-policy", "allkeys-lru")
+    node.redis.config_set("maxmemory", int(node.redis.info("memory")["used_memory"] * 1.05))
+    for path, name in (("/status?admin", "status-trouble"), ("/status", "status-trouble-public")):
+        page.goto(node[0].url + path)
+        page.locator(".alarm").nth(1).wait_for()
+        yield name, side
     side.context.close()
+
+
+def _asked(side: Side) -> Iterator[tuple[str, Side]]:
+    """Yield the operator's page with all details open, and what it asks before it cancels, with scripts and without."""
+    page = side.page
+    page.set_viewport_size({"width": 390, "height": 844})  # a wide screen has no boxes to open
+    for box in page.locator("input.more").all():
+        box.check()
+    yield "status-details", side
+    page.reload()
+    page.get_by_role("button", name="Cancel film.mkv").click()
+    page.locator("dialog").wait_for()
+    yield "status-sure", side
+    page.keyboard.press("Escape")
+    # As a browser without scripts does, which asks on a page of its own.
+    page.evaluate("() => document.querySelector('.cancel-it').form.requestSubmit(document.querySelector('.cancel-it'))")
+    page.get_by_role("link", name="Keep it").wait_for()
+    yield "status-sure-plain", side
+
+
+def _pretend(store: redis.Redis, prefix: str) -> None:
+    """Let Redis say that there are nodes in every state, and transfers that are hard to show."""
+    now = time.time()
+    facts: dict[str, Any] = {
+        "host": "host-2",
+        "version": "0.2.0",
+        "started": int(now) - 90_000,
+        "waiting": 10_000,
+        "uploading": 3,
+    }
+    more = {"draining": 1, "rate_in": 5e6, "rate_out": 4e6, "history": " ".join(str(n * n * 90_000) for n in range(30))}
+    counts = {"complete": 1204, "no_downloader": 61, "downloader_gone": 7, "store_lost": 1}
+    nodes: dict[str, dict[str, Any]] = {
+        "b-draining-0a1b2c": facts | more | counts,
+        "c-older-3d4e5f": facts | {"version": "0.1.0"},
+        "d-lost-6f7a8b": {},
+    }
+    for node, fields in nodes.items():
+        store.zadd(f"{prefix}:nodes", {node: now - (25 if not fields else 0)})
+        if fields:
+            store.hset(f"{prefix}:node:{node}", items=[part for pair in fields.items() for part in pair])
+            store.pexpire(f"{prefix}:node:{node}", 600_000)
+    at_once = {"length": 10**12, "delivered": 3 * 10**6, "rate": 0.0, "seconds": 0.4}
+    hard = [
+        ("%3Cimg%20src%3Dx%20onerror%3Dalert(1)%3E", State.STREAMING, at_once),
+        (quote(ARABIC), State.STREAMING, {"length": 10**12, "delivered": 10**9, "rate": 3.0, "seconds": 9000.0}),
+        (UNBROKEN, State.STREAMING, {"length": 10**9, "delivered": 10**9 - 1, "rate": 4e6, "seconds": 250.0}),
+        ("pipe", State.STREAMING, {"length": None, "delivered": 5 * 10**12, "rate": 0.0, "seconds": 90_000.0}),
+        ("away", State.INTERRUPTED, {"length": 10**6, "delivered": 10**5, "rate": 0.0, "seconds": 9.0, "left": 291.0}),
+        (
+            "pipe-that-waits",
+            State.WAITING,
+            {"length": None, "delivered": 0, "rate": 0.0, "seconds": 299.0, "left": 0.2},
+        ),
+    ]
+    key = f"{prefix}:uploads:b-draining-0a1b2c"
+    for at, (name, state, numbers) in enumerate(hard):
+        to = "c-older-3d4e5f" if state is State.STREAMING else ""
+        shown = Progress(f"{at:016}", "PublicId", name, state, "b-draining-0a1b2c", to, **numbers)  # type: ignore[arg-type]
+        store.hset(key, shown.id, shown.dump())
+    store.pexpire(key, 600_000)

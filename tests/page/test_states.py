@@ -12,7 +12,8 @@ from playwright.sync_api import Browser
 
 from tests.page import states
 from tests.page.conftest import Side
-from tests.support.cluster import Cluster, alone
+from tests.support.cluster import Cluster, alone, over_redis
+from tests.support.redis import RedisServer, newest
 
 AXE = Path(__file__).parents[2] / "relay" / "page" / "node_modules" / "axe-core" / "axe.min.js"
 SECRET = "the-operators-secret"
@@ -39,6 +40,16 @@ def axe() -> str:
 @pytest.fixture(scope="module")
 def node(browser: Browser) -> Iterator[Cluster]:
     with alone(heartbeat=0.5, node_death=2, resume_wait=300, admin_secret=SECRET) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="module")
+def watched(browser: Browser) -> Iterator[Cluster]:
+    """Start a node on a Redis of its own, which the test may set up wrongly."""
+    with (
+        RedisServer(newest("the status page was not looked at")) as server,
+        over_redis(server, ["a"], heartbeat=0.5, node_death=2, admin_secret=SECRET) as cluster,
+    ):
         yield cluster
 
 
@@ -84,5 +95,5 @@ def test_receiving(browser: Browser, node: Cluster, axe: str, tmp_path: Path) ->
     check(states.receiving(browser, node, tmp_path), axe)
 
 
-def test_watching(browser: Browser, node: Cluster, axe: str, tmp_path: Path) -> None:
-    check(states.watching(browser, node, tmp_path, SECRET), axe)
+def test_watching(browser: Browser, watched: Cluster, axe: str, tmp_path: Path) -> None:
+    check(states.watching(browser, watched, tmp_path, SECRET), axe)

@@ -6,7 +6,7 @@ from collections import deque
 import pytest
 
 from relay.buffers import BATCH, CHUNK, Blocks, Buffer
-from relay.cluster.progress import Meter
+from relay.cluster.progress import STEP, STEPS, History, Meter
 from relay.store.offsets import chunk_id, end_id, follows, offset_of, trim_id
 from relay.transfer.window import Window, footprint, window_size
 
@@ -263,3 +263,37 @@ def test_a_meter_does_not_count_what_was_there_before() -> None:
     """A downloader comes back with half of the file, and then from the beginning."""
     assert Meter(0.0, total=5000).read(5000, 2.0) == 0
     assert Meter(0.0, total=0).read(100, 2.0) > 0
+
+
+def test_a_meter_knows_the_rate_from_its_second_look_on() -> None:
+    """It does not climb to it for seconds, which would make the time that is left too long at first."""
+    meter = Meter(0.0)
+    assert [meter.read(int(1000 * now), now) for now in (0.5, 1.0, 3.0)] == [1000, 1000, 1000]
+
+
+def test_what_buffers_take_at_the_start_is_no_rate() -> None:
+    meter = Meter(10.0, settling=1.0)
+    assert meter.read(5_000_000, 10.4) == 0
+    assert meter.read(6_000_000, 11.5) == 0, "nor what came until the first look after that"
+    assert meter.read(6_200_000, 13.5) == 100_000
+    assert meter.read(6_000_000, 15.5) >= 0, "whatever a counter does, no rate is negative"
+
+
+def test_a_history_has_the_bytes_of_each_step() -> None:
+    history = History(100.0)
+    assert history.read() == (0,)
+    for second in range(1, 26):
+        history.add(1000 * second, 100.0 + second)
+    assert history.read() == (10_000, 10_000, 5000)
+    history.add(25_000 + 7 * 1000, 132.0)
+    assert history.read() == (10_000, 10_000, 10_000, 2000)
+
+
+def test_a_history_is_bounded_and_spreads_what_came_unseen() -> None:
+    history = History(0.0)
+    history.add(1_000_000, 100 * STEP)
+    assert history.read() == (*[10_000] * (STEPS - 1), 0)
+    history.add(1_000_000, 200 * STEP)
+    assert history.read() == (0,) * STEPS
+    history.add(900_000, 200 * STEP)
+    assert len(history.read()) == STEPS

@@ -88,6 +88,12 @@ export const TEXTS = {
   startedHint: "It is saved in your browser’s folder for downloads. You may close this page.",
   over: "The transfer is over.",
   overHint: "Your browser’s list of downloads shows whether the file is whole.",
+  sure: "Cancel the transfer of {name}?",
+  sureHint: "It ends for its uploader and its downloader, who are told that it was cancelled.",
+  cancelIt: "Cancel the transfer",
+  keepIt: "Keep it",
+  ended: "This transfer has ended already.",
+
   noAnswer: "The relay does not answer.",
   noAnswerHint: "This page tries again by itself.",
   tooMany: "There were too many wrong links from your network.",

@@ -1,11 +1,11 @@
--- Replaces a node's report of the transfers whose uploads it holds: ID, JSON, ID, JSON …
+-- Replaces a node's report of the transfers whose uploads, or downloads, it holds: ID, TEXT, ID, TEXT …
 -- Returns: 1
-local uploads = KEYS[1]
+local report = KEYS[1]
 local ttl_ms = ARGV[1]
 
-redis.call('DEL', uploads)
+redis.call('DEL', report)
 if #ARGV > 1 then
-  redis.call('HSET', uploads, unpack(ARGV, 2))
-  redis.call('PEXPIRE', uploads, ttl_ms)
+  redis.call('HSET', report, unpack(ARGV, 2))
+  redis.call('PEXPIRE', report, ttl_ms)
 end
 return 1
