@@ -112,7 +112,7 @@ def test_the_first_day_and_the_worst_night(cluster: Deployment, tmp_path: Path) 
     with upload(random_file(tmp_path / "file", 20_000), token, "stuck") as up:
         cluster.wait_state(token, "waiting", ["stuck"])
         cluster.type_in(f"{relay}T={id_of(token)} NAME=stuck\n{stuck}")
-        assert answer(up)[1] == "502"
+        assert answer(up)[1] == "410"
     assert re.search(r" +\d+ \"address\": \"[0-9.]+\"", cluster.type_in(flood))
 
 
