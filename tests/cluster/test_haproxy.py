@@ -184,6 +184,27 @@ def test_with_leastconn_the_clients_of_a_transfer_are_on_two_nodes(cluster: Clus
     assert any(uploader != downloader for uploader, downloader in pairs)
 
 
+@pytest.mark.parametrize(
+    ("front", "clients"),
+    [
+        ("127.0.0.1", ["203.0.113.2", "203.0.113.3", "127.0.0.1", "127.0.0.1"]),
+        ("192.0.2.0/24", ["127.0.0.1"] * 4),
+        ("", ["127.0.0.1"] * 4),
+    ],
+)
+def test_only_a_proxy_in_front_may_name_the_client(
+    cluster: Cluster, tmp_path: Path, front: str, clients: list[str]
+) -> None:
+    """It names the client last, behind whatever the client itself has claimed. Its connections carry many clients."""
+    with HAProxy(cluster.nodes, tmp_path, front=front) as proxy, httpx.Client(base_url=proxy.url) as kept:
+        for given, client in zip(("1.2.3.4, 203.0.113.2", "203.0.113.3", None, "nobody"), clients, strict=True):
+            answer = kept.get("/robots.txt", headers={} if given is None else {"X-Forwarded-For": given})
+            request = answer.headers["x-request-id"]
+            (seen,) = wait_until(lambda wanted=request: of_request(cluster, wanted), "the node's line")  # type: ignore[misc]
+            (line,) = wait_until(lambda wanted=request: proxy.lines(request=wanted), "the balancer's line")  # type: ignore[misc]
+            assert seen["address"] == line["client"].rpartition(":")[0] == client, given
+
+
 def test_the_balancers_own_errors_have_an_id_too_and_say_close(tmp_path: Path) -> None:
     cluster = Cluster([NodeProcess("alone")], None, "relay")
     with HAProxy(cluster.nodes, tmp_path) as proxy:

@@ -2,6 +2,8 @@
 
 import itertools
 import os
+import re
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -10,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.compose.deployment import URL, Deployment, answer, download, upload
-from tests.support.cluster import Curl, curl, random_file
+from tests.support.cluster import Curl, curl, id_of, random_file
 from tests.support.pages import FRONT, OPERATORS, shell_blocks
 from tests.support.wait import wait_until
 
@@ -61,6 +63,63 @@ _CHANGED = "from relay.settings import Settings; print(*Settings().model_dump(ex
 def _value(file: Path, name: str) -> str:
     (value,) = (line.partition("=")[2] for line in file.read_text().splitlines() if line.startswith(f"{name}="))
     return value
+
+
+def test_the_first_day_and_the_worst_night(cluster: Deployment, tmp_path: Path) -> None:
+    """Paste each block of the tour while that goes wrong which it is for."""
+    if cluster.balancer == "nginx":
+        return  # the page says what HAProxy does, and the rest is the same
+    (day,) = shell_blocks(OPERATORS, "The first day")
+    look, full, away, hung, down, stuck, flood = shell_blocks(OPERATORS, "The worst night")
+    shown = cluster.type_in(day)
+    assert "commands: all that a node needs" in shown
+    assert shown.count("alive") == 3
+    assert shown.endswith("ready\r\n")
+
+    cluster.redis("CONFIG", "SET", "maxmemory", "1mb")
+    _wait_for_tokens(cluster, are_made=False)
+    shown = cluster.type_in(look.replace("relay check", "! relay check"))
+    assert "OOM command not allowed" in shown
+    assert "unhealthy" in shown
+    assert "maxmemory_human:1.00M" in cluster.type_in(full)
+    _wait_for_tokens(cluster)
+
+    cluster.compose("stop", "-t", "1", "redis")
+    _wait_for_tokens(cluster, are_made=False)
+    assert "Redis does not answer" in cluster.type_in(look.splitlines()[-1])
+    cluster.type_in(away)
+    _wait_for_tokens(cluster)
+    wait_until(lambda: len(cluster.nodes_answering(30, "/readyz")) == 3, "all nodes to be ready")
+
+    node = cluster.containers("relay")[0]
+    processes = cluster.run("docker", "top", node, "-eo", "pid,args").splitlines()
+    (served,) = [line.split()[0] for line in processes if "python" in line]
+    os.kill(int(served), signal.SIGSTOP)
+    relay = f"{look.splitlines()[0]}\n"
+    wait_until(lambda: re.search(r"\S+ +lost", cluster.type_in(f"{relay}relay nodes")), "the node to be lost")
+    lost = re.findall(r"(\S+) +lost", cluster.type_in(f"{relay}relay nodes"))
+    (name,) = [each for each in lost if node.startswith(each.partition("-")[0])]
+    cluster.type_in(f"NODE={name}\n{hung}")
+    assert node not in cluster.containers("relay")
+    wait_until(lambda: len(cluster.nodes_answering(60)) == 3, "three nodes to answer", timeout=40)
+
+    cluster.compose("kill", "balancer")
+    assert curl(f"{URL}/readyz").returncode == 7
+    cluster.type_in(down)
+    _wait_for_tokens(cluster)
+
+    token = cluster.token()
+    with upload(random_file(tmp_path / "file", 20_000), token, "stuck") as up:
+        cluster.wait_state(token, "waiting", ["stuck"])
+        cluster.type_in(f"{relay}T={id_of(token)} NAME=stuck\n{stuck}")
+        assert answer(up)[1] == "410"
+    assert re.search(r" +\d+ \"address\": \"[0-9.]+\"", cluster.type_in(flood))
+
+
+def _wait_for_tokens(cluster: Deployment, *, are_made: bool = True) -> None:
+    """Wait until the balancer's clients get tokens, or get none."""
+    what = "a token" if are_made else "the nodes to be unready"
+    wait_until(lambda: (curl("-f", "-X", "POST", f"{URL}/token").returncode == 0) is are_made, what, timeout=40)
 
 
 class Load:

@@ -19,8 +19,8 @@ class Node(Protocol):
 class HAProxy(Balancer):
     """One haproxy process. The test is skipped if haproxy is not installed.
 
-    `balance` is RELAY_BALANCE, and `ready` what a node that is ready answers with 200. If it is `monitored`, it serves
-    Prometheus at `metrics_port`.
+    `balance` is RELAY_BALANCE, `front` RELAY_FRONT, and `ready` what a node that is ready answers with 200. If it is
+    `monitored`, it serves Prometheus at `metrics_port`.
     """
 
     def __init__(
@@ -29,6 +29,7 @@ class HAProxy(Balancer):
         folder: Path,
         *,
         balance: str = "",
+        front: str = "",
         ready: str = Balancer.ready,
         monitored: bool = False,
     ) -> None:
@@ -43,7 +44,7 @@ class HAProxy(Balancer):
         servers = [f"    server {node.name} 127.0.0.1:{node.port}" for node in nodes]
         self.text, count = re.subn(r"(?m)^    server-template .*$", "\n".join(servers), text)
         assert count == 1
-        self.environment["RELAY_BALANCE"] = balance
+        self.environment |= {"RELAY_BALANCE": balance, "RELAY_FRONT": front}
         self.start("-db", "-f")
 
     def lines(self, **wanted: str) -> list[dict[str, str]]:
