@@ -134,17 +134,13 @@ class Commands:
             if loop.time() >= caller.gives_up:
                 raise TimeoutError
 
-    async def evaluate_and(
-        self, verb: str, keys: Sequence[str], arguments: Sequence[str | int | Bytes], then: Command
-    ) -> tuple[Any, Any]:
-        """Run the script of a verb once, and a command that may block, in one round trip. Return both replies.
+    def command(self, verb: str, keys: Sequence[str], arguments: Sequence[str | int | Bytes]) -> Command:
+        """Return the command that runs the script of a verb, for one round trip with a command behind it that blocks.
 
-        Raise what redis-py raises. The source is sent each time: if Redis did not know the script, that would show only
-        when it has blocked.
+        It has the source of the script: if Redis did not know its digest, that would show only after the other command
+        has blocked.
         """
-        script = ("EVAL", self._scripts[verb].source, len(keys), *keys, *arguments)
-        done, reply = await self.connections.call(keys[0], [script, then])
-        return result(done), result(reply)
+        return "EVAL", self._scripts[verb].source, len(keys), *keys, *arguments
 
     async def server_of(self, key: str) -> str:
         """Return the name of the server that has the key; an empty one if that is not known now."""

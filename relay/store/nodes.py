@@ -15,6 +15,11 @@ _INBOX_TTL = 60.0
 _NODES_TTL = 3600.0
 
 
+def wake_up(about: str) -> list[str | int]:
+    """Return the arguments of the script `wake`."""
+    return [about, _INBOX_MAX, ms(_INBOX_TTL)]
+
+
 class Nodes:
     """Sign nodes in and out, and wake them."""
 
@@ -58,7 +63,7 @@ class Nodes:
 
     async def wake(self, *, node: str, about: str) -> None:
         """Put a wake-up into the inbox of a node, for the listeners to `about`."""
-        await self._commands.run("wake", [self._keys.inbox(node)], [about, _INBOX_MAX, ms(_INBOX_TTL)])
+        await self._commands.run("wake", [self._keys.inbox(node)], wake_up(about))
 
     async def check(self, *, node: str) -> None:
         """Raise StoreUnavailable unless Redis carries out a write."""

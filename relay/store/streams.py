@@ -5,13 +5,16 @@ the bytes do not leave the process. Everything else about that transfer is in Re
 end it, and its outcome is decided there.
 """
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from relay.buffers import Bytes
+from relay.errors import StoreUnavailable
 from relay.states import Outcome
 from relay.store.commands import Commands, is_out_of_memory, is_refused_id, ms, result
+from relay.store.nodes import wake_up
 from relay.store.offsets import chunk_id, end_id, offset_of, offsets_after, trim_id
 from relay.store.records import Transfer
 from relay.store.resp import Command
@@ -68,6 +71,9 @@ class Stream(Protocol):
     async def acks(self, *, after: str, timeout: float) -> Ack | None:
         """Wait up to `timeout` seconds for an acknowledgement after the entry with ID `after`, or for the end."""
 
+    def wake_with_read(self, *, node: str, about: str) -> None:
+        """Let the next read put a wake-up into the inbox of a node, too, in the same round trip if that is possible."""
+
     async def read(self, *, position: int, acknowledge: bool, count: int, timeout: float) -> list[Entry]:
         """Wait up to `timeout` seconds for entries after byte offset `position`, and return at most `count` of them.
 
@@ -84,6 +90,8 @@ class RedisStream:
         self._transfer = transfer
         self._keys = transfer.keys
         self._patience = commands.settings.transfer_patience
+        #: The inbox and the wake-up that the next read puts into it.
+        self._wake: tuple[str, str] | None = None
 
     async def append(self, chunks: Sequence[Bytes], *, offset: int, whole: bool = False) -> Ack | None:
         if whole and len(chunks) == 1 and len(chunks[0]) <= SMALL and self.written == chunk_id(0):
@@ -118,8 +126,10 @@ class RedisStream:
         about: list[str | int | Bytes] = [transfer.id, transfer.leg, offset, chunk]
         wait = ("XREAD", "BLOCK", ms(_TAKEN_SOON), "STREAMS", keys.acks, JOINED.id)
 
-        async def write() -> tuple[int, Any]:
-            return await self._commands.evaluate_and("whole", [keys.transfer, keys.chunks], about, wait)
+        write_whole = self._commands.command("whole", [keys.transfer, keys.chunks], about)
+
+        async def write() -> list[Any]:
+            return list(map(result, await self._commands.connections.call(keys.chunks, [write_whole, wait])))
 
         written, acks = await self._commands.repeat(write, patience=self._patience, blocks=_TAKEN_SOON)
         self.written = end_id(offset)
@@ -139,6 +149,9 @@ class RedisStream:
         reply = await self._commands.repeat(read, patience=self._patience, blocks=timeout)
         return _ack(reply[0][1][-1]) if reply else None
 
+    def wake_with_read(self, *, node: str, about: str) -> None:
+        self._wake = self._commands.keys.inbox(node), about
+
     async def read(self, *, position: int, acknowledge: bool, count: int, timeout: float) -> list[Entry]:
         """Read entries; see `Stream`. What is acknowledged is trimmed in the same round trip."""
         at = chunk_id(position)
@@ -147,10 +160,14 @@ class RedisStream:
             ("XADD", self._keys.acks, "NOMKSTREAM", "MAXLEN", "=", 1, at, "to", position),
         ]
         wait = ("XREAD", "COUNT", count, "BLOCK", ms(timeout), "STREAMS", self._keys.chunks, at)
-        commands = [*(acknowledging if acknowledge else ()), wait]
+        waking = await self._waking()
+        commands = [*waking, *(acknowledging if acknowledge else ()), wait]
 
         async def read() -> Any:
-            *acknowledged, entries = await self._commands.connections.call(self._keys.chunks, commands, large=True)
+            *done, entries = await self._commands.connections.call(self._keys.chunks, commands, large=True)
+            woken, acknowledged = done[: len(waking)], done[len(waking) :]
+            if not any(isinstance(reply, Exception) for reply in woken):
+                self._wake = None  # otherwise the next read repeats it
             for done in acknowledged:
                 # An ID is refused if this is a repeat, or if an end marker is there: the next entry or touch() tells.
                 # If Redis lacks memory for an acknowledgement, the next read repeats it. Reading must go on, because it
@@ -161,6 +178,19 @@ class RedisStream:
 
         reply = await self._commands.repeat(read, patience=self._patience, blocks=timeout)
         return [_entry(entry) for entry in reply[0][1]] if reply else []
+
+    async def _waking(self) -> list[Command]:
+        """Return the command that the next read has to carry. Wake the other side now if it cannot carry it."""
+        if self._wake is None:
+            return []
+        inbox, about = self._wake
+        commands, arguments = self._commands, wake_up(about)
+        if await commands.server_of(inbox) == await commands.server_of(self._keys.chunks):
+            return [commands.command("wake", [inbox], arguments)]
+        with contextlib.suppress(StoreUnavailable):  # then its own slow check makes up for it
+            await commands.run("wake", [inbox], arguments)
+        self._wake = None
+        return []
 
 
 #: An entry as Redis returns it: its ID, and its fields, each followed by its value.

@@ -16,7 +16,7 @@ from relay.errors import ClientGone, StoreUnavailable, problem_for_downloader
 from relay.server.connection import Connection
 from relay.states import Answer, Outcome, State
 from relay.store.offsets import follows
-from relay.store.records import Contest, Ender, Final, Meeting, Touched, Transfer
+from relay.store.records import Contest, Ender, Final, Inquiry, Meeting, Touched, Transfer
 from relay.store.streams import Entry, Stream
 from relay.store.timing import TOUCH
 from relay.transfer.context import Context
@@ -156,22 +156,26 @@ class Download(Side):
             if self._stream is None:
                 outcome = await self._wait(listener)
             if self._stream is not None:
-                await self.context.node.inbox.send(self.peer, self._call())
+                self._wake_uploader(self._stream)
                 outcome = await self._guarded(self._copy(self._stream), listener)
             if outcome is not Outcome.BROKEN:
                 return outcome or Outcome.UPLOADER_GONE
             tracing.happened("interrupted", by="upload", delivered=self.position)
             self._stream = None
 
-    def _call(self) -> str:
-        """Return the wake-up for the upload: more than the id, so that a node without this upload disowns it.
+    def _wake_uploader(self, stream: Stream) -> None:
+        """Wake the upload: by more than its id, so that a node without it disowns it.
 
-        If the upload's node understands that, it says all that the upload would look for in Redis.
+        If the upload's node understands that, it is told all that it would look for in Redis.
         """
-        transfer, inquiry = self.transfer, self.transfer.inquiry
-        if self.peer != transfer.hears:
-            return str(inquiry)
-        return str(Meeting(inquiry, transfer.leg, self.position, self._joiner, self.context.node.id))
+        transfer, node = self.transfer, self.context.node
+        about: Inquiry | Meeting = transfer.inquiry
+        if self.peer == transfer.hears:
+            about = Meeting(transfer.inquiry, transfer.leg, self.position, self._joiner, node.id)
+        if self.peer == node.id:
+            node.inbox.wake(str(about))
+        else:
+            stream.wake_with_read(node=self.peer, about=str(about))
 
     async def _wait(self, listener: Listener) -> Outcome | None:
         """Wait for the uploader to return, and join its next leg. Return None then, otherwise how the wait ended."""

@@ -34,6 +34,9 @@ class LocalStream:
             return None
         return self._ack()
 
+    def wake_with_read(self, *, node: str, about: str) -> None:
+        raise NotImplementedError  # both sides are on this node, whose inbox wakes its listeners at once
+
     async def read(self, *, position: int, acknowledge: bool, count: int, timeout: float) -> list[Entry]:
         if acknowledge:
             self._position = position
