@@ -90,7 +90,7 @@ def test_the_operators_commands_find_it(node: Cluster) -> None:
         assert relay("check").returncode == 0
         upload.write_all(b"")
         assert (upload.finish()[0], download.finish()[0]) == (0, 0)
-    with alone():
+    with own_redis.own_redis():
         refused = relay("ps")
     assert (refused.returncode, refused.stdout) == (2, "")
     assert refused.stderr.startswith(
@@ -115,19 +115,17 @@ def test_it_outlives_ctrl_c_until_the_node_has_drained(folder: Path) -> None:
     assert node.stop() == 0
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
-def test_it_ends_with_a_node_that_is_killed_and_the_next_node_clears_up(folder: Path, number: signal.Signals) -> None:
-    with alone() as other:
+def test_it_ends_with_a_node_that_is_killed_and_the_next_node_clears_up(folder: Path) -> None:
+    with own_redis.own_redis() as other:
         killed = NodeProcess("killed")
         killed.wait_ready()
         child = child_of(killed)
-        killed.process.send_signal(number)
-        wait_until(lambda: not child.is_running(), "the end of its redis-server")
         killed.kill()
+        wait_until(lambda: not child.is_running(), "the end of its redis-server")
         assert len(stores(folder)) == 2
-        with alone():
+        with own_redis.own_redis() as following:
             assert len(stores(folder)) == 2
-        assert other.token()  # its folder is still there
+            assert own_redis.running() == sorted([other, following])
 
 
 def test_another_one_takes_its_place(node: Cluster) -> None:
@@ -143,27 +141,46 @@ def test_another_one_takes_its_place(node: Cluster) -> None:
     child_of(node[0])
 
 
-def test_a_node_whose_redis_cannot_be_replaced_says_so_and_still_stops(folder: Path, tmp_path: Path) -> None:
+def test_if_none_can_take_its_place_that_is_logged_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(own_redis, "_PAUSE", 0.01)
     program = tmp_path / "redis-server"
     program.symlink_to(newest(""))
-    with path_of(tmp_path), alone() as cluster:
-        program.unlink()
-        child_of(cluster[0]).kill()
-        wait_until(lambda: "no other redis-server can be started" in cluster[0].log(), "a line in the log")
-        wait_until(lambda: not cluster[0].is_ready(), "the node to be unready")
+    before = {*psutil.Process().children()}
+    with path_of(tmp_path), own_redis.own_redis() as url:
+        program.rename(tmp_path / "away")
+        ({*psutil.Process().children()} - before).pop().kill()
+        wait_until(lambda: "no other redis-server can be started" in caplog.text, "a line in the log")
+        (tmp_path / "away").rename(program)
+        wait_until(lambda: answers(url), "the next one")
+    assert not answers(url)
+    assert [record.message.partition(",")[0].partition(":")[0] for record in caplog.records] == [
+        "the redis-server of this node has ended (SIGKILL)",
+        "no other redis-server can be started",
+    ]
 
 
-def test_without_one_the_node_keeps_its_store_in_its_process(folder: Path, tmp_path: Path) -> None:
+def answers(url: str) -> bool:
+    with contextlib.suppress(redis.RedisError), redis.Redis.from_url(url) as client:
+        return bool(client.ping())
+    return False
+
+
+def test_without_one_the_node_keeps_its_store_in_its_process(tmp_path: Path) -> None:
+    with path_of(tmp_path), pytest.raises(own_redis.MissingError, match="is on PATH"), own_redis.own_redis():
+        pass
+    (tmp_path / "redis-server").touch(mode=0o755)
     with contextlib.ExitStack() as stack:
         with path_of(tmp_path):
             cluster = stack.enter_context(alone())
-        assert "no redis-server or valkey-server is on PATH: so this node keeps its store in its" in cluster[0].log()
-        assert "WARNING" not in cluster[0].log()
+        problem = f"{tmp_path}/redis-server: Exec format error: so this node keeps its store in its own process"
+        (line,) = [line for line in cluster[0].log().splitlines() if " WARNING " in line]
+        assert problem in line
         carries(cluster)
     with alone(redis_url="memory://") as cluster:
         assert "alone, with its store in its own process" in cluster[0].log()
         assert not psutil.Process(cluster[0].process.pid).children()
-        carries(cluster)
     assert relay("ps", "--redis-url", "memory://").stderr.startswith("relay: memory:// is the memory of a node")
 
 
