@@ -48,9 +48,9 @@ class Measure:
 
 def main() -> None:
     options = _options()
-    _prepare()
+    prepare()
     try:
-        with _sources() as folder, kinds() as all_kinds:
+        with sources() as folder, kinds() as all_kinds:
             about = report.machine()
             results = _measure(_measures(folder, quick=options.quick), all_kinds, options)
     except BrokenError as error:
@@ -79,7 +79,7 @@ def _options() -> argparse.Namespace:
     return options
 
 
-def _prepare() -> None:
+def prepare() -> None:
     """Make signals end the run cleanly, raise the limit on open files for all clients, and check that curl is there."""
     for number in (signal.SIGINT, signal.SIGTERM):  # SIGINT too, because a shell makes background jobs ignore it
         signal.signal(number, _end)
@@ -95,7 +95,7 @@ def _end(number: int, _: object) -> None:
 
 
 @contextlib.contextmanager
-def _sources() -> Iterator[Path]:
+def sources() -> Iterator[Path]:
     """Make a folder for files of zeros, in memory if possible. There, reading a hole allocates no pages."""
     shared = Path("/dev/shm")
     with tempfile.TemporaryDirectory(
@@ -104,18 +104,20 @@ def _sources() -> Iterator[Path]:
         yield Path(folder)
 
 
+def zeros(folder: Path, size: int) -> Path:
+    """Make a file of `size` zeros in the folder."""
+    path = folder / str(size)
+    path.touch()
+    os.truncate(path, size)
+    return path
+
+
 def _measures(folder: Path, *, quick: bool) -> list[Measure]:
     """Return all measures. Many streams at once carry twice the volume of one stream."""
     total = 64 * MIB if quick else GIB
 
-    def source(size: int) -> Path:
-        path = folder / str(size)
-        path.touch()
-        os.truncate(path, size)
-        return path
-
     def at_once(count: int, volume: int) -> Callable[[Target], Figures]:
-        return partial(streams.streams, source=source(volume // count), count=count)
+        return partial(streams.streams, source=zeros(folder, volume // count), count=count)
 
     return [
         Measure("one stream", at_once(1, total), warm=2),
@@ -128,8 +130,12 @@ def _measures(folder: Path, *, quick: bool) -> list[Measure]:
             partial(waiting.waiting, count=300 if quick else 10_000, seconds=1 if quick else 30),
             afresh=True,
         ),
-        Measure("streams held", partial(streams.held, source=source(64 * MIB), count=5 if quick else 50), afresh=True),
-        Measure("long stream", partial(streams.long_stream, source=source(total if quick else 10 * GIB)), afresh=True),
+        Measure(
+            "streams held", partial(streams.held, source=zeros(folder, 64 * MIB), count=5 if quick else 50), afresh=True
+        ),
+        Measure(
+            "long stream", partial(streams.long_stream, source=zeros(folder, total if quick else 10 * GIB)), afresh=True
+        ),
     ]
 
 

@@ -122,7 +122,7 @@ def held(target: Target, source: Path, count: int) -> Figures:
                 if not read_until(download, b"\n").startswith(b"HTTP/1.1 200"):
                     raise BrokenError("a download was refused")
             wait_until(lambda: settled(target), "the streams to stall", timeout=60)
-            wait_until(lambda: _is_steady(target), "Redis to free the buffers of idle connections", timeout=60)
+            wait_until(lambda: is_steady(target), "Redis to free the buffers of idle connections", timeout=60)
             figures = {
                 "node MiB each": (target.rss() - at_rest[0]) / count / MIB,
                 "Redis MiB each": (target.redis_bytes() - at_rest[1]) / count / MIB,
@@ -131,7 +131,7 @@ def held(target: Target, source: Path, count: int) -> Figures:
     return figures
 
 
-def _is_steady(target: Target) -> bool:
+def is_steady(target: Target) -> bool:
     """Return whether Redis uses as much memory as three seconds ago. It shrinks a connection's buffers after two idle
     seconds."""
     before = target.redis_bytes()

@@ -10,6 +10,7 @@ from pathlib import Path
 from relay.settings import SECTIONS, Settings
 from relay.states import diagram
 from relay.store import keys
+from tests.bench import sizing
 from tests.support import chart
 
 ROOT = Path(__file__).parents[2]
@@ -17,6 +18,7 @@ FRONT = ROOT / "README.md"
 API = ROOT / "relay" / "api" / "README.md"
 CODE = ROOT / "relay" / "README.md"
 OPERATORS = ROOT / "deploy" / "README.md"
+SCALING = ROOT / "deploy" / "scaling.md"
 
 
 def shell_blocks(page: Path, heading: str) -> list[str]:
@@ -58,6 +60,7 @@ GENERATED: dict[tuple[Path, str], Callable[[], str]] = {
     (CODE, "states"): lambda: f"```mermaid\n{diagram()}\n```",
     (CODE, "keys"): keys.table,
     (OPERATORS, "settings"): settings_table,
+    (SCALING, "scale"): sizing.page,
 }
 
 

@@ -20,6 +20,9 @@ from tests.support.ports import free_port
 from tests.support.proxy import Proxy
 from tests.support.wait import wait_until
 
+#: The number of slots of a Redis Cluster.
+_SLOTS = 16384
+
 
 def servers() -> dict[tuple[int, ...], Path]:
     """Return the path of every redis-server and valkey-server found, by version."""
@@ -114,18 +117,23 @@ class RedisServer:
         self.stop()
 
 
-@contextlib.contextmanager
-def cluster_of_two(program: Path, *options: str) -> Iterator[list[RedisServer]]:
+def cluster_of_two(program: Path, *options: str) -> contextlib.AbstractContextManager[list[RedisServer]]:
     """Run a Redis Cluster of two masters: the first has slots 0 to 8191, the second has the others."""
-    nodes = [RedisServer(program, "--cluster-enabled", "yes", *options) for _ in range(2)]
-    for node, (first, last) in zip(nodes, [(0, 8191), (8192, 16383)], strict=True):
+    return cluster_of_masters(program, 2, *options)
+
+
+@contextlib.contextmanager
+def cluster_of_masters(program: Path, count: int, *options: str) -> Iterator[list[RedisServer]]:
+    """Run a Redis Cluster of `count` masters, each of which has an equal part of the slots."""
+    nodes = [RedisServer(program, "--cluster-enabled", "yes", *options) for _ in range(count)]
+    for index, node in enumerate(nodes):
         with node.client() as client:
             run: Any = client.execute_command
-            run("CLUSTER", "ADDSLOTS", *range(first, last + 1))
+            run("CLUSTER", "ADDSLOTS", *range(index * _SLOTS // count, (index + 1) * _SLOTS // count))
             run("CLUSTER", "MEET", "127.0.0.1", nodes[0].port)
     for node in nodes:
         with node.client() as client:
-            wait_until(partial(_is_whole, client), "the cluster")
+            wait_until(partial(_is_whole, client, count), "the cluster")
     yield nodes
     for node in nodes:
         node.stop()
@@ -191,7 +199,7 @@ def _follows(client: Any) -> bool:
     return bool(client.info("replication")["master_link_status"] == "up")
 
 
-def _is_whole(client: Any) -> bool:
-    """Return whether a node of a cluster of two sees both nodes, and all slots served."""
+def _is_whole(client: Any, count: int) -> bool:
+    """Return whether a node of a cluster sees all `count` nodes, and all slots served."""
     said = str(client.execute_command("CLUSTER", "INFO"))
-    return "cluster_state:ok" in said and "cluster_known_nodes:2" in said
+    return "cluster_state:ok" in said and f"cluster_known_nodes:{count}\\r" in said
