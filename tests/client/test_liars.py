@@ -272,6 +272,23 @@ def test_two_receivers_do_not_write_one_file(cluster: Cluster, tmp_path: Path, i
     assert (inbox / "x").read_bytes() == b"ab"
 
 
+def test_the_second_receiver_is_told_that_the_first_was_faster(cluster: Cluster, tmp_path: Path, inbox: Path) -> None:
+    with send(cluster[0].url, "-", "--name", "x", stdin=subprocess.PIPE) as sender:
+        with receive(sender.address(), "-o", tmp_path, cwd=inbox) as first:
+            assert sender.process.stdin is not None
+            sender.process.stdin.write(b"a")
+            sender.process.stdin.flush()
+            wait_until(lambda: any(path.stat().st_size for path in tmp_path.glob(".x.*.part")), "the first byte")
+            with receive(sender.address(), cwd=inbox) as second:
+                second.wait_for("reconnecting")
+                sender.feed(b"b")
+                assert second.finish() == 4, second.said
+                assert "somebody else has received it: ask the sender to send again" in second.said
+            assert first.finish() == 0, first.said
+        assert sender.finish() == 0, sender.said
+    assert list(inbox.iterdir()) == []
+
+
 def test_the_commands_start_without_a_server(tmp_path: Path) -> None:
     code = (
         "import sys; from click.testing import CliRunner; from relay.cli.main import main;"
