@@ -127,8 +127,12 @@ def _open_closed_streams() -> None:
 @contextlib.contextmanager
 def ending(report: Report, *, goes_on: Callable[[], str]) -> Iterator[None]:
     """Turn what the work raises into one line and an exit status. `goes_on` says after Ctrl-C what to do next."""
-    # A supervisor's SIGTERM means the same as Ctrl-C: stop, and keep what is there.
-    previous = signal.signal(signal.SIGTERM, _interrupt)
+    # A supervisor's SIGTERM means the same as Ctrl-C: stop, and keep what is there. So does the end of the terminal,
+    # unless the command is to outlive it (nohup).
+    previous = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    for number, handler in previous.items():
+        if handler == signal.SIG_DFL:
+            signal.signal(number, _interrupt)
     try:
         yield
     except Failure as failure:
@@ -141,7 +145,8 @@ def ending(report: Report, *, goes_on: Callable[[], str]) -> Iterator[None]:
     except OSError as error:
         _end(report, Exit.LOCAL, f"{error.filename or 'the output'}: {error.strerror or error}")
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
         with contextlib.suppress(OSError):  # of a terminal that is gone
             report.close()
 

@@ -226,13 +226,16 @@ def test_a_sender_that_is_stopped_says_so(cluster: Cluster, slow: Proxy, file: P
     assert (inbox / file.name).read_bytes() == file.read_bytes()
 
 
-def test_nobody_who_stops_a_command_waits_for_a_silent_relay(cluster: Cluster, slow: Proxy, file: Path) -> None:
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGHUP])
+def test_nobody_who_stops_a_command_waits_for_a_silent_relay(
+    cluster: Cluster, slow: Proxy, file: Path, how: signal.Signals
+) -> None:
     with send(f"http://127.0.0.1:{slow.port}", file) as sender:
         sender.wait_for("waiting for somebody")
         with slow.silent():
             before = slow.accepted
             wait_until(lambda: slow.accepted > before, "it to ask how far the receiver is")
-            sender.process.send_signal(signal.SIGINT)
+            sender.process.send_signal(how)
             assert sender.finish(30) == 130
             assert "go on with: relay send --resume" in sender.said
 
