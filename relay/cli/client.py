@@ -140,7 +140,6 @@ def ending(report: Report, *, goes_on: Callable[[], str]) -> Iterator[None]:
     except KeyboardInterrupt:
         _end(report, Exit.INTERRUPTED, f"interrupted; {goes_on()}")
     except BrokenPipeError:
-        _close_stdout()
         _end(report, Exit.LOCAL, "whoever read the output has left")
     except OSError as error:
         _end(report, Exit.LOCAL, f"{error.filename or 'the output'}: {error.strerror or error}")
@@ -149,6 +148,7 @@ def ending(report: Report, *, goes_on: Callable[[], str]) -> Iterator[None]:
             signal.signal(number, handler)
         with contextlib.suppress(OSError):  # of a terminal that is gone
             report.close()
+        _forget_what_cannot_be_written()
 
 
 def fail(failure: Failure) -> NoReturn:
@@ -178,13 +178,14 @@ def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
 def _end(report: Report, status: Exit, line: str) -> NoReturn:
     with contextlib.suppress(OSError):  # nobody can be told
         report.failed(status, line)
-    try:
-        sys.stdout.flush()
-    except OSError:
-        _close_stdout()
+    _forget_what_cannot_be_written()
     sys.exit(status)
 
 
-def _close_stdout() -> None:
-    """Have the interpreter write nothing more to a closed pipe, or a full disk, when it exits."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def _forget_what_cannot_be_written() -> None:
+    """Have the interpreter not fail when it exits, because a pipe is closed, a disk full or the terminal gone."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
