@@ -82,7 +82,8 @@ class Download:
                 if left <= 0:
                     raise Failure(Exit.REFUSED, "nobody is sending this: ask the sender to start, or --wait longer")
                 if is_first:
-                    self.report.say("waiting for the sender …")
+                    doubt = " (what answers may be no relay: check the link)" if answer.is_strange else ""
+                    self.report.say(f"waiting for the sender …{doubt}")
                 is_first = False
                 patience.moved()
                 # A relay that answers at once, although it was asked to wait, must not be asked without a pause.

@@ -35,5 +35,6 @@ class Differs(Useless):
     def __init__(self) -> None:
         super().__init__(
             Exit.CORRUPTED,
-            "what arrived is not what was sent, because its SHA-256 differs: ask the sender to send again",
+            "what arrived is not what was sent, because its SHA-256 differs: ask the sender, who was told that it was "
+            "delivered, to send again",
         )
