@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from relay.cli.client import EXITS, Shared, ending, fail, read_secret, shared_options, stdin
-from relay.client.archive import ArchiveSource
+from relay.client.archive import ENDING, ArchiveSource
 from relay.client.begun import Begun
 from relay.client.failures import Exit, Failure
 from relay.client.http import Unreachable
@@ -204,6 +204,8 @@ def _source(paths: Sequence[Path], name: str | None) -> Source:
         source = FileSource(paths[0], name or "")
     try:
         source.name = check_name(source.name)
+        if isinstance(source, ArchiveSource):
+            check_name(source.name.removesuffix(ENDING))  # that of the folder in it
     except Problem as problem:
         why = problem.details["why"]
         raise Failure(Exit.USAGE, f"the name cannot be sent: {why} Give another with --name") from None
