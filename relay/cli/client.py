@@ -127,8 +127,12 @@ def _open_closed_streams() -> None:
 @contextlib.contextmanager
 def ending(report: Report, *, goes_on: Callable[[], str]) -> Iterator[None]:
     """Turn what the work raises into one line and an exit status. `goes_on` says after Ctrl-C what to do next."""
-    # A supervisor's SIGTERM means the same as Ctrl-C: stop, and keep what is there.
-    previous = signal.signal(signal.SIGTERM, _interrupt)
+    # A supervisor's SIGTERM means the same as Ctrl-C: stop, and keep what is there. So does the end of the terminal,
+    # unless the command is to outlive it (nohup).
+    previous = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    for number, handler in previous.items():
+        if handler == signal.SIG_DFL:
+            signal.signal(number, _interrupt)
     try:
         yield
     except Failure as failure:
@@ -136,14 +140,15 @@ def ending(report: Report, *, goes_on: Callable[[], str]) -> Iterator[None]:
     except KeyboardInterrupt:
         _end(report, Exit.INTERRUPTED, f"interrupted; {goes_on()}")
     except BrokenPipeError:
-        _close_stdout()
         _end(report, Exit.LOCAL, "whoever read the output has left")
     except OSError as error:
         _end(report, Exit.LOCAL, f"{error.filename or 'the output'}: {error.strerror or error}")
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
         with contextlib.suppress(OSError):  # of a terminal that is gone
             report.close()
+        _forget_what_cannot_be_written()
 
 
 def fail(failure: Failure) -> NoReturn:
@@ -173,13 +178,14 @@ def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
 def _end(report: Report, status: Exit, line: str) -> NoReturn:
     with contextlib.suppress(OSError):  # nobody can be told
         report.failed(status, line)
-    try:
-        sys.stdout.flush()
-    except OSError:
-        _close_stdout()
+    _forget_what_cannot_be_written()
     sys.exit(status)
 
 
-def _close_stdout() -> None:
-    """Have the interpreter write nothing more to a closed pipe, or a full disk, when it exits."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def _forget_what_cannot_be_written() -> None:
+    """Have the interpreter not fail when it exits, because a pipe is closed, a disk full or the terminal gone."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -2,8 +2,11 @@
 
 from collections.abc import Mapping
 from importlib import import_module
+from typing import Any
 
 import click
+
+_INTERRUPTED = 130
 
 
 class LazyGroup(click.Group):
@@ -23,6 +26,14 @@ class LazyGroup(click.Group):
                 command: click.Command = getattr(import_module(module), attribute)
                 return command
         return None
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command. If it is interrupted before it can say more, end as a shell expects it."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            click.echo("relay: interrupted", err=True)
+            ctx.exit(_INTERRUPTED)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the commands of each section under its heading."""

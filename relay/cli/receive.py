@@ -13,10 +13,11 @@ import click
 
 from relay.cli.client import EXITS, Seconds, Shared, ending, fail, shared_options, stdin
 from relay.client.archive import ENDING, MEDIA_TYPE
-from relay.client.download import Download, End, Offer, Useless
-from relay.client.failures import Exit, Failure
+from relay.client.download import Download
+from relay.client.failures import Exit, Failure, Useless
 from relay.client.links import Address
 from relay.client.naming import safe_name, shown
+from relay.client.offer import End, Offer
 from relay.client.part import Part, check_space, check_target, part_path, tags_of_parts, write_all
 from relay.client.report import Report, size_of
 from relay.client.unpack import Tree, check_folder
@@ -148,7 +149,7 @@ def _left_here(download: Download, output: str | None, report: Report, *, archiv
     for target, media_type in kinds:
         for etag in tags_of_parts(target):
             path = part_path(target, etag)
-            if path.is_dir() is not bool(media_type) or (end := download.end_of(etag)) is None:
+            if path.is_dir() is not bool(media_type) or (end := download.end_of(etag)) is None or end.is_replaced:
                 continue
             if end.outcome == "complete" and end.size is not None:
                 return Offer(name, etag, end.size, media_type), end

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from relay.cli.client import EXITS, Shared, ending, fail, read_secret, shared_options, stdin
-from relay.client.archive import ArchiveSource
+from relay.client.archive import ENDING, ArchiveSource
 from relay.client.begun import Begun
 from relay.client.failures import Exit, Failure
 from relay.client.http import Unreachable
@@ -27,6 +27,8 @@ from relay.names import check_name
 _SECRET, _TOKEN = "RELAY_TOKEN_SECRET", "RELAY_TOKEN"
 #: How often the relay is asked for a token, if it cannot be reached.
 _TRIALS = 4
+#: Light modules around the QR code, without which cameras do not find it.
+_QR_BORDER = 2
 
 
 @click.command(epilog=EXITS)
@@ -202,6 +204,8 @@ def _source(paths: Sequence[Path], name: str | None) -> Source:
         source = FileSource(paths[0], name or "")
     try:
         source.name = check_name(source.name)
+        if isinstance(source, ArchiveSource):
+            check_name(source.name.removesuffix(ENDING))  # that of the folder in it
     except Problem as problem:
         why = problem.details["why"]
         raise Failure(Exit.USAGE, f"the name cannot be sent: {why} Give another with --name") from None
@@ -228,4 +232,16 @@ def _show_link(address: Address, source: Source, *, quiet: bool, qr: bool | None
     if qr or (qr is None and sys.stderr.isatty()):
         import segno  # noqa: PLC0415  not everybody needs it
 
-        segno.make(address.page, error="l").terminal(sys.stderr, border=2, compact=True)
+        code = segno.make(address.page, error="l")
+        if qr or _can_show(int(code.symbol_size(border=_QR_BORDER)[0])):
+            code.terminal(sys.stderr, border=_QR_BORDER, compact=True)
+
+
+def _can_show(columns: int) -> bool:
+    """Return whether the terminal can show a QR code that is so wide."""
+    try:
+        "█▀▄".encode(sys.stderr.encoding)
+        width = os.get_terminal_size(sys.stderr.fileno()).columns
+    except (UnicodeEncodeError, LookupError, OSError):
+        return False
+    return width == 0 or columns <= width  # 0: unknown

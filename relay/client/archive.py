@@ -49,7 +49,7 @@ class ArchiveSource:
         self._at = 0
         given = list(paths)
         only = given[0] if len(given) == 1 else None
-        folder = name.removesuffix(ENDING) or (only.resolve().name if only else "files")
+        folder = name.removesuffix(ENDING) or (only and only.resolve().name) or "files"
         if only is not None:
             self._add(only, folder, only)
         else:

@@ -3,12 +3,14 @@
 Only this module imports rich, which takes a while. Scripts do without.
 """
 
+import contextlib
 import os
 import signal
+import sys
 import time
 from collections import deque
 from types import FrameType
-from typing import Any
+from typing import IO, Any, cast
 
 from rich.console import Console
 from rich.live import Live
@@ -77,6 +79,22 @@ def _clock(seconds: float) -> str:
     return f"{hour}:{minute:02}:{second:02}" if hour else f"{minute}:{second:02}"
 
 
+class _Terminal:
+    """stderr. If it is gone, only what is written to it is lost."""
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError):
+            sys.stderr.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            sys.stderr.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(sys.stderr, name)
+
+
 class Bar(Lines):
     """Shows the line on stderr, which is a terminal. It appears with the first bytes. Make it in the main thread."""
 
@@ -87,7 +105,7 @@ class Bar(Lines):
         self._pace = Pace()
         self._note = ""
         self._is_over = False
-        self._console = Console(stderr=True)
+        self._console = Console(file=cast(IO[str], _Terminal()))
         self._live = Live(
             get_renderable=self._line,
             console=self._console,

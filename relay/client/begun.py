@@ -82,8 +82,8 @@ class Begun:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             text = self._lock.read().decode()
             found = json.loads(text)
-            token, url, fingerprint = parse_token(found["token"]), found["url"], found["fingerprint"]
-            if not urlsplit(url).scheme:
+            token, url, fingerprint = parse_token(str(found["token"])), str(found["url"]), found["fingerprint"]
+            if urlsplit(url).scheme not in ("http", "https"):
                 raise ValueError
         except BlockingIOError:
             raise Failure(Exit.REFUSED, "another `relay send` is sending this: stop that one first") from None

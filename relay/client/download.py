@@ -12,19 +12,19 @@ import re
 import time
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from relay.client.absence import Absence
 from relay.client.answers import Refusal
 from relay.client.checksum import Checksum
-from relay.client.failures import Exit, Failure
+from relay.client.failures import Differs, Exit, Failure, Useless
 from relay.client.http import Answer, Http, Unreachable, pieces, whole
 from relay.client.links import Address
 from relay.client.naming import name_in, safe_name
+from relay.client.offer import NUMBER, End, Offer, checksum_in
 from relay.client.patience import Patience
 from relay.client.report import Report, share_of
-from relay.digests import REPR_DIGEST, parse_digest
-from relay.errors import Error, Problem
+from relay.errors import Error
 
 if TYPE_CHECKING:
     import httpx
@@ -38,43 +38,7 @@ _TAKEN_MOST = 10.0
 _CHECKSUM_MOST = 20.0
 #: Maximum seconds to wait for the answer to a question that is only asked beside the download.
 _ASK_MOST = 20.0
-_NUMBER = re.compile(r"[0-9]{1,18}")
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18}|\*)")
-
-
-@dataclass(frozen=True)
-class Offer:
-    """What there is to receive. `length` is in bytes; None if it is unknown. The `name` is safe as a file's name."""
-
-    name: str
-    etag: str
-    length: int | None
-    media_type: str
-
-
-class End(NamedTuple):
-    """How an upload ended: the outcome, the bytes that were delivered, and the SHA-256 of the file.
-
-    The words are empty, and the bytes None, if the relay does not know them (any more).
-    """
-
-    outcome: str
-    size: int | None
-    sha256: str
-
-
-class Useless(Failure):
-    """What is here can never become the file."""
-
-
-class Differs(Useless):
-    """What arrived is not what was sent."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            Exit.CORRUPTED,
-            "what arrived is not what was sent, because its SHA-256 differs: ask the sender to send again",
-        )
 
 
 @dataclass
@@ -118,7 +82,8 @@ class Download:
                 if left <= 0:
                     raise Failure(Exit.REFUSED, "nobody is sending this: ask the sender to start, or --wait longer")
                 if is_first:
-                    self.report.say("waiting for the sender …")
+                    doubt = " (what answers may be no relay: check the link)" if answer.is_strange else ""
+                    self.report.say(f"waiting for the sender …{doubt}")
                 is_first = False
                 patience.moved()
                 # A relay that answers at once, although it was asked to wait, must not be asked without a pause.
@@ -129,19 +94,12 @@ class Download:
                 raise refusal.failure()
 
     def end_of(self, etag: str) -> End | None:
-        """Return how an upload ended; None if it, or another one, is there, or the relay cannot say."""
+        """Return how an upload ended; None if it is there, or the relay cannot say."""
         try:
             answer = self._ask(etag)
         except Unreachable:
             return None
-        if answer.status != 404:  # noqa: PLR2004
-            return None
-        size = answer.headers.get("relay-delivered", "")
-        return End(
-            answer.headers.get("relay-outcome", ""),
-            int(size) if _NUMBER.fullmatch(size) else None,
-            _checksum_in(answer.headers),
-        )
+        return End.parse(answer)
 
     def known(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
         """Yield the first bytes of an upload, which are here already. `pieces` goes on after them."""
@@ -207,9 +165,9 @@ class Download:
                 answer = whole(response)
                 if answer.status == _RANGE and self._has_all(answer.headers):
                     return None
-                return self._refused(answer.refusal)
+                return self._refused(answer.refusal, offer.etag)
             skipped = self._skipped(response, offer)
-            self._sent = _checksum_in(response.headers) or self._sent
+            self._sent = checksum_in(response.headers) or self._sent
             for piece in pieces(response):
                 if skipped >= len(piece):
                     skipped -= len(piece)
@@ -240,10 +198,10 @@ class Download:
     def _has_all(self, headers: Mapping[str, str]) -> bool:
         return headers.get("content-range") == f"bytes */{self.done}"
 
-    def _refused(self, refusal: Refusal) -> Refusal:
+    def _refused(self, refusal: Refusal, etag: str) -> Refusal:
         """Return a refusal that may be different in a moment. Raise Failure if it is final."""
         if refusal.status == _CONDITION or refusal.is_(Error.NO_UPLOAD):
-            raise Failure(Exit.LEFT, "the sender has left: ask it to send again")
+            raise self._over(etag)
         if refusal.is_(Error.TAKEN):
             # It may be our own connection of before, which the relay has not found dead yet.
             now = time.monotonic()
@@ -254,12 +212,18 @@ class Download:
             return refusal
         raise refusal.failure()
 
+    def _over(self, etag: str) -> Failure:
+        """Return why there is nothing to go on with."""
+        end = self.end_of(etag)
+        said = end.why(self.done) if end else "the sender has left"
+        return Failure(Exit.LEFT, f"{said}: ask the sender to send again")
+
     def _offer(self, headers: Mapping[str, str]) -> Offer:
         length = headers.get("content-length")
-        if length is not None and not _NUMBER.fullmatch(length):
+        if length is not None and not NUMBER.fullmatch(length):
             raise Failure(Exit.CORRUPTED, "the relay announces no sensible length")
         self._length = None if length is None else int(length)
-        self._sent = _checksum_in(headers)
+        self._sent = checksum_in(headers)
         disposition = name_in(headers.get("content-disposition", ""))
         return Offer(
             name=safe_name(disposition, self.address.name),
@@ -275,7 +239,7 @@ class Download:
             try:
                 answer = self._ask(offer.etag)
                 if not answer.refusal.passes:
-                    return _checksum_in(answer.headers)
+                    return checksum_in(answer.headers)
                 why = f"the relay answered {answer.status}"
             except Unreachable as error:
                 why = str(error)
@@ -300,11 +264,3 @@ class Download:
         if refusal is not None:
             return Failure(Exit.LEFT if self.done else refusal.exit, f"gave up after {self.give_up:g} s: {why}")
         return Failure(Exit.UNREACHABLE, f"gave up after {self.give_up:g} s: the relay cannot be reached ({why})")
-
-
-def _checksum_in(headers: Mapping[str, str]) -> str:
-    """Return the SHA-256 of the whole file that the headers give; empty if they give none. Raise Failure."""
-    try:
-        return parse_digest(headers.get(REPR_DIGEST, ""))
-    except Problem:
-        raise Failure(Exit.CORRUPTED, "the relay gives a malformed checksum: ask the sender to send again") from None

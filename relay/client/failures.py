@@ -23,3 +23,18 @@ class Failure(Exception):
         super().__init__(line)
         self.status = status
         self.line = line
+
+
+class Useless(Failure):
+    """What is here can never become the file."""
+
+
+class Differs(Useless):
+    """What arrived is not what was sent."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            Exit.CORRUPTED,
+            "what arrived is not what was sent, because its SHA-256 differs: ask the sender, who was told that it was "
+            "delivered, to send again",
+        )

@@ -26,6 +26,8 @@ SILENCE = 330.0
 _READ = 256 * 1024
 #: Maximum bytes of an answer that is not a file.
 _ANSWER_MAX = 64 * 1024
+#: What servers answer to what they do not know: not found, no such method, not implemented.
+_UNKNOWN = (404, 405, 501)
 #: Seconds without an answer of the other machine's kernel after which a silent connection counts as dead.
 #: Not all systems know them.
 _KEEPALIVE = (("TCP_KEEPIDLE", 15), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3))
@@ -65,6 +67,11 @@ class Answer(NamedTuple):
     @property
     def is_good(self) -> bool:
         return 200 <= self.status < 300  # noqa: PLR2004
+
+    @property
+    def is_strange(self) -> bool:
+        """Whether it tells that no relay is there, but another server: all answers of a relay name their node."""
+        return self.status in _UNKNOWN and "relay-node" not in self.headers
 
     @property
     def refusal(self) -> Refusal:

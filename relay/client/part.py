@@ -70,6 +70,16 @@ def check_space(folder: Path, missing: int) -> None:
         )
 
 
+def trouble(target: Path, error: OSError) -> Failure:
+    """Return what the command fails with that cannot write what is to become the target."""
+    what = {
+        errno.ENOSPC: "the disk is full: make room, and run the same command to go on",
+        errno.EDQUOT: "your quota is used up: make room, and run the same command to go on",
+        errno.EFBIG: "the file is larger than may be written here: choose another directory with -o",
+    }.get(error.errno or 0, f"cannot write {target}: {error.strerror or error}; choose another place with -o")
+    return Failure(Exit.LOCAL, what)
+
+
 class Part:
     """An open part. It is a context manager; what it has written remains, for a later run to go on with."""
 
@@ -80,7 +90,7 @@ class Part:
             # Nobody can plant a link here that leads elsewhere.
             self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
         except OSError as error:
-            raise self._trouble(error) from None
+            raise trouble(self.target, error) from None
         try:
             if not stat.S_ISREG(os.fstat(self._fd).st_mode):
                 raise Failure(Exit.LOCAL, f"{self.path} is no regular file: remove it")
@@ -108,7 +118,7 @@ class Part:
         try:
             write_all(self._fd, data)
         except OSError as error:
-            raise self._trouble(error) from None
+            raise trouble(self.target, error) from None
         self.size += len(data)
 
     def read(self) -> Iterator[bytes]:
@@ -132,7 +142,7 @@ class Part:
             os.ftruncate(self._fd, 0)
             os.lseek(self._fd, 0, os.SEEK_SET)
         except OSError as error:
-            raise self._trouble(error) from None
+            raise trouble(self.target, error) from None
         self.size = 0
 
     def complete(self, *, overwrite: bool) -> None:
@@ -153,7 +163,7 @@ class Part:
                 Exit.LOCAL, f"{self.target} exists by now: the received file is {self.path}; move it yourself"
             ) from None
         except OSError as error:
-            raise self._trouble(error) from None
+            raise trouble(self.target, error) from None
 
     def _move(self) -> None:
         """Rename the part. Raise FileExistsError if the final name is taken: rename() would replace that file."""
@@ -168,11 +178,3 @@ class Part:
             return
         with contextlib.suppress(FileNotFoundError):
             self.path.unlink()
-
-    def _trouble(self, error: OSError) -> Failure:
-        what = {
-            errno.ENOSPC: "the disk is full: make room, and run the same command to go on",
-            errno.EDQUOT: "your quota is used up: make room, and run the same command to go on",
-            errno.EFBIG: "the file is larger than may be written here: choose another directory with -o",
-        }.get(error.errno or 0, f"cannot write {self.target}: {error.strerror}; choose another place with -o")
-        return Failure(Exit.LOCAL, what)

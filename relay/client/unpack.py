@@ -16,7 +16,7 @@ from typing import BinaryIO, cast
 from relay.client.archive import END, padded
 from relay.client.failures import Exit, Failure
 from relay.client.journal import Entry, Journal
-from relay.client.part import part_path
+from relay.client.part import part_path, trouble
 
 #: Permissions that a file or directory may have, which are those that the `data` filter leaves. A directory's owner has
 #: at least the latter.
@@ -83,7 +83,7 @@ class Tree:
                 raise Failure(Exit.LOCAL, f"{self._folder} is not a directory of yours: remove it")
             self._journal = Journal(self._folder)
         except OSError as error:
-            raise self._trouble(error) from None
+            raise trouble(self._target, error) from None
 
     def __enter__(self) -> "Tree":
         return self
@@ -121,16 +121,13 @@ class Tree:
             self.discard()
             raise Failure(Exit.CORRUPTED, f"the archive is refused: {_said(error)}; save it with --archive") from None
         except OSError as error:
-            raise self._trouble(error) from None
+            raise trouble(self._target, error) from None
         self.discard()
         return count
 
     def discard(self) -> None:
         """Delete what there is beside the final name. Never fail."""
         shutil.rmtree(self._folder, ignore_errors=True)
-
-    def _trouble(self, error: OSError) -> Failure:
-        return Failure(Exit.LOCAL, f"cannot unpack into {self._target}: {error.strerror or error}")
 
 
 def _unpack_into(journal: Journal, pieces: Iterator[bytes]) -> int:

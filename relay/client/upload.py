@@ -25,7 +25,7 @@ from relay.client.patience import Patience
 from relay.client.report import Report, share_of
 from relay.client.source import Source
 from relay.digests import digest_header
-from relay.errors import Error
+from relay.errors import Error, Problem
 from relay.names import UploadAddress, encode_name, nfc
 
 _PARTIAL = "application/partial-upload"
@@ -48,11 +48,11 @@ def make_token(http: Http, server: str, secret: str) -> Token:
         raise Failure(
             Exit.REFUSED, "this relay wants a secret: put it into RELAY_TOKEN_SECRET, or into a file (--secret-file)"
         )
-    if not answer.is_good:
+    if not answer.is_good and not answer.is_strange:
         raise Refusal.parse(answer.status, answer.body).failure()
     try:
-        return Token.parse(answer.body.strip())
-    except Exception:
+        return Token.parse(b"" if answer.is_strange else answer.body.strip())
+    except Problem:
         raise Failure(Exit.REFUSED, f"{server} does not answer as a relay does: check --server") from None
 
 

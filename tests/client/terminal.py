@@ -46,7 +46,13 @@ class Terminal:
     def __exit__(self, *exception: object) -> None:
         self.process.kill()
         self.process.wait()
-        os.close(self._fd)
+        self.vanish()
+
+    def vanish(self) -> None:
+        """Close the terminal. The process is not told by a signal, because it has a session of its own."""
+        if self._fd >= 0:
+            os.close(self._fd)
+        self._fd = -1
 
     def resize(self, columns: int) -> None:
         termios.tcsetwinsize(self._fd, (24, columns))

@@ -226,13 +226,16 @@ def test_a_sender_that_is_stopped_says_so(cluster: Cluster, slow: Proxy, file: P
     assert (inbox / file.name).read_bytes() == file.read_bytes()
 
 
-def test_nobody_who_stops_a_command_waits_for_a_silent_relay(cluster: Cluster, slow: Proxy, file: Path) -> None:
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGHUP])
+def test_nobody_who_stops_a_command_waits_for_a_silent_relay(
+    cluster: Cluster, slow: Proxy, file: Path, how: signal.Signals
+) -> None:
     with send(f"http://127.0.0.1:{slow.port}", file) as sender:
         sender.wait_for("waiting for somebody")
         with slow.silent():
             before = slow.accepted
             wait_until(lambda: slow.accepted > before, "it to ask how far the receiver is")
-            sender.process.send_signal(signal.SIGINT)
+            sender.process.send_signal(how)
             assert sender.finish(30) == 130
             assert "go on with: relay send --resume" in sender.said
 
@@ -284,3 +287,19 @@ def test_a_file_that_changes_is_not_sent_on(cluster: Cluster, slow: Proxy, tmp_p
             assert "was changed while it was sent" in sender.said
             assert receiver.finish() == 4, receiver.said
     assert not (inbox / file.name).exists()
+
+
+@pytest.mark.parametrize("text", ["", "{", "null", '{"token": 1}', '{"token": 1, "url": 2, "fingerprint": 3}'])
+def test_a_file_of_state_that_is_damaged(cluster: Cluster, tmp_path: Path, state_home: Path, text: str) -> None:
+    file = random_file(tmp_path / "file", 10)
+    with send(cluster[0].url, file) as sender:
+        sender.address()
+        sender.stop()
+    (kept,) = state_home.rglob("*.json")
+    whole = kept.read_text()
+    kept.write_text(text)
+    for option in ("--resume", "--cancel"):
+        with send(cluster[0].url, option, file) as other:
+            assert other.finish() in (1, 2), other.said
+            assert other.said.count("\n") == 1
+    kept.write_text(whole)

@@ -116,6 +116,7 @@ def test_a_hostile_name_is_made_safe(tmp_path: Path, inbox: Path, name: str, sav
         (OK + OFFER, OK + OFFER + b"Content-Encoding: gzip\r\n", 6, "not the file that was announced"),
         (OK + OFFER, b"HTTP/1.1 206 x\r\n" + OFFER + b"Content-Range: bytes 3-7/8\r\n", 6, "not the rest"),
         (OK + OFFER, b"HTTP/1.1 412 x\r\n", 4, "the sender has left"),
+        (b"HTTP/1.1 404 File not found\r\n", OK, 1, "may be no relay: check the link"),
         (OK + b"Content-Length: 5\r\n", OK, 6, "no ETag"),
         (OK + b'Content-Length: 5\r\nETag: "../../x"\r\n', OK, 6, "no ETag"),
         (OK + b'Content-Length: 9999999999999999\r\nETag: "a"\r\n', OK, 5, "bytes left"),
@@ -128,7 +129,7 @@ def test_a_hostile_name_is_made_safe(tmp_path: Path, inbox: Path, name: str, sav
 def test_a_relay_that_lies_to_the_receiver(inbox: Path, head: bytes, get: bytes, status: int, words: str) -> None:
     with (
         liar(head_and_get(head, get, endless)) as server,
-        receive("--give-up", "0.2", f"{server.url}/{LINK}/file", cwd=inbox) as receiver,
+        receive("--give-up", "0.2", "--wait", "0.2", f"{server.url}/{LINK}/file", cwd=inbox) as receiver,
     ):
         assert receiver.finish(30) == status, receiver.said
         assert words in receiver.said
@@ -174,6 +175,7 @@ def test_what_a_relay_says_is_printed_without_escapes(inbox: Path) -> None:
     [
         (OK + b"\r\nhello", 1, "does not answer as a relay does"),
         (OK + b"\r\n" + b"A" * 30, 1, "does not speak resumable uploads"),
+        (b"HTTP/1.1 501 Unsupported method ('POST')\r\n\r\n<!DOCTYPE HTML>", 1, "does not answer as a relay does"),
         (b"HTTP/1.1 401 x\r\n\r\n", 1, "this relay wants a secret"),
         (b"HTTP/1.1 302 x\r\nLocation: http://127.0.0.1:1/\r\n\r\n", 1, "the relay answered 302"),
         (b"HTTP/1.1 201 x\r\nLocation: //127.0.0.1:1/evil\r\n\r\n" + b"A" * 30, 1, "does not speak resumable"),
@@ -270,6 +272,23 @@ def test_two_receivers_do_not_write_one_file(cluster: Cluster, tmp_path: Path, i
         assert first.finish() == 0, first.said
         upload.finish()
     assert (inbox / "x").read_bytes() == b"ab"
+
+
+def test_the_second_receiver_is_told_that_the_first_was_faster(cluster: Cluster, tmp_path: Path, inbox: Path) -> None:
+    with send(cluster[0].url, "-", "--name", "x", stdin=subprocess.PIPE) as sender:
+        with receive(sender.address(), "-o", tmp_path, cwd=inbox) as first:
+            assert sender.process.stdin is not None
+            sender.process.stdin.write(b"a")
+            sender.process.stdin.flush()
+            wait_until(lambda: any(path.stat().st_size for path in tmp_path.glob(".x.*.part")), "the first byte")
+            with receive(sender.address(), cwd=inbox) as second:
+                second.wait_for("reconnecting")
+                sender.feed(b"b")
+                assert second.finish() == 4, second.said
+                assert "somebody else has received it: ask the sender to send again" in second.said
+            assert first.finish() == 0, first.said
+        assert sender.finish() == 0, sender.said
+    assert list(inbox.iterdir()) == []
 
 
 def test_the_commands_start_without_a_server(tmp_path: Path) -> None:

@@ -198,6 +198,7 @@ def test_a_token_that_exists_is_used(cluster: Cluster, file: Path, tmp_path: Pat
         (["send", "--server", "http://127.0.0.1:1", "-", "file"], 2, "stdin cannot be sent together with files"),
         (["send", "--server", "http://127.0.0.1:1", "-"], 2, "stdin has no name: give it one with --name"),
         (["send", "--server", "http://127.0.0.1:1", "--name", "a/b", "file"], 2, "contains a slash"),
+        (["send", "--server", "http://127.0.0.1:1", "--name", "..", "."], 2, "The name is . or .."),
         (["send", "--server", "http://127.0.0.1:1", "file"], 3, "cannot reach http://127.0.0.1:1"),
         (["receive", "https://relay.example/x"], 2, "this is not a link of a relay"),
         (["receive", "http://[::1/" + "a" * 30 + "/x"], 2, "must look like https://relay.example"),

@@ -1,13 +1,15 @@
 """The standard streams of the commands: closed, on a full disk, or a terminal that is gone."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.client.commands import send
+from tests.client.commands import receive, send
+from tests.client.terminal import Terminal
 from tests.support.cluster import Cluster, random_file
 
 
@@ -55,3 +57,25 @@ def test_what_cannot_be_written_to_is_named(cluster: Cluster, tmp_path: Path) ->
         with send(cluster[0].url, file) as sender:
             done = shell(f"$RELAY receive $1 -o {output}", sender.address(), cwd=tmp_path)
             assert (done.returncode, done.stderr) == (5, f"relay: cannot write to {name}: No space left on device\n")
+
+
+def test_a_transfer_outlives_the_terminal_of_both_sides(cluster: Cluster, tmp_path: Path, inbox: Path) -> None:
+    file = random_file(tmp_path / "file", 3_000_000)
+    with Terminal("send", "--server", cluster[0].url, file) as sender:
+        link = re.search(r"curl -fOJ (\S+)", sender.wait_for("waiting for somebody"))
+        assert link
+        sender.vanish()
+        with receive("--wait", "0", link[1], cwd=inbox) as receiver:
+            assert receiver.finish() == 0, receiver.said
+        assert sender.process.wait(60) == 0
+    with send(cluster[0].url, "-", "--name", "pipe", stdin=subprocess.PIPE) as other:
+        with Terminal("receive", other.address(), cwd=inbox) as shown:
+            assert other.process.stdin is not None
+            other.process.stdin.write(b"a")
+            other.process.stdin.flush()
+            shown.wait_for("━")
+            shown.vanish()
+            other.feed(b"b")
+            assert shown.process.wait(60) == 0
+        assert other.finish() == 0, other.said
+    assert (inbox / "pipe").read_bytes() == b"ab"
