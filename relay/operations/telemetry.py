@@ -39,7 +39,7 @@ def start(environment: Mapping[str, str], node: str) -> "NodeSpans | None":
 
         spans = NodeSpans(node, exporters)
     except ImportError as error:
-        log.warning("no spans are exported: %s. Install relay[otel], or set OTEL_SDK_DISABLED=true", error)
+        log.warning("no spans are exported: %s. Install relay with its extra otel: pip install '.[otel]'", error)
     except ValueError as error:
         log.warning("no spans are exported: %s", error)
     else:

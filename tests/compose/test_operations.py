@@ -78,26 +78,26 @@ def test_the_first_day_and_the_worst_night(cluster: Deployment, tmp_path: Path) 
 
     cluster.redis("CONFIG", "SET", "maxmemory", "1mb")
     _wait_for_tokens(cluster, are_made=False)
-    shown = cluster.type_in(look.replace("relay check", "! relay check"))
+    shown = cluster.type_in(look.replace("relay check", "! relay check"))  # which finds something
     assert "OOM command not allowed" in shown
-    assert "unhealthy" in shown
     assert "maxmemory_human:1.00M" in cluster.type_in(full)
     _wait_for_tokens(cluster)
 
     cluster.compose("stop", "-t", "1", "redis")
     _wait_for_tokens(cluster, are_made=False)
-    assert "Redis does not answer" in cluster.type_in(look.splitlines()[-1])
+    errors = look.splitlines()[-1]
+    wait_until(lambda: "Redis does not answer" in cluster.type_in(errors), "a heartbeat to fail")
     cluster.type_in(away)
     _wait_for_tokens(cluster)
-    wait_until(lambda: len(cluster.nodes_answering(30, "/readyz")) == 3, "all nodes to be ready")
+    nodes = f"{look.splitlines()[0]}\nrelay nodes"
+    wait_until(lambda: cluster.type_in(nodes).count(" alive ") == 3, "heartbeats of all nodes", timeout=40)
 
     node = cluster.containers("relay")[0]
     processes = cluster.run("docker", "top", node, "-eo", "pid,args").splitlines()
     (served,) = [line.split()[0] for line in processes if "python" in line]
     os.kill(int(served), signal.SIGSTOP)
-    relay = f"{look.splitlines()[0]}\n"
-    wait_until(lambda: re.search(r"\S+ +lost", cluster.type_in(f"{relay}relay nodes")), "the node to be lost")
-    lost = re.findall(r"(\S+) +lost", cluster.type_in(f"{relay}relay nodes"))
+    wait_until(lambda: " lost " in cluster.type_in(nodes), "the node to be lost", timeout=40)
+    lost = re.findall(r"(\S+) +lost", cluster.type_in(nodes))
     (name,) = [each for each in lost if node.startswith(each.partition("-")[0])]
     cluster.type_in(f"NODE={name}\n{hung}")
     assert node not in cluster.containers("relay")
@@ -111,7 +111,7 @@ def test_the_first_day_and_the_worst_night(cluster: Deployment, tmp_path: Path) 
     token = cluster.token()
     with upload(random_file(tmp_path / "file", 20_000), token, "stuck") as up:
         cluster.wait_state(token, "waiting", ["stuck"])
-        cluster.type_in(f"{relay}T={id_of(token)} NAME=stuck\n{stuck}")
+        cluster.type_in(f"{nodes}\nT={id_of(token)} NAME=stuck\n{stuck}")
         assert answer(up)[1] == "410"
     assert re.search(r" +\d+ \"address\": \"[0-9.]+\"", cluster.type_in(flood))
 

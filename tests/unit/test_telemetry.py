@@ -92,7 +92,7 @@ def test_without_the_extra_there_is_one_line(caplog: pytest.LogCaptureFixture, m
     is_on, said = started(caplog, {"OTEL_EXPORTER_OTLP_ENDPOINT": NOWHERE})
     assert not is_on
     assert said.count("\n") == 0
-    assert "Install relay[otel]" in said
+    assert "Install relay with its extra otel" in said
 
 
 def test_a_header_that_is_not_understood_is_not_shown(caplog: pytest.LogCaptureFixture) -> None:
