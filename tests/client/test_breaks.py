@@ -289,17 +289,16 @@ def test_a_file_that_changes_is_not_sent_on(cluster: Cluster, slow: Proxy, tmp_p
     assert not (inbox / file.name).exists()
 
 
-@pytest.mark.parametrize("text", ["", "{", "null", '{"token": 1}', '{"token": 1, "url": 2, "fingerprint": 3}'])
-def test_a_file_of_state_that_is_damaged(cluster: Cluster, tmp_path: Path, state_home: Path, text: str) -> None:
+def test_a_file_of_state_that_is_damaged(cluster: Cluster, tmp_path: Path, state_home: Path) -> None:
     file = random_file(tmp_path / "file", 10)
     with send(cluster[0].url, file) as sender:
         sender.address()
         sender.stop()
     (kept,) = state_home.rglob("*.json")
     whole = kept.read_text()
-    kept.write_text(text)
-    for option in ("--resume", "--cancel"):
-        with send(cluster[0].url, option, file) as other:
+    for text in ("{", "null", '{"token": 1}', '{"token": 1, "url": 2, "fingerprint": 3}'):
+        kept.write_text(text)
+        with send(cluster[0].url, "--resume", file) as other:
             assert other.finish() in (1, 2), other.said
             assert other.said.count("\n") == 1
     kept.write_text(whole)
