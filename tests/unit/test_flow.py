@@ -246,7 +246,7 @@ def test_a_meter_follows_a_steady_rate_and_forgets_a_burst() -> None:
     assert rates == sorted(rates)
     assert rates[-1] == pytest.approx(1000, rel=0.01)
     assert meter.read(41_000 + 500_000, 142.0) > 30_000
-    assert meter.read(41_000 + 500_000, 182.0) < 100
+    assert meter.read(41_000 + 500_000, 282.0) < 100
 
 
 def test_a_meter_read_twice_at_the_same_time_returns_the_same() -> None:
