@@ -1,16 +1,18 @@
 """How far and how fast transfers are, for operators. Pure."""
 
 import json
-import math
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
 from typing import NamedTuple, Self
 
 from relay.states import State
 
-#: Seconds over which a meter smooths its rate.
-_SMOOTHING = 5.0
+#: Seconds over which a meter averages, and between two of the looks that it remembers. It remembers at least three.
+_WINDOW, _APART, _LEAST = 20.0, 2.0, 3
+#: Seconds, beside twice the longest pause before, after which a pause means that nothing moves any more.
+_STILL = 4.0
 #: Seconds at the start of a transfer that its meter leaves out: buffers take their fill then, at once.
 SETTLING = 1.0
 #: Seconds for which a history sums bytes up, and the maximum such sums that it keeps: five minutes.
@@ -18,29 +20,39 @@ STEP, STEPS = 10.0, 30
 
 
 class Meter:
-    """Measures bytes a second for people to read: smoothed over some seconds, because buffers take bytes in bursts.
+    """Measures bytes a second for people to read: an average over some seconds.
+
+    A client that reads slowly has its kernel make room in steps: curl with `--limit-rate 1M` acknowledged 10 MB every
+    10 s. So the average is from one step to another, and a pause as long as those before does not count yet.
 
     What happens in the first `settling` seconds does not count. Until the rate is known, it is 0.
     """
 
-    __slots__ = ("_average", "_from", "_then", "_total", "_weight")
+    __slots__ = ("_from", "_steps")
 
     def __init__(self, now: float, *, total: int = 0, settling: float = 0.0) -> None:
-        self._from, self._then, self._total = now + settling, now, total
-        #: The average of the rates that were read and of 0 before the first, and the share of those that were read.
-        self._average = self._weight = 0.0
+        self._from = now + settling
+        #: When the total was seen to have grown, in seconds, and to how much.
+        self._steps = deque([(now, total)])
 
     def read(self, total: int, now: float) -> int:
         """Return the rate after `total` bytes. `now` is in seconds of the clock that the meter began with."""
-        if self._then < self._from:
-            self._then, self._total = now, total
+        steps = self._steps
+        if steps[-1][0] < self._from or total < steps[-1][1]:
+            self._steps = deque([(now, total)])
             return 0
-        seconds = max(now - self._then, 0.001)
-        share = 1 - math.exp(-seconds / _SMOOTHING)
-        self._average += share * ((total - self._total) / seconds - self._average)
-        self._weight += share * (1 - self._weight)
-        self._then, self._total = now, total
-        return max(0, round(self._average / self._weight))
+        if total > steps[-1][1]:
+            if len(steps) > 1 and steps[-1][0] - steps[-2][0] < _APART:
+                steps.pop()
+            steps.append((now, total))
+        while len(steps) > _LEAST and now - steps[1][0] > _WINDOW:
+            steps.popleft()
+        (begun, before), (last, _) = steps[0], steps[-1]
+        pause = max((later - earlier for (earlier, _), (later, _) in pairwise(steps)), default=0.0)
+        if now - last > 2 * pause + _STILL:
+            return 0
+        seconds = last - begun + max(0.0, now - last - pause)
+        return round((steps[-1][1] - before) / max(seconds, 0.001))
 
 
 class History:
