@@ -4,7 +4,8 @@ A name under a token is FREE, or one live transfer holds it, which is WAITING fo
 FINISHING, or INTERRUPTED: its uploader is away and may return. Every event is one call of a script in `store/lua/`, so
 every move is atomic: CLAIM, JOIN, FINISH, LEAVE, INTERRUPT and RETURN call the script of that name; GIVE_UP, END and
 CLOSE call `end.lua`, each with the states in which it may end a transfer. `MOVES` says what the script answers to each
-event in each state, and in which state it leaves the name.
+event in each state, and in which state it leaves the name. The upload's node runs FINISH in the name of the download
+when it writes all of a small upload: by `whole.lua`.
 
 A leg is one unbroken run of bytes between one connection of the uploader and one of the downloader. LEAVE, INTERRUPT
 and RETURN end a leg and not the transfer, and the next leg gets the next number. It has streams of its own: what a

@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 
 from relay.errors import StoreUnavailable
-from relay.store.records import Abandoned, Farewell, Inquiry, Meeting
+from relay.store.records import Abandoned, Ended, Farewell, Inquiry, Meeting
 from relay.store.store import Store
 from relay.tasks import occurs
 
@@ -31,11 +31,13 @@ def _nothing() -> None:
 class Listener:
     """A client of this node that waits for wake-ups. Its connection calls `set` too, when the client leaves."""
 
-    __slots__ = ("_event", "meeting", "on_set")
+    __slots__ = ("_event", "ended", "meeting", "on_set")
 
     def __init__(self) -> None:
         #: What the last wake-up said about a download that has joined, if it said something.
         self.meeting: Meeting | None = None
+        #: How the transfer ended, if that is known on this node.
+        self.ended: Ended | None = None
         #: Called at each wake-up: by then something may wait for it that has not begun to.
         self.on_set: Callable[[], None] = _nothing
         self._event = asyncio.Event()
@@ -118,6 +120,12 @@ class Inbox:
             self.disown(Inquiry(*abandoned))
         elif not self.has_listener(topic) and (inquiry := Inquiry.parse(topic)) is not None:
             self.disown(inquiry)
+
+    def tell(self, transfer_id: str, ended: Ended) -> None:
+        """Tell the listeners of this node to a transfer that it has ended, and how."""
+        for listener in self._listeners.get(transfer_id, ()):
+            listener.ended = ended
+        self.wake(transfer_id)
 
     def wake_all(self) -> None:
         """Wake every listener of this node: nodes have died, wake-ups may have been lost, or this node drains."""

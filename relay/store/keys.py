@@ -56,8 +56,9 @@ KEYS = (
         "stream",
         "20 s, renewed",
         "the bytes in flight. An entry's ID is `OFFSET-0`, OFFSET being the byte offset after the chunk; its field `d` "
-        "has the bytes. The last entry is `TOTAL-1` with `end` = `complete`, or has another outcome as its `end`, or "
-        "`broken`: then `leg` is the number of the leg that follows",
+        "has the bytes. The last entry is `TOTAL-1` with `end` = `complete` (and `state` = `finishing` if the same "
+        "step has set that), or has another outcome as its `end`, or `broken`: then `leg` is the number of the leg "
+        "that follows",
     ),
     KeySpec(
         "relay:acks:{T}:NAME:ID[:LEG]",

@@ -137,6 +137,13 @@ class Meeting(NamedTuple):
         return None
 
 
+class Ended(NamedTuple):
+    """How a transfer ended whose other side is on the same node, and the bytes delivered."""
+
+    outcome: Outcome
+    delivered: int
+
+
 class Abandoned(NamedTuple):
     """A wake-up by which a side that has lost Redis asks the other side's node to end the transfer.
 

@@ -14,7 +14,7 @@ from relay.cluster.node import Node
 from relay.errors import StoreUnavailable
 from relay.logs import fields, note
 from relay.states import Answer, Outcome, State
-from relay.store.records import ANYBODY, Abandoned, Broken, Ender, Final, Inquiry, Transfer
+from relay.store.records import ANYBODY, Abandoned, Broken, Ended, Ender, Final, Inquiry, Transfer
 from relay.store.store import Store
 from relay.tasks import Background
 from relay.transfer.absence import Absences
@@ -52,7 +52,9 @@ class Endings:
             self._account(answer, outcome)
             for node in {answer.transfer.uploader, answer.transfer.downloader} - {""}:
                 # An upload that is complete already waits for its last acknowledgement, and finds the end there.
-                if node == self._node.id or outcome is not Outcome.COMPLETE:
+                if node == self._node.id:
+                    self._node.inbox.tell(transfer.id, Ended(outcome, answer.delivered))
+                elif outcome is not Outcome.COMPLETE:
                     await self._node.inbox.send(node, transfer.id)
         return answer
 

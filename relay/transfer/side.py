@@ -16,7 +16,7 @@ from relay.errors import ClientGone, Error, Problem, StoreUnavailable
 from relay.server.connection import Connection
 from relay.settings import Settings
 from relay.states import Outcome, State
-from relay.store.records import Touched, Transfer
+from relay.store.records import Ended, Touched, Transfer
 from relay.store.timing import TOUCH
 from relay.tasks import Guard
 from relay.transfer.context import Context
@@ -121,6 +121,10 @@ class Side:
                 if not await self.context.store.tokens.was_revoked(token=self.transfer.token):
                     raise Problem(Error.TOKEN_GONE)
 
+    def _learn(self, ended: Ended) -> Outcome:
+        """Return how the transfer ended, as its other side on this node says."""
+        return ended.outcome
+
     async def _guarded(self, work: Coroutine[Any, Any, Outcome], listener: Listener) -> Outcome:
         """Move bytes by `work`, and keep the transfer alive meanwhile. Return how it ended.
 
@@ -154,12 +158,15 @@ class Side:
                 outcome = Outcome.DRAINED
             if outcome and (ended := await self._try_to_end(outcome)):
                 return ended
-            if ended := await self._check():
+            if ended := await self._check(listener):
                 return ended
             await self._answer(woken=woken)
 
-    async def _check(self) -> Outcome | None:
-        """Ask Redis how the transfer stands, and end it if it has to end. Return how it ended, or None."""
+    async def _check(self, listener: Listener) -> Outcome | None:
+        """Ask Redis how the transfer stands, unless the other side on this node has told us, and end it if it has to
+        end. Return how it ended, or None."""
+        if listener.ended is not None and not self.transfer.upload:  # or it may be told to a former request
+            return self._learn(listener.ended)
         now = await self._touch()
         if now.outcome is None or now.state is State.FREE:
             return now.outcome

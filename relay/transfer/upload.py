@@ -15,7 +15,7 @@ from relay.errors import ClientGone, Error, Problem, StoreUnavailable, problem_f
 from relay.server.connection import Connection
 from relay.server.intake import BodyIntake
 from relay.states import Answer, Outcome, State
-from relay.store.records import Ender, Final, Touched, Transfer, smaller
+from relay.store.records import Ended, Ender, Final, Touched, Transfer, smaller
 from relay.store.streams import JOINED, Ack, Stream
 from relay.store.transfers import RESERVE_AHEAD
 from relay.tasks import first
@@ -291,6 +291,10 @@ class Upload(Side):
         if answer is Answer.KEPT:
             return None
         return outcome if isinstance(answer, Final) else (await self._touch()).outcome
+
+    def _learn(self, ended: Ended) -> Outcome:
+        self._window.acknowledge(ended.delivered)
+        return super()._learn(ended)
 
     def _client_matters(self) -> bool:
         return not self._intake.is_whole  # once the whole body is here, the transfer can complete without the uploader

@@ -26,15 +26,15 @@ _ROUTINE = ("roll", "beat", "report", "XTRIM inbox XREAD inbox")
 
 def what(commands: Sequence[Command]) -> str:
     """Return one round trip in words: the verb of a script, or a command and the kind of its key."""
-    verbs = {script.sha: verb for verb, script in load_scripts().items()}
+    verbs: dict[object, str] = {script.sha: verb for verb, script in load_scripts().items()}
     verbs |= {script.source: verb for verb, script in load_scripts().items()}
     words: list[str] = []
     for name, *arguments in commands:
         if name in ("EVAL", "EVALSHA"):
-            words.append(verbs[str(arguments[0])])
+            words.append(verbs[arguments[0]])
         else:
             key = next(each for each in arguments if isinstance(each, str) and ":" in each)
-            words.append(f"{name} {key.split(':')[1]}")
+            words += [str(name), key.split(":")[1]]
     return " ".join(words)
 
 
