@@ -4,6 +4,8 @@ A node uses it through `store.Store`, whose groups of verbs run over `commands`:
 `connections`. Each of them is a `wire`, which speaks the protocol by `resp`. Only `redis_py` touches what is private in
 redis-py.
 
+`own_redis` runs the redis-server of a node that has no other.
+
 Begin with `keys` (what is in Redis) and `lua/` (one script for each verb), then `transfers` (the verbs, typed) and
 `streams` (the bytes).
 

@@ -159,7 +159,7 @@ class _Child:
             try:
                 self.start()
             except UnusableError as problem:
-                if str(problem) != said:
+                if str(problem) != said and not self._stopping.is_set():
                     said = str(problem)
                     log.error("no other redis-server can be started, and this node tries on: %s", said)
             else:

@@ -9,6 +9,7 @@ import sys
 import termios
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,8 +23,9 @@ from tests.support.wait import wait_until
 class Relay:
     """Runs the command line against the cluster."""
 
-    def __init__(self, cluster: Cluster, url: str) -> None:
+    def __init__(self, cluster: Cluster, url: str, folder: Path) -> None:
         self._environment = os.environ | {"RELAY_REDIS_URL": url, "RELAY_PREFIX": cluster.prefix}
+        self._environment["TMPDIR"] = str(folder)  # in which there is no node with a Redis of its own
 
     def start(self, *arguments: str, stdout: int = subprocess.PIPE) -> "subprocess.Popen[str]":
         command = [sys.executable, "-m", "relay", *arguments]
@@ -44,8 +46,8 @@ class Relay:
 
 
 @pytest.fixture
-def relay(cluster: Cluster, redis_server: RedisServer) -> Relay:
-    return Relay(cluster, redis_server.url)
+def relay(cluster: Cluster, redis_server: RedisServer, tmp_path: Path) -> Relay:
+    return Relay(cluster, redis_server.url, tmp_path)
 
 
 @pytest.fixture

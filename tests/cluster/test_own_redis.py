@@ -110,8 +110,9 @@ def test_it_outlives_ctrl_c_until_the_node_has_drained(folder: Path) -> None:
         upload.write_all(bytes(100))
         assert upload.finish()[1].endswith(b"200")
         assert download.finish() == (0, bytes(100))
-    node.process.wait(10)
-    wait_until(lambda: not child.is_running(), "the end of its redis-server")
+    node.process.wait(30)
+    assert not child.is_running()
+    assert "has ended" not in node.log()
     assert node.stop() == 0
 
 
