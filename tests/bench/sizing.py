@@ -131,9 +131,10 @@ def page() -> str:
     how = (
         f"The arithmetic: 1 Gbit/s is {1e9 / 8 / GIB:.3f} GiB/s, so the nodes are busy for "
         f"{1e9 / 8 / GIB:.3f} × {within['nodes, CPU s/GiB']:.2f} = {node:.3f} of a core if both clients are on one "
-        f"node. Without the hint, every fourth transfer of four nodes meets on one node by chance, so Redis is busy for "
-        f"{1e9 / 8 / GIB:.3f} × {through['Redis, CPU s/GiB']:.2f} / {_APART} = {redis:.3f} of a core if none do. A core "
-        f"may be busy for {_BUSY * 100:.0f} %; a node and a master use one each. There are two nodes at least."
+        "node. Without the hint, about every fourth transfer of four nodes meets on one node by chance, so Redis is "
+        f"busy for {1e9 / 8 / GIB:.3f} × {through['Redis, CPU s/GiB']:.2f} / {_APART} = {redis:.3f} of a core if none "
+        f"do. A core may be busy for {_BUSY * 100:.0f} %; a node and a master use one each. There are two nodes at "
+        "least."
     )
     where = (
         f"Medians of {results['rounds']} rounds on {about['cpu']}, {about['cores']} cores, Linux {about['Linux']}, "
