@@ -144,6 +144,7 @@ def _pairs(cluster: Cluster, count: int) -> Figures:
 
 def _waiting(cluster: Cluster, count: int, seconds: float) -> Figures:
     """Measure the memory of each part for an upload that waits, and the CPU while it does."""
+    wait_until(lambda: not _lingering(cluster), "the streams of former transfers to expire", timeout=60)
     wait_until(lambda: streams.is_steady(cluster), "Redis to free the buffers of idle connections", timeout=60)
     cluster.begin()
     before = cluster.memory()
@@ -158,6 +159,12 @@ def _waiting(cluster: Cluster, count: int, seconds: float) -> Figures:
             time.sleep(seconds)
     wait_until(lambda: settled(cluster), "the uploads to be given up", timeout=120)
     return figures
+
+
+def _lingering(cluster: Cluster) -> bool:
+    """Return whether Redis still has streams of transfers that have ended."""
+    assert cluster.ask
+    return any(True for _ in cluster.ask.scan_iter("relay:acks:*", count=1000))
 
 
 def measure(shape: Shape, folder: Path, *, quick: bool) -> Figures:

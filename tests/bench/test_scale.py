@@ -30,11 +30,12 @@ def test_every_part_of_a_cluster_is_measured(tmp_path: Path) -> None:
 def test_a_rate_needs_as_many_processes_as_it_keeps_busy() -> None:
     assert sizing.cores(THROUGH_COSTS, "nodes", 8.589934592) == pytest.approx(1.8)
     rows = [[cell.strip() for cell in row.split("|")] for row in sizing.rates(FIGURES).splitlines()[2:]]
-    # 100 Gbit/s are 11.64 GiB/s, and a core may be busy for 60 %: so 6.98, 20.96, 0, 3.49 and 13.97 divided by 0.6.
+    # 100 Gbit/s are 11.64 GiB/s, and a core may be busy for 60 %: so 6.98, 20.96, 0, 4.66 (three quarters of the bytes
+    # have passed through Redis) and 13.97 divided by 0.6.
     assert [row[1:7] for row in rows] == [
         ["1 Gbit/s", "2", "2", "1", "1", "1"],
         ["10 Gbit/s", "2", "4", "1", "1", "3"],
-        ["100 Gbit/s", "12", "35", "1", "6", "24"],
+        ["100 Gbit/s", "12", "35", "1", "8", "24"],
     ]
 
 

@@ -12,8 +12,10 @@ from urllib.parse import quote
 import httpx
 import pytest
 
+from tests.support.balancer import Balancer
 from tests.support.cluster import Cluster, Curl, NodeProcess, over_redis
 from tests.support.haproxy import HAProxy
+from tests.support.nginx import Nginx
 from tests.support.raw import Raw, raw
 from tests.support.redis import RedisServer
 from tests.support.wait import wait_until
@@ -152,7 +154,7 @@ def test_an_id_that_a_node_would_not_accept_or_that_has_a_token_is_replaced(
     wait_until(lambda: proxy.lines(request=request), "the balancer's line")
 
 
-def node_of_download(proxy: HAProxy, token: str, upload: str, download: str) -> tuple[str, str]:
+def node_of_download(proxy: Balancer, token: str, upload: str, download: str) -> tuple[str, str]:
     """Transfer something. Return the nodes of both clients."""
     with ThreadPoolExecutor(1) as pool:
         got = pool.submit(httpx.get, f"{proxy.url}{download}?wait=20")
@@ -161,8 +163,8 @@ def node_of_download(proxy: HAProxy, token: str, upload: str, download: str) -> 
         return put.headers["relay-node"], got.result().headers["relay-node"]
 
 
-def test_both_clients_of_a_transfer_meet_on_one_node(proxy: HAProxy, token: str) -> None:
-    """Whether they have the token or a link, and however they write the name."""
+def assert_clients_meet(proxy: Balancer, token: str) -> None:
+    """Check that both clients of a transfer are on one node, but not all transfers."""
     nodes = []
     for name in ("a", "b b", "ü", "Zn", "e+e", "5", "6", "7"):
         link = httpx.post(f"{proxy.url}/{token}/{quote(name)}/link").text.strip()
@@ -170,6 +172,16 @@ def test_both_clients_of_a_transfer_meet_on_one_node(proxy: HAProxy, token: str)
         assert uploader == downloader
         nodes.append(uploader)
     assert len(set(nodes)) == 2, "all names are on one node"
+
+
+def test_both_clients_of_a_transfer_meet_on_one_node(proxy: HAProxy, token: str) -> None:
+    """Whether they have the token or a link, and however they write the name."""
+    assert_clients_meet(proxy, token)
+
+
+def test_behind_nginx_they_meet_if_its_configuration_names_the_nodes(cluster: Cluster, tmp_path: Path) -> None:
+    with Nginx(cluster.nodes, tmp_path, by_transfer=True) as proxy:
+        assert_clients_meet(proxy, httpx.post(proxy.url + "/token").text.strip())
 
 
 def escaped(name: str) -> str:

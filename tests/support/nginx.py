@@ -9,11 +9,15 @@ from tests.support.cluster import NodeProcess
 
 
 class Nginx(Balancer):
-    """One nginx process. The test is skipped if nginx is not installed."""
+    """One nginx process. The test is skipped if nginx is not installed.
 
-    def __init__(self, nodes: Sequence[NodeProcess], folder: Path) -> None:
+    `by_transfer`: both clients of a transfer go to one node, as the file's comment says.
+    """
+
+    def __init__(self, nodes: Sequence[NodeProcess], folder: Path, *, by_transfer: bool = False) -> None:
         super().__init__("nginx", "nginx.conf", folder)
-        servers = "".join(f"server 127.0.0.1:{node.port};" for node in nodes)
+        hint = "hash $transfer consistent;" if by_transfer else ""
+        servers = "".join(f"server 127.0.0.1:{node.port} max_fails=0;" for node in nodes)
         for old, new in (
             ("pid /tmp/", f"pid {folder}/"),
             ("_temp_path /tmp/", f"_temp_path {folder}/"),
@@ -21,7 +25,7 @@ class Nginx(Balancer):
             ("worker_processes auto", "worker_processes 1"),
             ("worker_rlimit_nofile 20000;", ""),  # more than a container may have
             ("/dev/stdout", "/dev/null"),
-            ("    server {", f"    upstream nodes {{{servers}}}\n    server {{"),
+            ("    server {", f"    upstream nodes {{{hint}{servers}}}\n    server {{"),
             ("proxy_pass http://$nodes:4000", "proxy_pass http://nodes"),
         ):
             assert old in self.text, old
