@@ -227,14 +227,16 @@ def _asked(side: Side) -> Iterator[tuple[str, Side]]:
 def _pretend(store: redis.Redis, prefix: str) -> None:
     """Let Redis say that there are nodes in every state, and transfers that are hard to show."""
     now = time.time()
-    facts: dict[str, Any] = {
-        "host": "host-2",
-        "version": "0.2.0",
-        "started": int(now) - 90_000,
+    facts: dict[str, Any] = {"host": "host-2", "version": "0.2.0", "started": int(now) - 90_000}
+    more: dict[str, Any] = {
         "waiting": 10_000,
-        "uploading": 3,
+        "uploading": 4,
+        "interrupted": 1,
+        "draining": 1,
+        "rate_in": 5e6,
+        "rate_out": 4e6,
     }
-    more = {"draining": 1, "rate_in": 5e6, "rate_out": 4e6, "history": " ".join(str(n * n * 90_000) for n in range(30))}
+    more |= {"history": " ".join(str(step * step * 90_000) for step in range(30))}
     counts = {"complete": 1204, "no_downloader": 61, "downloader_gone": 7, "store_lost": 1}
     nodes: dict[str, dict[str, Any]] = {
         "b-draining-0a1b2c": facts | more | counts,
