@@ -102,10 +102,9 @@ class Endings:
         not wait, and the keys that cannot be deleted expire.
         """
         note(outcome=outcome.value)
-        if outcome is Outcome.COMPLETE and not by.joiner:  # the download has ended it, and said so in the acks
-            self._background.spawn(self._forget(transfer))
-            return
-        work = self._background.spawn(self._settle(transfer, outcome, by, seconds))
+        is_over = outcome is Outcome.COMPLETE and not by.joiner  # the download has ended it, and said so in the acks
+        rest = self._forget(transfer) if is_over else self._settle(transfer, outcome, by, seconds)
+        work = self._background.spawn(rest)
         if outcome is not Outcome.STORE_LOST:
             await asyncio.shield(work)
 
