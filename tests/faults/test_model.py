@@ -212,9 +212,9 @@ class Model(RuleBasedStateMachine):
             holder = self._holder(down.token, name)
             if holder is None:
                 end = None if wait else Error.NO_UPLOAD
-            elif holder.down is not None and holder.down.is_stuck:
+            elif holder.down is not None and holder.down.is_stuck and start > 0:
                 ends = self._replaced(holder.down)
-            elif holder.down is not None:
+            elif holder.down is not None:  # one that begins anew may be anybody
                 end = Error.TAKEN
         if end is not None:
             ends[down] = end
@@ -249,12 +249,16 @@ class Model(RuleBasedStateMachine):
     @precondition(lambda self: self._stuck())
     @rule(data=st.data(), node=NODE, back=BACK)
     def come_back_beside_the_older_connection(self, data: st.DataObject, node: int, back: str) -> None:
-        """The client's older connection is dead, and its node has not noticed."""
+        """The client's older connection is dead, and its node has not noticed. One that begins anew may be anybody."""
         old = data.draw(st.sampled_from(self._stuck()))
         up = old.up
         assert up is not None
-        up.had = old.position
+        before, up.had = up.had, old.position
         down = self._get(self.nodes[node], up.token, up.name, 0, self._start_at(up, back))
+        if down.client.start == 0:
+            up.had = before
+            self._settle({down: Error.TAKEN})
+            return
         ends = self._replaced(old)
         self._settle(ends | self._attach(up, down))
 
