@@ -17,9 +17,10 @@ from typing import NamedTuple, Protocol
 _PATIENCE = 1.5
 #: Seconds until the first look, and the maximum between two looks; each is twice the one before.
 _FIRST_LOOK, _LONGEST = 0.005, 0.3
-#: Maximum bytes of its body that are read ahead of one client. As much lies in a proxy's buffers before the end of
-#: a client that has left: up to 5 MB in HAProxy's, 13 MB in nginx's.
-_AHEAD_MAXIMUM = 16 * 1024 * 1024
+#: Maximum bytes of its body that are read ahead of one client. As much may lie in the buffers on the way before the end
+#: of a client that has left: usually up to 5 MB with HAProxy and 13 MB with nginx, but a kernel may keep more for each
+#: connection (the last number of `sysctl net.ipv4.tcp_rmem`: 32 MB with Linux 6.18).
+_AHEAD_MAXIMUM = 64 * 1024 * 1024
 #: Maximum bytes that a process reads ahead, of all clients together.
 _AHEAD_TOTAL = 256 * 1024 * 1024
 

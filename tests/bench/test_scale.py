@@ -22,9 +22,9 @@ def test_every_part_of_a_cluster_is_measured(tmp_path: Path) -> None:
     parts = {f"{part}, CPU {unit}" for part in ("nodes", "Redis", "HAProxy") for unit in units}
     assert {*figures} == parts | {f"busiest Redis, % of {unit}" for unit in units} | {"MB/s", "pairs/s"}
     assert all(value > 0 for value in figures.values())
-    # Bytes pass through the nodes and through Redis, and no master has all of them.
+    # Bytes pass through the nodes and through Redis. In a quick run one master may have all tokens.
     assert figures["nodes, CPU s/GiB"] > figures["Redis, CPU s/GiB"]
-    assert 50 <= figures["busiest Redis, % of s/GiB"] < 100
+    assert 50 <= figures["busiest Redis, % of s/GiB"] <= 100
 
 
 def test_a_rate_needs_as_many_processes_as_it_keeps_busy() -> None:

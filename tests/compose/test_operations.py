@@ -240,8 +240,8 @@ def test_a_rolling_restart_fails_no_transfer(cluster: Deployment, tmp_path: Path
 
 def test_a_killed_node_takes_only_its_own_transfers_with_it(cluster: Deployment, tmp_path: Path) -> None:
     token, names = cluster.token(), [f"t{number}" for number in range(12)]
-    source = random_file(tmp_path / "source", 150_000)
-    ups = {name: upload(source, token, name, "--limit-rate", "15k") for name in names}  # 10 s
+    source = random_file(tmp_path / "source", 300_000)
+    ups = {name: upload(source, token, name, "--limit-rate", "15k") for name in names}  # for 20 s
     targets = {name: tmp_path / name for name in names}
     downs = {name: download(targets[name], token, name, query="?wait=20") for name in names}
     try:

@@ -114,11 +114,11 @@ def test_a_body_is_read_ahead_piece_by_piece_up_to_a_limit() -> None:
     probe.ask(100.0)
     assert not probe.look(100.0)
     assert line.calls == ["read"]
-    line.is_read, line.untaken = True, 16 * MIB - 1
+    line.is_read, line.untaken = True, 64 * MIB - 1
     assert not probe.look(100.3), "it is read only because of the probe"
     probe.read_further()
     assert line.calls == ["read"] * 2
-    line.untaken = 16 * MIB
+    line.untaken = 64 * MIB
     probe.read_further()
     assert line.calls == ["read"] * 2
 
