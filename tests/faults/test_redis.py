@@ -117,6 +117,7 @@ def test_gone_for_good(faulty_redis: RedisServer, prefix: str) -> None:
                 assert upload.finish()[1].endswith(b"424")
         # Both sides of the running transfer and the refused upload have tried to delete their keys.
         wait_until(lambda: cluster.logs().count("keys are left to expire") == 3, "all to have given up")
+        wait_until(lambda: "outcome=store_lost bytes=" in cluster.logs(), "the line about the transfer")
         assert cluster.logs().count("outcome=store_lost bytes=") == 1, "a refused request was logged as a transfer"
         assert_no_traceback(cluster.logs())
 
@@ -124,9 +125,11 @@ def test_gone_for_good(faulty_redis: RedisServer, prefix: str) -> None:
 def alone(server: RedisServer, prefix: str) -> Iterator[Faulty]:
     """Start a cluster of one node, whose link to Redis the test can break."""
     node = LinkedNode("alone", server, LIMITS | {"prefix": prefix})
-    yield Faulty(server, prefix, [node])
-    node.kill()
-    node.link.close()
+    try:
+        yield Faulty(server, prefix, [node])
+    finally:
+        node.kill()
+        node.link.close()
 
 
 def test_out_of_memory_for_a_while(cluster: Faulty, token: str, start: Start, source: Path) -> None:
