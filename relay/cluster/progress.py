@@ -47,12 +47,12 @@ class Meter:
             steps.append((now, total))
         while len(steps) > _LEAST and now - steps[1][0] > _WINDOW:
             steps.popleft()
-        (begun, before), (last, _) = steps[0], steps[-1]
+        (begun, before), (last, reached) = steps[0], steps[-1]
         pause = max((later - earlier for (earlier, _), (later, _) in pairwise(steps)), default=0.0)
         if now - last > 2 * pause + _STILL:
             return 0
         seconds = last - begun + max(0.0, now - last - pause)
-        return round((steps[-1][1] - before) / max(seconds, 0.001))
+        return round((reached - before) / max(seconds, 0.001))
 
 
 class History:
@@ -134,8 +134,7 @@ class Progress:
     @property
     def remaining(self) -> float | None:
         """The seconds that it needs at this rate until it is complete; None if that is unknown, or it is at its end."""
-        is_known = self.state is State.STREAMING and self.length is not None and self.rate >= 1
-        if not is_known or self.length is None or self.delivered >= self.length:
+        if self.state is not State.STREAMING or self.rate < 1 or self.length is None or self.delivered >= self.length:
             return None
         return (self.length - self.delivered) / self.rate
 

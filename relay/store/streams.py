@@ -124,12 +124,13 @@ class RedisStream:
         """Write the last chunk of a small upload and its end, and wait for the downloader in the same round trip."""
         keys, transfer = self._keys, self._transfer
         about: list[str | int | Bytes] = [transfer.id, transfer.leg, offset, chunk]
-        wait = ("XREAD", "BLOCK", ms(_TAKEN_SOON), "STREAMS", keys.acks, JOINED.id)
-
-        write_whole = self._commands.command("whole", [keys.transfer, keys.chunks], about)
+        commands = [
+            self._commands.command("whole", [keys.transfer, keys.chunks], about),
+            ("XREAD", "BLOCK", ms(_TAKEN_SOON), "STREAMS", keys.acks, JOINED.id),
+        ]
 
         async def write() -> list[Any]:
-            return list(map(result, await self._commands.connections.call(keys.chunks, [write_whole, wait])))
+            return list(map(result, await self._commands.connections.call(keys.chunks, commands)))
 
         written, acks = await self._commands.repeat(write, patience=self._patience, blocks=_TAKEN_SOON)
         self.written = end_id(offset)
@@ -164,8 +165,8 @@ class RedisStream:
         commands = [*waking, *(acknowledging if acknowledge else ()), wait]
 
         async def read() -> Any:
-            *done, entries = await self._commands.connections.call(self._keys.chunks, commands, large=True)
-            woken, acknowledged = done[: len(waking)], done[len(waking) :]
+            *replies, entries = await self._commands.connections.call(self._keys.chunks, commands, large=True)
+            woken, acknowledged = replies[: len(waking)], replies[len(waking) :]
             if not any(isinstance(reply, Exception) for reply in woken):
                 self._wake = None  # otherwise the next read repeats it
             for done in acknowledged:

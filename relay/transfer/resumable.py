@@ -144,9 +144,16 @@ class ResumableUpload(Upload):
             raise Problem(Error.SUPERSEDED)
         self.transfer = found = returned.transfer
         self.context.node.load.resumptions["uploader"] += 1
-        at = {"leg": found.leg, "start": self._part.offset, "delivered": found.position}
         tracing.begin(
-            "upload", "returned", transfer=found.id, token=found.token, name=found.name, length=found.length, **at
+            "upload",
+            "returned",
+            transfer=found.id,
+            token=found.token,
+            name=found.name,
+            length=found.length,
+            leg=found.leg,
+            start=self._part.offset,
+            delivered=found.position,
         )
         return None
 

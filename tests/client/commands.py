@@ -13,6 +13,11 @@ from tests.support.wait import wait_until
 _ADDRESS = re.compile(r"https?://\S+")
 
 
+def through(port: int, address: str) -> str:
+    """Return the same address at another port, as that of a proxy or of another node."""
+    return re.sub(r":\d+/", f":{port}/", address)
+
+
 class Command:
     """One process of the client. It is a context manager, so that it does not outlive the test."""
 

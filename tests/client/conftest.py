@@ -1,13 +1,13 @@
 """Fixtures: two nodes over one real Redis, and a folder for what is received."""
 
 import json
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 
+from tests.client.commands import through
 from tests.support.cluster import Cluster, over_redis
 from tests.support.redis import RedisServer
 
@@ -24,7 +24,7 @@ def cluster(two_nodes: Cluster, state_home: Path) -> Iterator[Cluster]:
     yield two_nodes
     for file in state_home.rglob("*.json"):
         url = json.loads(file.read_text())["url"]
-        httpx.delete(re.sub(r":\d+/", f":{two_nodes[0].port}/", url))  # the proxy that it went through is gone
+        httpx.delete(through(two_nodes[0].port, url))  # the proxy that it went through is gone
     two_nodes.wait_clean()
 
 

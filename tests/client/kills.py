@@ -19,7 +19,6 @@ import argparse
 import contextlib
 import filecmp
 import random
-import re
 import shutil
 import signal
 import tempfile
@@ -27,7 +26,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from tests.client.commands import Command, receive, send
+from tests.client.commands import Command, receive, send, through
 from tests.support.cluster import Cluster, over_redis
 from tests.support.proxy import Proxy
 from tests.support.redis import RedisServer, newest
@@ -85,7 +84,7 @@ class Round:
             if whose == "send" and self._dice.random() < 0.2:  # before a receiver comes
                 self._kill(sender, delay / 2)
                 return
-            link = re.sub(r":\d+/", f":{slow.port}/", sender.address())
+            link = through(slow.port, sender.address())
             with receive("--wait", "5", "--give-up", "5", link, cwd=self._inbox) as receiver:
                 self._kill(sender if whose == "send" else receiver, delay)
                 if whose == "send":

@@ -17,7 +17,7 @@ import pytest
 from relay.client.archive import MEDIA_TYPE, ArchiveSource
 from relay.client.failures import Exit, Failure
 from relay.client.unpack import Tree
-from tests.client.commands import receive, send
+from tests.client.commands import receive, send, through
 from tests.support.cluster import Cluster, Curl, curl, random_file
 from tests.support.proxy import Proxy
 from tests.support.wait import wait_until
@@ -119,7 +119,7 @@ def test_a_directory_goes_on_after_breaks(cluster: Cluster, tree: Path, tmp_path
 
     try:
         with send(f"http://127.0.0.1:{up.port}", tree) as sender:
-            address = re.sub(r":\d+/", f":{down.port}/", sender.address())
+            address = through(down.port, sender.address())
             with receive(address, cwd=inbox) as receiver:
                 for number, way in enumerate((up, down, up, down)):
                     wait_until(lambda most=number * 8_000_000: size() > most, "more")  # type: ignore[misc]
@@ -163,7 +163,7 @@ def test_many_files_and_a_large_one_arrive_through_four_breaks(
         up, down = (stack.enter_context(contextlib.closing(Proxy(cluster[node].port))) for node in (0, 1))
         up.rate = down.rate = large
         sender = stack.enter_context(send(f"http://127.0.0.1:{up.port}", tree))
-        address = re.sub(r":\d+/", f":{down.port}/", sender.address())
+        address = through(down.port, sender.address())
         receiver = stack.enter_context(receive(address, cwd=inbox))
         for number, way in enumerate((up, down, up, down)):
             wait_until(lambda most=number / 8: share() > most, "more of it", 120)  # type: ignore[misc]
@@ -255,7 +255,7 @@ def test_a_receiver_that_unpacks_goes_on_after_it_was_stopped(
 
     with contextlib.closing(Proxy(cluster[0].port)) as proxy, send(cluster[1].url, tree) as sender:
         proxy.rate = 30_000_000
-        address = re.sub(r":\d+/", f":{proxy.port}/", sender.address())
+        address = through(proxy.port, sender.address())
         for most in (5_000_000, 15_000_000):
             with receive(address, cwd=inbox) as receiver:
                 wait_until(lambda most=most: size() > most, "more")  # type: ignore[misc]

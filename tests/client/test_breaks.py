@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import re
 import shutil
 import signal
 from collections.abc import Iterator
@@ -10,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.client.commands import receive, send
+from tests.client.commands import receive, send, through
 from tests.support.cluster import Cluster, over_redis, random_file
 from tests.support.cutting import Cut, CuttingProxy
 from tests.support.proxy import Proxy
@@ -33,10 +32,6 @@ def slow(cluster: Cluster) -> Iterator[Proxy]:
         yield proxy
 
 
-def through(proxy: Proxy, address: str) -> str:
-    return re.sub(r":\d+/", f":{proxy.port}/", address)
-
-
 def parts(folder: Path) -> list[Path]:
     return list(folder.glob(".*.part"))
 
@@ -55,7 +50,7 @@ def test_a_download_goes_on_after_its_connection_was_cut(cluster: Cluster, file:
     with (
         send(cluster[0].url, file) as sender,
         contextlib.closing(CuttingProxy(ports, cut, [5_000_000, 9_000_000, 20_000_000])) as proxy,
-        receive(through(proxy, sender.address()), cwd=inbox) as receiver,
+        receive(through(proxy.port, sender.address()), cwd=inbox) as receiver,
     ):
         assert receiver.finish() == 0, receiver.said
         assert "checksum compared" in receiver.said
@@ -68,7 +63,7 @@ def test_a_download_goes_on_after_its_connection_was_cut(cluster: Cluster, file:
 
 def test_an_upload_goes_on_after_its_connection_was_cut(cluster: Cluster, slow: Proxy, file: Path, inbox: Path) -> None:
     with send(f"http://127.0.0.1:{slow.port}", file) as sender:
-        address = re.sub(r":\d+/", f":{cluster[1].port}/", sender.address())
+        address = through(cluster[1].port, sender.address())
         with receive(address, cwd=inbox) as receiver:
             for reached in (5_000_000, 20_000_000, 40_000_000):
                 wait_for_bytes(inbox, reached)
@@ -83,7 +78,7 @@ def test_an_upload_goes_on_after_its_connection_was_cut(cluster: Cluster, slow: 
 def test_a_sender_on_a_dead_connection_comes_back(cluster: Cluster, slow: Proxy, file: Path, inbox: Path) -> None:
     """Its connection stays open and passes nothing, so only the relay can tell."""
     with send(f"http://127.0.0.1:{slow.port}", file) as sender:
-        address = re.sub(r":\d+/", f":{cluster[1].port}/", sender.address())
+        address = through(cluster[1].port, sender.address())
         with receive(address, cwd=inbox) as receiver:
             wait_for_bytes(inbox, 5_000_000)
             slow.forget()
@@ -102,9 +97,7 @@ def test_a_node_that_is_killed(redis_server: RedisServer, file: Path, inbox: Pat
             proxy.rate = 30_000_000
             with send(f"http://127.0.0.1:{proxy.port}" if side == "send" else cluster[0].url, file) as sender:
                 address = sender.address()
-                address = (
-                    through(proxy, address) if side == "receive" else re.sub(r":\d+/", f":{cluster[1].port}/", address)
-                )
+                address = through(proxy.port, address) if side == "receive" else through(cluster[1].port, address)
                 with receive(address, cwd=inbox) as receiver:
                     wait_for_bytes(inbox, 5_000_000)
                     cluster.nodes[node].kill()
@@ -121,7 +114,7 @@ def test_a_receiver_that_is_stopped_goes_on(
     cluster: Cluster, slow: Proxy, file: Path, inbox: Path, how: signal.Signals
 ) -> None:
     with send(cluster[1].url, file) as sender:
-        address = through(slow, sender.address())
+        address = through(slow.port, sender.address())
         for reached in (5_000_000, 30_000_000):
             with receive(address, cwd=inbox) as receiver:
                 wait_for_bytes(inbox, reached)
@@ -157,7 +150,7 @@ def test_a_receiver_that_is_stopped_at_the_very_end(cluster: Cluster, tmp_path: 
             address = sender.address()
             with contextlib.closing(Proxy(cluster[1].port)) as slow:
                 slow.rate = 200_000
-                with receive(through(slow, address), cwd=inbox) as receiver:
+                with receive(through(slow.port, address), cwd=inbox) as receiver:
                     wait_until(lambda: parts(inbox), "the part")
                     (inbox / what.name).write_bytes(b"in the way")
                     assert receiver.finish() == 5, receiver.said
@@ -189,7 +182,7 @@ def test_a_sender_that_is_stopped_goes_on(
     with contextlib.ExitStack() as senders:
         sender = senders.enter_context(send(server, file))
         address = sender.address()
-        with receive(re.sub(r":\d+/", f":{cluster[1].port}/", address), cwd=inbox) as receiver:
+        with receive(through(cluster[1].port, address), cwd=inbox) as receiver:
             for reached in (5_000_000, 20_000_000):
                 wait_for_bytes(inbox, reached)
                 sender.process.send_signal(how)
@@ -212,7 +205,7 @@ def test_a_sender_that_is_stopped_goes_on(
 def test_a_sender_that_is_stopped_says_so(cluster: Cluster, slow: Proxy, file: Path, inbox: Path) -> None:
     """Its connection is dead, as one is that has much unread, so the relay cannot see that it is closed."""
     with send(f"http://127.0.0.1:{slow.port}", file) as sender:
-        address = re.sub(r":\d+/", f":{cluster[1].port}/", sender.address())
+        address = through(cluster[1].port, sender.address())
         with receive(address, cwd=inbox) as receiver:
             wait_for_bytes(inbox, 5_000_000)
             slow.forget()
@@ -278,7 +271,7 @@ def test_only_the_same_bytes_are_sent_on(cluster: Cluster, tmp_path: Path) -> No
 def test_a_file_that_changes_is_not_sent_on(cluster: Cluster, slow: Proxy, tmp_path: Path, inbox: Path) -> None:
     file = random_file(tmp_path / "changing", SIZE)
     with send(f"http://127.0.0.1:{slow.port}", file) as sender:
-        address = re.sub(r":\d+/", f":{cluster[1].port}/", sender.address())
+        address = through(cluster[1].port, sender.address())
         with receive(address, cwd=inbox) as receiver:
             wait_for_bytes(inbox, 5_000_000)
             with file.open("r+b") as changed:

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from rich.cells import cell_len
 
 from relay.cli.main import main
-from tests.client.commands import receive, send
+from tests.client.commands import receive, send, through
 from tests.client.forward import ForwardProxy
 from tests.client.terminal import Terminal
 from tests.support.certificate import make_certificate
@@ -134,7 +134,7 @@ def test_a_terminal_shows_code_prompt_and_bar(cluster: Cluster, tmp_path: Path, 
             slow.rate = 4_000_000
             with Terminal("receive", columns=columns, cwd=inbox) as receiver:
                 receiver.wait_for("Link: ")
-                receiver.type(re.sub(r":\d+/", f":{slow.port}/", link[1]) + "\n")
+                receiver.type(through(slow.port, link[1]) + "\n")
                 receiver.wait_for("B/s")
                 receiver.resize(columns - 10)
                 assert receiver.finish() == 0, receiver.screen
@@ -184,7 +184,7 @@ def test_a_command_that_is_suspended_leaves_the_terminal_in_order(cluster: Clust
     """Ctrl-Z shows the cursor again; the command goes on where it was."""
     with contextlib.closing(Proxy(cluster[0].port)) as slow, send(cluster[0].url, file) as sender:
         slow.rate = 1_000_000
-        address = re.sub(r":\d+/", f":{slow.port}/", sender.address())
+        address = through(slow.port, sender.address())
         with Terminal("receive", address, cwd=inbox) as receiver:
             receiver.wait_for("B/s")
             receiver.process.send_signal(signal.SIGTSTP)

@@ -33,6 +33,14 @@ def sides(spans: list[Got]) -> tuple[list[Got], list[Got]]:
     return uploads, [span for span in spans if span not in uploads]
 
 
+def transfer(cluster: Cluster, token: str, name: str) -> None:
+    """Transfer five bytes through the first node."""
+    with Curl("-T", "-", cluster.url(0, token, name), pipe=True) as upload:
+        upload.write_all(b"12345")
+        assert curl(cluster.url(0, token, name) + "?wait=20").stdout == b"12345"
+        assert upload.finish()[0] == 0
+
+
 @pytest.fixture(scope="module")
 def collector() -> Iterator[Collector]:
     with Collector() as collector:
@@ -167,10 +175,7 @@ def test_a_collector_that_hangs_delays_nothing(monkeypatch: pytest.MonkeyPatch) 
         with alone() as cluster:
             token = cluster.token()
             for number in range(10):  # more than the queue takes
-                with Curl("-T", "-", cluster.url(0, token, str(number)), pipe=True) as upload:
-                    upload.write_all(b"12345")
-                    assert curl(cluster.url(0, token, str(number)) + "?wait=20").stdout == b"12345"
-                    assert upload.finish()[0] == 0
+                transfer(cluster, token, str(number))
             assert collector.requests
             cluster[0].process.send_signal(signal.SIGTERM)
             # By itself, OpenTelemetry would wait for a minute.
@@ -182,10 +187,7 @@ def test_a_collector_that_is_away_costs_a_line(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://user:hunter2@127.0.0.1:{free_port()}")
     monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "10")
     with alone() as cluster:
-        token = cluster.token()
-        with Curl("-T", "-", cluster.url(0, token, "x"), pipe=True) as upload:
-            upload.write_all(b"12345")
-            assert curl(cluster.url(0, token, "x") + "?wait=20").stdout == b"12345"
+        transfer(cluster, cluster.token(), "x")
     said = [line for line in cluster.logs().splitlines() if "relay.telemetry" in line]
     assert "spans are exported to http://127.0.0.1:" in said[0]
     assert any("OpenTelemetry: " in line and "WARNING" in line for line in said[1:])
@@ -202,10 +204,7 @@ def test_without_an_endpoint_nothing_is_imported(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("PYTHONPROFILEIMPORTTIME", "1")
     monkeypatch.setenv("OTEL_SERVICE_NAME", "relay")
     with alone() as cluster:
-        token = cluster.token()
-        with Curl("-T", "-", cluster.url(0, token, "x"), pipe=True) as upload:
-            upload.write_all(b"12345")
-            assert curl(cluster.url(0, token, "x") + "?wait=20").stdout == b"12345"
+        transfer(cluster, cluster.token(), "x")
     # redis-py imports parts of OpenTelemetry by itself if it is installed.
     command = [sys.executable, "-c", "import redis.asyncio"]
     theirs = imported(subprocess.run(command, capture_output=True, text=True, check=True).stderr)
