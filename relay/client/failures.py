@@ -35,6 +35,6 @@ class Differs(Useless):
     def __init__(self) -> None:
         super().__init__(
             Exit.CORRUPTED,
-            "what arrived is not what was sent: its SHA-256 differs. The relay has told the sender that all was delivered. "
-            "Ask the sender to send it again",
+            "what arrived is not what was sent: its SHA-256 differs. The relay has told the sender that all was "
+            "delivered. Ask the sender to send it again",
         )
