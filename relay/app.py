@@ -3,11 +3,10 @@
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 
-from starlette.applications import Starlette
-from starlette.middleware import Middleware
-from starlette.types import Receive, Scope, Send
+from starlette.routing import Router
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from relay.api.admission import Admission
 from relay.api.exchange import Services, endpoint, is_link, is_upload, segments_of
@@ -24,6 +23,7 @@ from relay.server.tcp import Hangups
 from relay.settings import Settings
 from relay.store.store import Store
 from relay.tasks import report_unhandled
+from relay.tracing import Spans
 from relay.transfer.drain import Phase
 from relay.transfer.relay import Relay
 
@@ -46,22 +46,35 @@ class Paths:
         self._link = endpoint(services, handlers_of(LINK))
         self._asset = endpoint(services, handlers_of(ASSET))
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        app = self._fixed.get(scope["path"])
-        if app is None:
-            segments = segments_of(scope)
-            count = len(segments)
-            # A name has no PATCH, so that is meant for an upload, although its address is wrong.
-            is_part = scope["method"] == "PATCH" and count == 3  # noqa: PLR2004 (token, name, upload)
-            name = self._link if is_link(scope) else self._upload if is_part or is_upload(scope) else self._name
-            # "page" cannot be a token.
-            is_asset = count == 2 and segments[0] == b"page"  # noqa: PLR2004 (page, file)
-            app = self._asset if is_asset else name if count > 1 else self._token
-        await app(scope, receive, send)
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        app = self._fixed.get(scope["path"]) or self._below_token(scope, segments_of(scope))
+        return app(scope, receive, send)
+
+    def _below_token(self, scope: Scope, segments: list[bytes]) -> ASGIApp:
+        """Return what serves a path whose segments clients choose."""
+        count = len(segments)
+        if count == 1:
+            return self._token
+        if count == 2:  # noqa: PLR2004 (token, name)
+            return self._asset if segments[0] == b"page" else self._name  # "page" cannot be a token
+        if is_link(segments):
+            return self._link
+        # A name has no PATCH, so that is meant for an upload, although its address is wrong.
+        is_part = scope["method"] == "PATCH" and count == 3  # noqa: PLR2004 (token, name, upload)
+        return self._upload if is_part or is_upload(segments) else self._name
 
 
-def create_app(settings: Settings, store: Store | None = None, *, redis_url: str | None = None) -> Starlette:
-    """Return the ASGI application, with its `Relay` as `app.state.relay`.
+class App(RequestLog):
+    """A node as an ASGI application. Requests go straight to `Paths`; Starlette's router runs the lifespan."""
+
+    def __init__(self, relay: Relay, paths: Paths, router: Router, spans: Spans | None) -> None:
+        super().__init__(paths, router, spans)
+        self.relay = relay
+        self.router = router
+
+
+def create_app(settings: Settings, store: Store | None = None, *, redis_url: str | None = None) -> App:
+    """Return the ASGI application, with its `Relay` as `app.relay`.
 
     `store`: tests pass it in; the application closes it. `redis_url`: where Redis is, if the settings do not say it.
     """
@@ -78,7 +91,7 @@ def create_app(settings: Settings, store: Store | None = None, *, redis_url: str
     spans = telemetry.start(os.environ, node.id)
 
     @contextlib.asynccontextmanager
-    async def lifespan(app: Starlette) -> AsyncIterator[dict[str, object]]:
+    async def lifespan(router: Router) -> AsyncIterator[dict[str, object]]:
         asyncio.get_running_loop().set_exception_handler(report_unhandled)
         async with node.running(), reports.running(), eviction.running(), admission.running():
             with contextlib.closing(Hangups()) as hangups:
@@ -91,8 +104,4 @@ def create_app(settings: Settings, store: Store | None = None, *, redis_url: str
         if spans is not None:
             spans.close()
 
-    app = Starlette(middleware=[Middleware(RequestLog, spans=spans)], lifespan=lifespan)
-    app.router.redirect_slashes = False
-    app.router.default = Paths(services)
-    app.state.relay = relay
-    return app
+    return App(relay, Paths(services), Router(lifespan=lifespan), spans)

@@ -43,17 +43,7 @@ class Spans(Protocol):
 
 
 #: The span of the request that this task serves. The tasks that it starts share it.
-_span: ContextVar[Span | None] = ContextVar("span", default=None)
-
-
-@contextlib.contextmanager
-def telling(span: Span | None) -> Iterator[None]:
-    """Tell a span what happens within the context."""
-    before = _span.set(span)
-    try:
-        yield
-    finally:
-        _span.reset(before)
+request_span: ContextVar[Span | None] = ContextVar("request_span", default=None)
 
 
 @contextlib.contextmanager
@@ -67,34 +57,34 @@ def _harmless() -> Iterator[None]:
 
 def begin(side: Side, event: str, /, **facts: object) -> None:
     """Say that the request is a side of a transfer from now on."""
-    if (span := _span.get()) is not None:
+    if (span := request_span.get()) is not None:
         with _harmless():
             span.begin(side, event, **facts)
 
 
 def happened(event: str, /, **facts: object) -> None:
     """Say that something has happened to the transfer, now."""
-    if (span := _span.get()) is not None:
+    if (span := request_span.get()) is not None:
         with _harmless():
             span.event(event, **facts)
 
 
 def add(**facts: object) -> None:
     """Say something about this side of the transfer as a whole."""
-    if (span := _span.get()) is not None:
+    if (span := request_span.get()) is not None:
         with _harmless():
             span.add(**facts)
 
 
 def leave() -> None:
     """Say that the transfer goes on without this request."""
-    if (span := _span.get()) is not None:
+    if (span := request_span.get()) is not None:
         with _harmless():
             span.leave()
 
 
 def end(status: int) -> None:
     """Say that the request is over, and the status of its answer; 0 if its client left before there was one."""
-    if (span := _span.get()) is not None:
+    if (span := request_span.get()) is not None:
         with _harmless():
             span.end(status)

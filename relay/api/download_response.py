@@ -4,7 +4,7 @@ import math
 
 from starlette.types import Message
 
-from relay.api.exchange import Exchange
+from relay.api.exchange import Exchange, encoded
 from relay.buffers import Bytes
 from relay.digests import digest_header
 from relay.errors import ClientGone, Error, Problem
@@ -75,8 +75,8 @@ class ResponseSink:
 
     async def begin(self, transfer: Transfer, *, at_end: bool = False) -> None:
         status, more = range_headers(transfer, self._first) if self._first else (200, {})
-        headers = self._exchange.common_headers() | download_headers(transfer) | more | {"connection": "close"}
-        raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
+        own = download_headers(transfer) | more | {"connection": "close"}
+        raw = [*self._exchange.common_headers(), *encoded(own)]
         start: Message = {"type": "http.response.start", "status": status, "headers": raw}
         if at_end:
             self._start = start

@@ -4,10 +4,8 @@ import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from urllib.parse import parse_qs
 
-from starlette.datastructures import Headers
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -29,6 +27,16 @@ from relay.transfer.relay import Relay
 
 log = logging.getLogger("relay.http")
 
+RawHeader = tuple[bytes, bytes]
+
+
+def encoded(headers: Mapping[str, str]) -> list[RawHeader]:
+    """Return headers as ASGI has them."""
+    return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
+
+
+_SAFE = encoded(SAFE_HEADERS)
+
 
 @dataclass(frozen=True, slots=True)
 class Services:
@@ -40,43 +48,40 @@ class Services:
     metrics: Metrics
 
 
-@dataclass(frozen=True)
 class Exchange:
     """One request, and the means to answer it. What is read from the request is read once."""
 
-    services: Services
-    scope: Scope
-    receive: Receive
-    send: Send
-    #: The methods that the path takes, as `Allow` lists them.
-    allow: str
-
-    @property
-    def relay(self) -> Relay:
-        return self.services.relay
-
-    @cached_property
-    def headers(self) -> Headers:
-        return Headers(scope=self.scope)
-
-    @cached_property
-    def client(self) -> Connection:
-        return Connection.of(self.scope)
-
-    @cached_property
-    def segments(self) -> list[bytes]:
-        return segments_of(self.scope)
+    def __init__(self, services: Services, scope: Scope, receive: Receive, send: Send, allow: str) -> None:
+        """`allow`: the methods that the path takes, as `Allow` lists them."""
+        self.services = services
+        self.relay = services.relay
+        self.scope = scope
+        self.receive = receive
+        self.send = send
+        self.allow = allow
+        self.client = Connection.of(scope)
+        self.segments = segments_of(scope)
+        self._name: str | None = None
+        #: The header, by names in lower case. Of a field in several lines it has the first; `joined` has them all.
+        self.headers: dict[str, str] = {
+            name.decode("latin-1"): value.decode("latin-1") for name, value in reversed(scope["headers"])
+        }
+        query = scope["query_string"].decode("latin-1")
+        #: All values of each parameter in the query.
+        self.query = parse_qs(query, keep_blank_values=True) if query else {}
 
     def token(self) -> Access:
         """Return what the token in the path gives access to. Raise Problem if it cannot be a token."""
         return Token.parse(self.segments[0]).access
 
-    @cached_property
+    @property
     def name(self) -> str:
         """The name in the path, as it is written in keys. Raise Problem if it cannot be one."""
-        if len(self.segments) > 2 and not is_below_name(self.scope):  # noqa: PLR2004 (token and name)
-            raise Problem(Error.BAD_NAME, why="The name contains a slash.")
-        return encode_name(parse_name(self.segments[1]))
+        if self._name is None:
+            if len(self.segments) > 2 and not is_below_name(self.segments):  # noqa: PLR2004 (token and name)
+                raise Problem(Error.BAD_NAME, why="The name contains a slash.")
+            self._name = encode_name(parse_name(self.segments[1]))
+        return self._name
 
     async def access(self, right: Right | None) -> Access:
         """Return what the token or the link in the path gives access to.
@@ -84,20 +89,15 @@ class Exchange:
         A link does only for its own name, and only for the `right` that it gives. What no link allows has None as its
         right. Raise Problem.
         """
-        name, link = decode_name(self.name), Link.parse(self.segments[0])
+        name, link = self.name, Link.parse(self.segments[0])
         if link is None:
             return self.token()
         access = await self.relay.access_of(link.id)
-        if not link.is_to(access, name):
+        if not link.is_to(access, decode_name(name)):
             raise Problem(Error.UNKNOWN_TOKEN)
         if link.right is not right:
             raise Problem(Error.LINK_ONLY, does="receive" if link.right is Right.RECEIVE else "send")
         return access
-
-    @cached_property
-    def query(self) -> dict[str, list[str]]:
-        """All values of each parameter in the query."""
-        return parse_qs(self.scope["query_string"].decode("latin-1"), keep_blank_values=True)
 
     @property
     def address(self) -> str:
@@ -107,15 +107,17 @@ class Exchange:
 
     def wants_json(self) -> bool:
         """Return whether the client asks for JSON rather than text."""
-        return wants_json(",".join(self.headers.getlist("accept")))
+        return wants_json(self.joined("accept") or "")
 
     def wants_html(self) -> bool:
         """Return whether the client asks for HTML, as browsers do."""
-        return wants_html(",".join(self.headers.getlist("accept")))
+        return wants_html(self.joined("accept") or "")
 
     def joined(self, header: str) -> str | None:
         """Return a header that may be sent in several lines as one list (RFC 9110 section 5.3), or None."""
-        return ", ".join(values) if (values := self.headers.getlist(header)) else None
+        if header not in self.headers:
+            return None
+        return ", ".join([value.decode("latin-1") for name, value in self.scope["headers"] if name == header.encode()])
 
     @property
     def is_conditional(self) -> bool:
@@ -129,16 +131,16 @@ class Exchange:
         """
         return failed_condition(etag=etag, if_match=self.joined("if-match"), if_none_match=self.joined("if-none-match"))
 
-    def common_headers(self) -> dict[str, str]:
+    def common_headers(self) -> list[RawHeader]:
         """Return the headers that every answer has."""
         origins = self.relay.settings.cors_origins.split(",") if self.relay.settings.cors_origins else ()
         cors = cors_headers(origins, self.headers, methods=self.allow)
-        return SAFE_HEADERS | cors | {"relay-node": self.relay.node.id}
+        return [*_SAFE, *encoded(cors), (b"relay-node", self.relay.node.id.encode())]
 
     async def answer(self, response: Response) -> None:
-        """Send a whole answer, with the headers that every answer has."""
-        for name, value in self.common_headers().items():
-            response.headers.setdefault(name, value)
+        """Send a whole answer, with the headers that every answer has, as far as it does not have its own."""
+        own = {name for name, _ in response.raw_headers}
+        response.raw_headers += [header for header in self.common_headers() if header[0] not in own]
         if response.body and self.scope["method"] != "HEAD":
             self.client.join_head()
         await response(self.scope, self.receive, self.send)
@@ -164,19 +166,18 @@ def segments_of(scope: Scope) -> list[bytes]:
     return raw.partition(b"?")[0].split(b"/")[1:] or [b""]  # `OPTIONS *` has none
 
 
-def is_below_name(scope: Scope) -> bool:
+def is_below_name(segments: list[bytes]) -> bool:
     """Return whether the path is that of something that belongs to a name, and not a name with slashes in it."""
-    return is_upload(scope) or is_link(scope)
+    return is_upload(segments) or is_link(segments)
 
 
-def is_link(scope: Scope) -> bool:
+def is_link(segments: list[bytes]) -> bool:
     """Return whether the path is that at which links to a name are made."""
-    return segments_of(scope)[2:] == [b"link"]
+    return segments[2:] == [b"link"]
 
 
-def is_upload(scope: Scope) -> bool:
+def is_upload(segments: list[bytes]) -> bool:
     """Return whether the path may be the address of a resumable upload, and not a name with slashes in it."""
-    segments = segments_of(scope)
     return len(segments) == 3 and UploadAddress.fits(segments[2])  # noqa: PLR2004 (token, name, upload)
 
 

@@ -3,14 +3,15 @@
 import logging
 import re
 import time
+from collections.abc import Awaitable, Mapping
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from relay import tracing
-from relay.logs import about_request, fields
+from relay.logs import fields, request_facts
 from relay.names import new_id
 from relay.store.rates import counted_as
-from relay.tracing import Spans
+from relay.tracing import Spans, request_span
 
 log = logging.getLogger("relay.request")
 
@@ -29,36 +30,41 @@ class RequestLog:
     429: behind a trusted proxy the one that the proxy gives, and of an IPv6 address only the network that one customer
     has.
 
-    With `spans`, a request that becomes a side of a transfer has a span of OpenTelemetry, too.
+    With `spans`, a request that becomes a side of a transfer has a span of OpenTelemetry, too. `others` serves what is
+    no request: the start and the end of the app.
     """
 
-    def __init__(self, app: ASGIApp, spans: Spans | None = None) -> None:
+    def __init__(self, app: ASGIApp, others: ASGIApp, spans: Spans | None = None) -> None:
         self._app = app
+        self._others = others
         self._spans = spans
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
+            await self._others(scope, receive, send)
             return
-        request, status, begun = _request_id(scope), 0, time.monotonic()
+        lines = dict(scope["headers"])
+        request, status, begun = _request_id(scope, lines), 0, time.monotonic()
 
-        async def send_with_id(message: Message) -> None:
+        def send_with_id(message: Message) -> Awaitable[None]:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
                 message["headers"] = [*message["headers"], (b"x-request-id", request.encode())]
-            await send(message)
+            return send(message)
 
         host, _ = scope.get("client") or ("", 0)
-        with (
-            about_request(request=request, address=counted_as(host), **_trace(scope)) as facts,
-            tracing.telling(self._spans.of_request(scope, facts) if self._spans is not None else None),
-        ):
-            try:
-                await self._app(scope, receive, send_with_id)
-            finally:
-                _log_answer(scope, status, time.monotonic() - begun)
-                tracing.end(status)
+        facts = {"request": request, "address": counted_as(host), **_trace(scope, lines)}
+        facts_before = request_facts.set(facts)
+        span = self._spans.of_request(scope, facts) if self._spans is not None else None
+        span_before = request_span.set(span)
+        try:
+            await self._app(scope, receive, send_with_id)
+        finally:
+            _log_answer(scope, status, time.monotonic() - begun)
+            tracing.end(status)
+            request_span.reset(span_before)
+            request_facts.reset(facts_before)
 
 
 def _log_answer(scope: Scope, status: int, seconds: float) -> None:
@@ -69,14 +75,18 @@ def _log_answer(scope: Scope, status: int, seconds: float) -> None:
     log.log(logging.DEBUG if is_routine else logging.INFO, "answered", extra=facts)
 
 
-def _request_id(scope: Scope) -> str:
+def _request_id(scope: Scope, lines: Mapping[bytes, bytes]) -> str:
     """Return the id that the client gave its request, or a new one if it gave none that is accepted."""
-    given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"").decode("latin-1")
+    if b"x-request-id" not in lines:
+        return new_id()
+    given = next(value for name, value in scope["headers"] if name == b"x-request-id").decode("latin-1")
     return given if _ACCEPTED_ID.fullmatch(given) else new_id()
 
 
-def _trace(scope: Scope) -> dict[str, str]:
+def _trace(scope: Scope, lines: Mapping[bytes, bytes]) -> dict[str, str]:
     """Return the id of the trace that the request is a part of, as the fact `trace`; nothing if it is not valid."""
+    if b"traceparent" not in lines:
+        return {}
     given = [value for name, value in scope["headers"] if name == b"traceparent"]
     if len(given) != 1 or not (found := _TRACEPARENT.fullmatch(given[0])):
         return {}

@@ -23,7 +23,7 @@ async def upload(exchange: Exchange) -> None:
     """Stream the body to a downloader, as one upload or as the first part of a resumable one."""
     fields = _fields(exchange)
     if fields.is_last is None or (fields.is_last and fields.is_foreign):
-        await transfers.upload(exchange)
+        await transfers.answer_delivered(exchange, await transfers.deliver(exchange))
     elif fields.is_foreign:
         raise Problem(Error.OTHER_DRAFT)
     elif fields.is_last and not _takes_announcement(exchange, fields):

@@ -31,11 +31,6 @@ _SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{0,9})?")
 _ETAG = re.compile(r'"([0-9a-f]{16})"')
 
 
-async def upload(exchange: Exchange) -> None:
-    """Stream the body to a downloader, and answer with the number of bytes delivered."""
-    await answer_delivered(exchange, await deliver(exchange))
-
-
 async def deliver(exchange: Exchange) -> int:
     """Stream the body to a downloader. Return the number of bytes delivered. Raise Problem."""
     access = await exchange.access(Right.SEND)
@@ -62,7 +57,8 @@ async def check_upload(exchange: Exchange, access: Access) -> str:
 
 def digest_of(exchange: Exchange) -> str:
     """Return the SHA-256 of the whole file that the request gives; empty if it gives none. Raise Problem."""
-    return parse_digest(exchange.joined(REPR_DIGEST) or "")
+    given = exchange.joined(REPR_DIGEST)
+    return parse_digest(given) if given else ""
 
 
 def body_size(exchange: Exchange) -> int | None:
@@ -156,7 +152,7 @@ def _media_type(exchange: Exchange) -> str:
         raise Problem(Error.BAD_TYPE)
     if is_form(media_type):
         raise Problem(Error.FORM)
-    if has_coding(exchange.joined("content-encoding") or ""):
+    if "content-encoding" in headers and has_coding(exchange.joined("content-encoding") or ""):
         raise Problem(Error.BAD_CODING)
     return media_type
 

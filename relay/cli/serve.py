@@ -90,7 +90,7 @@ def serve(**flags: str | None) -> None:
 
 def _run(settings: Settings, listeners: list[socket.socket], redis_url: str | None) -> None:
     app = create_app(settings, redis_url=redis_url)
-    _announce(settings, app.state.relay.node.id, listeners, redis_url)
+    _announce(settings, app.relay.node.id, listeners, redis_url)
     server = Server(
         uvicorn.Config(
             app,
@@ -107,7 +107,7 @@ def _run(settings: Settings, listeners: list[socket.socket], redis_url: str | No
             backlog=_BACKLOG,
             timeout_graceful_shutdown=_GRACE,
         ),
-        partial(drain, app.state.relay.gate, settings),
+        partial(drain, app.relay.gate, settings),
     )
     server.run(sockets=repeated(listeners))
     if not server.started:

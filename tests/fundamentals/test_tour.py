@@ -52,7 +52,7 @@ async def node() -> AsyncIterator[Node]:
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
         while not server.started:
             await asyncio.sleep(0.01)
-        yield Node(app.state.relay, client)
+        yield Node(app.relay, client)
     server.should_exit = True
     await serving
 

@@ -5,11 +5,10 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from starlette.applications import Starlette
 from starlette.types import Message
 
 from relay.access import Token
-from relay.app import create_app
+from relay.app import App, create_app
 from relay.server.connection import Connection
 from relay.settings import Settings
 from relay.states import State
@@ -19,7 +18,7 @@ from tests.support.cluster import id_of
 class Call:
     """One request to the app, whose body and connection the test has in its hands."""
 
-    def __init__(self, app: Starlette, method: str, path: str, **headers: str) -> None:
+    def __init__(self, app: App, method: str, path: str, **headers: str) -> None:
         self.sent: list[Message] = []
         self.connection = Connection()
         self.reads = 0
@@ -68,28 +67,28 @@ class Call:
 
 
 @pytest.fixture
-async def app() -> AsyncIterator[Starlette]:
+async def app() -> AsyncIterator[App]:
     app = create_app(Settings(redis_url="", node="here", upload_wait=5, rejoin_wait=0))
     async with app.router.lifespan_context(app):
         yield app
 
 
 @pytest.fixture
-async def token(app: Starlette) -> str:
-    token: Token = await app.state.relay.make_token()
+async def token(app: App) -> str:
+    token: Token = await app.relay.make_token()
     return str(token)
 
 
-async def reach(app: Starlette, token: str, state: State) -> None:
+async def reach(app: App, token: str, state: State) -> None:
     async with asyncio.timeout(20):
         while True:
-            transfer = await app.state.relay.store.transfers.look(token=id_of(token), name="x", use=False)
+            transfer = await app.relay.store.transfers.look(token=id_of(token), name="x", use=False)
             if (transfer.state if transfer else State.FREE) is state:
                 return
             await asyncio.sleep(0.005)
 
 
-async def stream(app: Starlette, token: str, upload: Call) -> Call:
+async def stream(app: App, token: str, upload: Call) -> Call:
     """Return a download that has received `data` from the upload, of which more is to come."""
     await reach(app, token, State.WAITING)
     download = Call(app, "GET", f"/{token}/x")
@@ -99,11 +98,11 @@ async def stream(app: Starlette, token: str, upload: Call) -> Call:
     return download
 
 
-async def left_over(app: Starlette) -> list[Any]:
-    return [key async for key in app.state.relay.store.commands.redis.scan_iter("relay:[tca][rhc][ak]*:*x*")]
+async def left_over(app: App) -> list[Any]:
+    return [key async for key in app.relay.store.commands.redis.scan_iter("relay:[tca][rhc][ak]*:*x*")]
 
 
-async def test_nothing_of_the_body_is_read_before_a_downloader_is_there(app: Starlette, token: str) -> None:
+async def test_nothing_of_the_body_is_read_before_a_downloader_is_there(app: App, token: str) -> None:
     """The first receive() is what sends 100 Continue."""
     upload = Call(app, "PUT", f"/{token}/x", content_length="4")
     await reach(app, token, State.WAITING)
@@ -117,7 +116,7 @@ async def test_nothing_of_the_body_is_read_before_a_downloader_is_there(app: Sta
     assert not await left_over(app)
 
 
-async def test_an_uploader_that_leaves_while_waiting_is_noticed_without_reading(app: Starlette, token: str) -> None:
+async def test_an_uploader_that_leaves_while_waiting_is_noticed_without_reading(app: App, token: str) -> None:
     upload = Call(app, "PUT", f"/{token}/x", content_length="4")
     await reach(app, token, State.WAITING)
     upload.disconnect()
@@ -129,7 +128,7 @@ async def test_an_uploader_that_leaves_while_waiting_is_noticed_without_reading(
 
 
 @pytest.mark.parametrize("length", ["9", None])
-async def test_a_broken_upload_never_completes_the_download(app: Starlette, token: str, length: str | None) -> None:
+async def test_a_broken_upload_never_completes_the_download(app: App, token: str, length: str | None) -> None:
     upload = Call(
         app, "PUT", f"/{token}/x", **({"content_length": length} if length else {"transfer_encoding": "chunked"})
     )
@@ -143,7 +142,7 @@ async def test_a_broken_upload_never_completes_the_download(app: Starlette, toke
     assert not await left_over(app)
 
 
-async def test_a_downloader_that_leaves_is_424_to_an_uploader_without_a_length(app: Starlette, token: str) -> None:
+async def test_a_downloader_that_leaves_is_424_to_an_uploader_without_a_length(app: App, token: str) -> None:
     upload = Call(app, "PUT", f"/{token}/x", transfer_encoding="chunked")
     download = await stream(app, token, upload)
     download.disconnect()
@@ -158,9 +157,7 @@ async def test_a_downloader_that_leaves_is_424_to_an_uploader_without_a_length(a
     assert not await left_over(app)
 
 
-async def test_an_upload_that_is_gone_before_its_first_byte_does_not_end_the_download(
-    app: Starlette, token: str
-) -> None:
+async def test_an_upload_that_is_gone_before_its_first_byte_does_not_end_the_download(app: App, token: str) -> None:
     """Its headers were not sent yet, so the next upload of the name is served."""
     upload = Call(app, "PUT", f"/{token}/x", content_length="4")
     await reach(app, token, State.WAITING)
@@ -175,7 +172,7 @@ async def test_an_upload_that_is_gone_before_its_first_byte_does_not_end_the_dow
     assert (download.status, download.body, download.complete) == (200, b"next", True)
 
 
-async def test_the_rest_of_a_refused_body_is_read_within_bounds(app: Starlette) -> None:
+async def test_the_rest_of_a_refused_body_is_read_within_bounds(app: App) -> None:
     upload = Call(app, "PUT", f"/{'A' * 30}/x", transfer_encoding="chunked")
     for _ in range(100):
         upload.send_body(b"x" * 1024 * 1024, more=True)
@@ -185,7 +182,7 @@ async def test_the_rest_of_a_refused_body_is_read_within_bounds(app: Starlette) 
     assert upload.reads < 12
 
 
-async def test_cancelled_tasks_leave_nothing(app: Starlette, token: str) -> None:
+async def test_cancelled_tasks_leave_nothing(app: App, token: str) -> None:
     """A server that shuts down cancels requests and does not wait for them."""
     upload = Call(app, "PUT", f"/{token}/x", content_length="4")
     await reach(app, token, State.WAITING)
@@ -194,6 +191,6 @@ async def test_cancelled_tasks_leave_nothing(app: Starlette, token: str) -> None
     for call in (upload, download):
         call.task.cancel()
     await asyncio.gather(upload.task, download.task, return_exceptions=True)
-    await app.state.relay.context.background.wait()
+    await app.relay.context.background.wait()
     await reach(app, token, State.FREE)
     assert not await left_over(app)

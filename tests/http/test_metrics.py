@@ -95,7 +95,7 @@ def test_names_follow_the_conventions(node: Cluster) -> None:
 
 
 def test_two_apps_in_one_process_count_for_themselves() -> None:
-    one, other = (create_app(Settings(redis_url="")).state.relay.metrics for _ in range(2))
+    one, other = (create_app(Settings(redis_url="")).relay.metrics for _ in range(2))
     one.tokens.inc()
     assert one.registry.get_sample_value("relay_tokens_made_total") == 1
     assert other.registry.get_sample_value("relay_tokens_made_total") == 0

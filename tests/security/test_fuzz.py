@@ -98,7 +98,7 @@ async def test_no_input_is_a_500(caplog: pytest.LogCaptureFixture) -> None:
     statuses: dict[int, int] = {}
     caplog.set_level(logging.WARNING)
     async with app.router.lifespan_context(app):
-        relay = app.state.relay
+        relay = app.relay
         tokens = [str(await relay.make_token()) for _ in range(20)]
         inputs = Inputs(tokens)
 

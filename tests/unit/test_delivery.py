@@ -83,7 +83,13 @@ async def test_nothing_is_written_to_a_closing_transport_which_would_swallow_it(
         raise AssertionError
 
     connection._transport = Transport(connection.transport.get_extra_info("socket"), is_closing=True)
-    scope: Scope = {"extensions": {EXTENSION: connection}, "headers": [], "http_version": "1.1"}
+    scope: Scope = {
+        "extensions": {EXTENSION: connection},
+        "http_version": "1.1",
+        "path": "/token/name",
+        "query_string": b"",
+        "headers": [],
+    }
     relay = SimpleNamespace(settings=Settings(redis_url=""))
     services = cast(Services, SimpleNamespace(relay=relay))
     sink = ResponseSink(Exchange(services, scope, receive, send, ""))

@@ -7,6 +7,7 @@ import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -127,7 +128,13 @@ async def connected(context: ssl.SSLContext) -> AsyncIterator[tuple[Server, Clie
 
 
 def scope_of(server: Server) -> Scope:
-    return {"extensions": {EXTENSION: server.connection}, "headers": [], "http_version": "1.1"}
+    return {
+        "extensions": {EXTENSION: server.connection},
+        "http_version": "1.1",
+        "path": "/token/name",
+        "query_string": b"",
+        "headers": [],
+    }
 
 
 async def never(*_: object) -> Any:
@@ -193,7 +200,9 @@ def test_the_client_has_all_but_the_last_byte_before_that_is_sent(context: ssl.S
 
     async def test() -> None:
         async with connected(context) as (server, client):
-            sink = ResponseSink(Exchange(cast(Services, None), scope_of(server), never, never, ""))
+            sink = ResponseSink(
+                Exchange(cast(Services, SimpleNamespace(relay=None)), scope_of(server), never, never, "")
+            )
             assert not sink.can_take(bytes(60_000))
             await sink.write(bytes(59_999))
             sending = asyncio.create_task(sink.catch_up())
