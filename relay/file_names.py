@@ -25,9 +25,11 @@ def file_name(disposition: str) -> str:
 
     It is safe if it could be the name in a transfer's URL. `filename*` wins over `filename` (RFC 6266 section 4.3).
     """
+    if not disposition:  # as of most uploads
+        return ""
     parameters = _parameters(disposition)
     given = (_extended(parameters.get("filename*", "")), _plain(parameters.get("filename", "")))
-    for name in filter(None, given):  # most uploads give none, and a refusal costs much more than this
+    for name in filter(None, given):
         base = re.split(r"[/\\]", name)[-1]
         try:
             return check_name(base)

@@ -1,7 +1,7 @@
 """Names and addresses: what is allowed, and how a name is written in URLs, Redis keys and headers. Pure."""
 
+import os
 import re
-import secrets
 import unicodedata
 from typing import NamedTuple, Self
 from urllib.parse import quote, unquote, unquote_to_bytes
@@ -22,10 +22,13 @@ _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 #: Unicode's controls of text direction (embeddings, overrides, isolates) display `a<U+202E>fdp.exe` as `aexe.pdf`.
 _BIDI = re.compile("[\u202a-\u202e\u2066-\u2069]")
 
+#: What becomes `_` in the ASCII substitute of a file name.
+_NOT_PLAIN = re.compile(r'[^ -~]|["\\%;]')
+
 
 def new_id() -> str:
     """Return a new transfer id: 64 random bits, short enough to read aloud."""
-    return secrets.token_hex(_ID_LENGTH // 2)
+    return os.urandom(_ID_LENGTH // 2).hex()
 
 
 class UploadAddress(NamedTuple):
@@ -69,11 +72,12 @@ def parse_name(raw: bytes) -> str:
     Raise Problem(BAD_NAME) that says why it is bad. macOS sends names in NFD (an e and a combining accent), most other
     systems in NFC (one é). Both are the same name to a reader, so both must find the same upload.
     """
-    if _BAD_ESCAPE.search(raw):
-        raise Problem(Error.BAD_NAME, why="A % in the name is not followed by two hex digits.")
-    data = unquote_to_bytes(raw)
+    if b"%" in raw:
+        if _BAD_ESCAPE.search(raw):
+            raise Problem(Error.BAD_NAME, why="A % in the name is not followed by two hex digits.")
+        raw = unquote_to_bytes(raw)
     try:
-        return check_name(data.decode("utf-8"))
+        return check_name(raw.decode("utf-8"))
     except UnicodeDecodeError:
         raise Problem(Error.BAD_NAME, why="The name is not UTF-8.") from None
 
@@ -122,6 +126,6 @@ def content_disposition(name: str) -> str:
 
     In the substitute, characters that RFC 6266 appendix D warns of (quotes, backslash, %) become `_` as well.
     """
-    plain = "".join(c if " " <= c <= "~" and c not in '"\\%;' else "_" for c in name)
+    plain = _NOT_PLAIN.sub("_", name)
     # RFC 8187 allows all the characters that quote() leaves bare (its attr-char), and a few more.
     return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(name, safe='')}"

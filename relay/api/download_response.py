@@ -9,7 +9,7 @@ from relay.buffers import Bytes
 from relay.digests import digest_header
 from relay.errors import ClientGone, Error, Problem
 from relay.file_names import split_file_name
-from relay.names import content_disposition, parse_name
+from relay.names import content_disposition, decode_name
 from relay.server.conditions import LARGEST, Range
 from relay.server.delivery import Delivery
 from relay.store.records import Transfer
@@ -30,7 +30,7 @@ def download_headers(transfer: Transfer) -> dict[str, str]:
     media_type, file_name = split_file_name(transfer.type)
     headers = {
         "content-type": media_type or "application/octet-stream",
-        "content-disposition": content_disposition(file_name or parse_name(transfer.name.encode())),
+        "content-disposition": content_disposition(file_name or decode_name(transfer.name)),
         "accept-ranges": "bytes",
         "etag": etag(transfer),
     } | digest_header(transfer.sha256)

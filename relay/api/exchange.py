@@ -117,7 +117,8 @@ class Exchange:
         """Return a header that may be sent in several lines as one list (RFC 9110 section 5.3), or None."""
         if header not in self.headers:
             return None
-        return ", ".join([value.decode("latin-1") for name, value in self.scope["headers"] if name == header.encode()])
+        wanted = header.encode()
+        return ", ".join([value.decode("latin-1") for name, value in self.scope["headers"] if name == wanted])
 
     @property
     def is_conditional(self) -> bool:

@@ -71,7 +71,7 @@ def has_coding(content_encoding: str) -> bool:
 
 def is_prefetch(headers: Mapping[str, str]) -> bool:
     """Return whether a browser asks of its own accord, for a page that nobody has opened yet."""
-    purposes = " ".join(headers.get(name, "") for name in _AHEAD_OF_TIME).lower()
+    purposes = " ".join([headers[name] for name in _AHEAD_OF_TIME if name in headers]).lower()
     return "prefetch" in purposes or "preview" in purposes
 
 
