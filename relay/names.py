@@ -22,6 +22,8 @@ _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 #: Unicode's controls of text direction (embeddings, overrides, isolates) display `a<U+202E>fdp.exe` as `aexe.pdf`.
 _BIDI = re.compile("[\u202a-\u202e\u2066-\u2069]")
 
+#: RFC 3986's unreserved characters, of which most names are made.
+_UNRESERVED = re.compile("[A-Za-z0-9._~-]*")
 #: What becomes `_` in the ASCII substitute of a file name.
 _NOT_PLAIN = re.compile(r'[^ -~]|["\\%;]')
 
@@ -113,7 +115,7 @@ def encode_name(name: str) -> str:
     Only RFC 3986's unreserved characters remain bare, so that the name needs no quotes in a shell, and none of its
     colons can be mistaken for one that separates the parts of a key.
     """
-    return quote(name, safe="")
+    return name if _UNRESERVED.fullmatch(name) else quote(name, safe="")
 
 
 def decode_name(written: str) -> str:
@@ -127,5 +129,5 @@ def content_disposition(name: str) -> str:
     In the substitute, characters that RFC 6266 appendix D warns of (quotes, backslash, %) become `_` as well.
     """
     plain = _NOT_PLAIN.sub("_", name)
-    # RFC 8187 allows all the characters that quote() leaves bare (its attr-char), and a few more.
-    return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(name, safe='')}"
+    # RFC 8187 allows all the characters that remain bare in keys (its attr-char), and a few more.
+    return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{encode_name(name)}"

@@ -18,6 +18,8 @@ from relay.server.headers import has_coding
 from relay.server.proxies import is_within
 from relay.transfer.resumable import Part
 
+_FIELDS = frozenset({COMPLETE, OFFSET, LENGTH, VERSION})
+
 
 async def upload(exchange: Exchange) -> None:
     """Stream the body to a downloader, as one upload or as the first part of a resumable one."""
@@ -127,7 +129,9 @@ async def _where(exchange: Exchange) -> tuple[Access, UploadAddress]:
 
 
 def _fields(exchange: Exchange) -> UploadFields:
-    return upload_fields.parse({name: exchange.joined(name) for name in (COMPLETE, OFFSET, LENGTH, VERSION)})
+    if _FIELDS.isdisjoint(exchange.headers):  # as in most uploads, which are plain
+        return upload_fields.NONE
+    return upload_fields.parse({name: exchange.joined(name) for name in _FIELDS})
 
 
 async def _answer_complete(exchange: Exchange, size: int) -> None:

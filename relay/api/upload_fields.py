@@ -50,6 +50,10 @@ class UploadFields(NamedTuple):
         return self.offset, self.is_last
 
 
+#: What a request says without any of the fields.
+NONE = UploadFields(is_last=None, offset=None, length=None, version=None)
+
+
 def parse(fields: Mapping[str, str | None]) -> UploadFields:
     """Return what the fields say, by name; those in several lines are joined. Raise Problem(BAD_UPLOAD_FIELD)."""
     version = fields[VERSION]
