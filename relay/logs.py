@@ -1,6 +1,6 @@
 """What a log line looks like: text on a terminal, one JSON object elsewhere, each with the id of its request.
 
-No line contains a whole token, or the secret of a resumable upload, whichever logger wrote it: see `_Formatter.format`.
+No line contains a whole token, or the secret of a resumable upload, whichever logger wrote it: see `masked`.
 """
 
 import json
@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping
 from contextvars import ContextVar
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, TextIO
 
 #: The facts about the request that this task serves, which every line has that is logged meanwhile. The tasks that it
@@ -24,8 +25,10 @@ _audit = logging.getLogger("relay.audit")
 _SECRET = re.compile(
     r"\b(?:([A-Za-z0-9]{8})(?:[A-Za-z0-9]{22}|[A-Za-z0-9]{14}|[rs][0-9a-f]{32})|([0-9a-f]{16})[A-Za-z0-9]{22})\b"
 )
+#: The letters and digits of the shortest of them.
+_SHORTEST = 22
 #: What each of them begins with, and few lines have otherwise: looking for this first takes a quarter of the time.
-_LONG = re.compile(r"\b[A-Za-z0-9]{22}")
+_LONG = re.compile(rf"\b[A-Za-z0-9]{{{_SHORTEST}}}")
 #: `json.dumps` would make one for each line.
 _encode = json.JSONEncoder(ensure_ascii=False, default=str).encode
 
@@ -74,36 +77,38 @@ class _Record(logging.LogRecord):
         self.msecs = self.created % 1 * 1000
 
 
-class _Formatter(logging.Formatter):
-    """What both forms have in common: the masking of tokens."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        return masked(self.line(record))
-
-    def line(self, record: logging.LogRecord) -> str:
-        """Return one line, without its tokens masked yet."""
-        return super().format(record)
-
-
-class Text(_Formatter):
+class Text(logging.Formatter):
     """For people: `2026-11-23 17:45:07,123 INFO relay.transfer ended transfer=… outcome=complete`.
 
     The message has to be the last part of the format, because the facts follow it.
     """
 
+    def format(self, record: logging.LogRecord) -> str:
+        return masked(super().format(record))
+
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 (its name in `logging`)
         return " ".join([super().formatMessage(record), *(f"{name}={fact}" for name, fact in _facts(record).items())])
 
 
-class Json(_Formatter):
+class Json(logging.Formatter):
     """For log collectors: one JSON object a line."""
 
-    def line(self, record: logging.LogRecord) -> str:
-        when = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
-        entry = {"time": when, "level": record.levelname.lower(), "logger": record.name, "message": record.getMessage()}
+    def format(self, record: logging.LogRecord) -> str:
+        facts = {"message": record.getMessage()}
         if record.exc_info:
-            entry["exception"] = self.formatException(record.exc_info)
-        return _encode(entry | _facts(record))
+            facts["exception"] = self.formatException(record.exc_info)
+        facts |= _facts(record)
+        second, millisecond = divmod(int(record.created * 1000), 1000)
+        when = f"{_second(second)}.{millisecond:03d}+00:00"
+        line = _encode({"time": when, "level": record.levelname.lower(), "logger": record.name} | facts)
+        # To search a line takes as long as to make it, and most lines have only short facts.
+        return line if max(map(len, map(str, facts.values()))) < _SHORTEST else masked(line)
+
+
+@lru_cache(maxsize=1)
+def _second(timestamp: int) -> str:
+    """Return a second in UTC. Many lines have the same one."""
+    return f"{datetime.fromtimestamp(timestamp, UTC):%Y-%m-%dT%H:%M:%S}"
 
 
 class _Stderr(logging.StreamHandler[TextIO]):
