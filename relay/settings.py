@@ -170,7 +170,7 @@ class Settings(BaseSettings):
         10, description="seconds that a running transfer keeps trying Redis before it ends as store_lost"
     )
     redis_commands: int = Field(
-        64,
+        256,
         ge=1,
         le=10_000,
         description="maximum commands to Redis at a time; they share one connection, and streams have their own",
