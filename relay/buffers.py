@@ -13,8 +13,8 @@ _SMALL = 16 * 1024
 #: Minimum bytes of room that a block must have for another read.
 _ROOM_MINIMUM = 64 * 1024
 _NONE = memoryview(b"")
-#: Maximum size of all blocks that are kept for reuse, in bytes, in use or not: while there is much to do, about what 200
-#: streams have under way; and when it is over, what three fast uploads keep.
+#: Maximum size of all blocks that are kept for reuse, in bytes, in use or not: while there is much to do, about what
+#: 200 streams have under way; and when it is over, what three fast uploads keep.
 _KEPT_BUSY, _KEPT = 256 * 1024 * 1024, 32 * 1024 * 1024
 #: Maximum number of blocks that one search looks at: those that it has not looked at for longest.
 _LOOKS = 3
