@@ -9,6 +9,7 @@ import platform
 
 from prometheus_client import (
     CollectorRegistry,
+    GCCollector,
     Counter,
     Gauge,
     Histogram,
