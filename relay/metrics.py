@@ -9,7 +9,6 @@ import platform
 
 from prometheus_client import (
     CollectorRegistry,
-    GCCollector,
     Counter,
     Gauge,
     Histogram,

@@ -186,11 +186,13 @@ async def test_what_arrives_while_the_process_stands_still_is_in_time() -> None:
 
 
 async def test_more_time_is_given_once() -> None:
-    with pytest.raises(TimeoutError), Limit(0.05):
-        await asyncio.sleep(0)
+    async def work_in_bursts() -> None:
         while True:
             time.sleep(0.2)
             await asyncio.sleep(0.1)
+
+    with pytest.raises(TimeoutError), Limit(0.05):
+        await work_in_bursts()
 
 
 @pytest.mark.parametrize(
