@@ -13,8 +13,9 @@ _SMALL = 16 * 1024
 #: Minimum bytes of room that a block must have for another read.
 _ROOM_MINIMUM = 64 * 1024
 _NONE = memoryview(b"")
-#: Maximum size of all blocks that are kept for reuse, in bytes, in use or not: what three fast uploads keep.
-_KEPT = 32 * 1024 * 1024
+#: Maximum size of all blocks that are kept for reuse, in bytes, in use or not: while there is much to do, about what
+#: 200 streams have under way; and when it is over, what three fast uploads keep.
+_KEPT_BUSY, _KEPT = 256 * 1024 * 1024, 32 * 1024 * 1024
 #: Maximum number of blocks that one search looks at: those that it has not looked at for longest.
 _LOOKS = 3
 
@@ -24,6 +25,8 @@ class Blocks:
 
     A new one would be filled with zeros first, which was an eighth of a node's work for a fast stream. The block that
     was found unused last is reused first, because it is the likeliest to be in the processor's cache.
+
+    Call `trim` when nobody needs many of them any more.
     """
 
     def __init__(self, size: int) -> None:
@@ -38,9 +41,14 @@ class Blocks:
             block = self._lent.popleft()
             (self._lent if _is_in_use(block) else self._unused).append(block)
         block = self._unused.pop() if self._unused else bytearray(self._size)
-        if (len(self._lent) + len(self._unused) + 1) * self._size <= _KEPT:
+        if (len(self._lent) + len(self._unused) + 1) * self._size <= _KEPT_BUSY:
             self._lent.append(block)
         return memoryview(block)
+
+    def trim(self) -> None:
+        """Give back the memory of the blocks beyond those that are kept at all times, when they are not in use."""
+        while (len(self._lent) + len(self._unused)) * self._size > _KEPT:
+            (self._unused or self._lent).pop()
 
 
 def _is_in_use(block: bytearray) -> bool:

@@ -169,8 +169,10 @@ class Settings(BaseSettings):
     transfer_patience: Seconds = Field(
         10, description="seconds that a running transfer keeps trying Redis before it ends as store_lost"
     )
+    # Each step of a client that connects waits for a turn, and with hundreds of streams each turn is a round of the
+    # event loop: with 64 at a time, the last of 200 downloads began when the first was done.
     redis_commands: int = Field(
-        64,
+        256,
         ge=1,
         le=10_000,
         description="maximum commands to Redis at a time; they share one connection, and streams have their own",

@@ -24,10 +24,6 @@ _BLOCK = 5.0
 _PAUSE = 0.2
 
 
-def _nothing() -> None:
-    pass
-
-
 class Listener:
     """A client of this node that waits for wake-ups. Its connection calls `set` too, when the client leaves."""
 
@@ -39,7 +35,7 @@ class Listener:
         #: How the transfer ended, if that is known on this node.
         self.ended: Ended | None = None
         #: Called at each wake-up: by then something may wait for it that has not begun to.
-        self.on_set: Callable[[], None] = _nothing
+        self.on_set: Callable[[], None] | None = None
         self._event = asyncio.Event()
 
     @property
@@ -49,7 +45,8 @@ class Listener:
 
     def set(self) -> None:
         self._event.set()
-        self.on_set()
+        if self.on_set is not None:
+            self.on_set()
 
     async def wait(self, timeout: float) -> bool:
         """Wait up to `timeout` seconds for a wake-up, and consume it. Return False if none came."""

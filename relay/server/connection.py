@@ -102,6 +102,9 @@ class Connection:
         self.is_lost, self.error = True, error
         for callback in tuple(self._callbacks):
             callback()
+        # The protocol refers to this connection, too. So only the garbage collector could free the two, with all that
+        # they hold: see `run.Server.on_started`.
+        self._protocol = None
 
     def note_tls_closed(self) -> None:
         """Record that the client has closed TLS, which it does before it closes TCP. The protocol calls this.
@@ -277,8 +280,7 @@ class Connection:
         Call this before the end of the response is sent. Afterwards the caller has to make sure that the connection
         closes at last.
         """
-        if self._protocol is not None:
-            self.is_held = self._protocol.keep_open()
+        self.is_held = self._protocol.keep_open() if self._protocol is not None else self.has_socket
 
     async def cut(self) -> None:
         """Close the connection without completing the response, so that the client sees a broken one.

@@ -99,6 +99,7 @@ class HttpProtocol(HttpToolsProtocol):
         if self._discard is not None:
             self._discard.end()
         self.abandon_requests()  # uvicorn tells only the last, and then answers the others on a closed connection
+        self._direct = None  # which refers to this protocol
         self.closed(exc)
 
     def shutdown(self) -> None:

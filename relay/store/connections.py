@@ -28,6 +28,8 @@ class Connections:
     def __init__(self, redis_py: RedisPy) -> None:
         self._redis_py = redis_py
         self._blocks = Blocks(BLOCK)
+        #: Number of calls under way whose replies may be large.
+        self._large = 0
         #: By server's name.
         self._shared: dict[str, Connection] = {}
         #: By server's name: the connections that no call uses now.
@@ -92,11 +94,16 @@ class Connections:
         """
         server = await self._locate(key)
         connection = self._idle_to(server) or await self._connect(server)
+        self._large += large
         try:
             replies = await connection.call(commands, large=large)
         except BaseException:
             connection.close()  # its reply may still come, and would be taken for that of the next call
             raise
+        finally:
+            self._large -= large
+            if not self._large:
+                self._blocks.trim()
         self._check(server, connection, replies)
         if not connection.is_lost:
             self._idle[server.name].append(connection)

@@ -28,24 +28,14 @@ class Nodes:
         self._keys = commands.keys
 
     async def beat(self, *, node: str, facts: Mapping[str, str | int]) -> dict[str, float]:
-        """Record that a node is alive, with `facts` about it. Return each known node's seconds since its heartbeat.
-
-        This uses a connection of its own: a node must not seem dead because it has many clients.
-        """
-        settings, send = self._commands.settings, self._commands.connections.call
+        """Record that a node is alive, with `facts` about it. Return each known node's seconds since its heartbeat."""
+        settings = self._commands.settings
         sign: list[str | int] = [ms(3 * settings.heartbeat), *(part for pair in facts.items() for part in pair)]
         roll: list[str | int] = [node, ms(10 * settings.node_death), ms(_NODES_TTL)]
-
-        async def run(verb: str, key: str, arguments: list[str | int]) -> Any:
-            return await self._commands.repeat(
-                lambda: self._commands.evaluate(verb, [key], arguments, send),
-                patience=settings.redis_patience,
-            )
-
-        now, ages = await run("roll", self._keys.nodes, roll)
+        now, ages = await self._run_apart("roll", self._keys.nodes, roll)
         await self._commands.learn_time(self._keys.nodes, int(now))
         with contextlib.suppress(StoreUnavailable):  # its server may be away: without the facts it is alive, too
-            await run("beat", self._keys.node(node), sign)
+            await self._run_apart("beat", self._keys.node(node), sign)
         return {
             other.decode(errors="replace"): int(age) / 1000 for other, age in zip(ages[::2], ages[1::2], strict=True)
         }
@@ -67,7 +57,14 @@ class Nodes:
 
     async def check(self, *, node: str) -> None:
         """Raise StoreUnavailable unless Redis carries out a write."""
-        await self.wake(node=node, about="check")
+        await self._run_apart("wake", self._keys.inbox(node), wake_up("check"))
+
+    async def _run_apart(self, verb: str, key: str, arguments: list[str | int]) -> Any:
+        """Run a verb over a connection of its own: a node must not seem dead because it has many clients."""
+        return await self._commands.repeat(
+            lambda: self._commands.evaluate(verb, [key], arguments, self._commands.connections.call),
+            patience=self._commands.settings.redis_patience,
+        )
 
     async def inbox(self, *, node: str, after: str, timeout: float) -> tuple[str, list[str]]:
         """Wait up to `timeout` seconds for wake-ups after the entry ID `after`, and trim those before it.

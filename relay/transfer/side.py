@@ -133,7 +133,10 @@ class Side:
         self._begun = self._begun or monotonic()
         guard = Guard(partial(self._keep_alive, listener), after=0 if listener.is_set else _BRIEF)
         listener.on_set = guard.begin
-        return await guard.run(work)
+        try:
+            return await guard.run(work)
+        finally:
+            listener.on_set = None  # because the guard refers to the listener
 
     async def _keep_alive(self, listener: Listener) -> Outcome:
         """Keep the transfer alive until something ends it from outside. Return how it ended."""

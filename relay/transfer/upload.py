@@ -129,6 +129,8 @@ class Upload(Side):
         self._supply.close()
         self.context.node.load.rewound += self._supply.rewound
         self.context.node.load.skipped += self._supply.skipped
+        if not self.context.node.load.uploads[State.STREAMING]:
+            self.context.blocks.trim()
 
     @property
     def has_begun(self) -> bool:

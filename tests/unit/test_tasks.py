@@ -2,7 +2,9 @@
 
 import asyncio
 import gc
+import socket
 import ssl
+import time
 
 import pytest
 
@@ -164,6 +166,33 @@ async def test_an_event_occurs_in_time_or_does_not() -> None:
     asyncio.get_running_loop().call_soon(event.set)
     assert await occurs(event, within=3600)
     assert await occurs(event, within=0)
+
+
+async def test_what_arrives_while_the_process_stands_still_is_in_time() -> None:
+    """Its timers are due before it has read, and it must not take that for silence."""
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    with ours, theirs:
+
+        async def receive() -> bytes:
+            with Limit(0.1):
+                return await asyncio.get_running_loop().sock_recv(ours, 10)
+
+        receiving = asyncio.create_task(receive())
+        await asyncio.sleep(0.01)
+        theirs.send(b"here")
+        time.sleep(0.5)
+        assert await receiving == b"here"
+
+
+async def test_more_time_is_given_once() -> None:
+    async def work_in_bursts() -> None:
+        while True:
+            time.sleep(0.2)
+            await asyncio.sleep(0.1)
+
+    with pytest.raises(TimeoutError), Limit(0.05):
+        await work_in_bursts()
 
 
 @pytest.mark.parametrize(
