@@ -40,20 +40,29 @@ async def first(*work: Coroutine[Any, Any, T | None]) -> T:
 
     A coroutine that returns None is done without a result. At least one has to return one, or raise.
     """
-    tasks = [asyncio.create_task(each) for each in work]
+    tasks, done = [asyncio.create_task(each) for each in work], set[asyncio.Task[T | None]]()
     try:
         pending = set(tasks)
         while True:
             done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
             # Take them in the order given: if two are done, the result must not depend on the order of a set.
-            for task in (task for task in tasks if task in done):
-                if (result := task.result()) is not None:
+            for result in map(asyncio.Task.result, filter(done.__contains__, tasks)):
+                if result is not None:
                     return result
     finally:
         await stop(tasks)
-        for task in tasks:
-            if not task.cancelled():
-                task.exception()  # mark it as retrieved: only the first one counts
+        _mark_retrieved(tasks)
+        # What a task has raised refers to this frame. If this referred to the task, only the garbage collector would
+        # free the two.
+        tasks.clear()
+        done.clear()
+
+
+def _mark_retrieved(tasks: Iterable["asyncio.Task[Any]"]) -> None:
+    """Let asyncio not complain about what the tasks have raised, because only the first one counts."""
+    for task in tasks:
+        if not task.cancelled():
+            task.exception()
 
 
 class Guard:
@@ -104,8 +113,8 @@ class Guard:
             timer.cancel()
             if self._watching is not None:
                 await stop([self._watching])
-                if not self._watching.cancelled():
-                    self._watching.exception()  # mark it as retrieved: only the first one counts
+                _mark_retrieved([self._watching])
+                self._watching = None  # as in `first`
 
     def _forgive(self, task: "asyncio.Task[Any]") -> None:
         """Cancel the task no more, and let it forget that it was."""

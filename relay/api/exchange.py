@@ -203,9 +203,8 @@ def endpoint(services: Services, methods: dict[str, Handler], offers: Mapping[st
                 await handler(exchange)
         except ClientGone:
             await exchange.client.cut()
-        except Problem as raised:
-            problem = await exchange.services.admission.count_failure(raised, address=exchange.address)
-            await _render(exchange, problem, {"allow": allow} if problem.error is Error.WRONG_METHOD else {})
+        except Problem as problem:
+            await _refuse(exchange, problem)
         except Exception:
             log.exception("a bug: %s was not answered", scope["method"])
             if exchange.client.is_answering:
@@ -214,6 +213,16 @@ def endpoint(services: Services, methods: dict[str, Handler], offers: Mapping[st
                 await _render(exchange, Problem(Error.INTERNAL), {})
 
     return app
+
+
+async def _refuse(exchange: Exchange, raised: Problem) -> None:
+    """Answer with the problem, or with TOO_MANY if it is one wrong guess too many.
+
+    This is a function of its own because the problem refers to the frames that it was raised through. If a variable of
+    one of those referred to the problem, only the garbage collector would free all that they hold.
+    """
+    problem = await exchange.services.admission.count_failure(raised, address=exchange.address)
+    await _render(exchange, problem, {"allow": exchange.allow} if problem.error is Error.WRONG_METHOD else {})
 
 
 def _advice(exchange: Exchange, problem: Problem) -> dict[str, str]:

@@ -39,7 +39,7 @@ class Clients:
     @contextlib.contextmanager
     def sent(self, method: str, path: str, body: bytes = b"", **headers: object) -> Iterator[socket.socket]:
         """Send a request, and yield the connection."""
-        with socket.create_connection(("127.0.0.1", self._port), timeout=60) as client:
+        with socket.create_connection(("127.0.0.1", self._port), timeout=8) as client:
             client.sendall(request(method, path, Connection="close", **headers) + body)
             yield client
 
