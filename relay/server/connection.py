@@ -7,7 +7,8 @@ returns one that never learns anything: everything still works, but a client's l
 import asyncio
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 from starlette.types import Scope
@@ -90,7 +91,7 @@ class Connection:
     def of(scope: Scope) -> "Connection":
         """Return the connection of a request."""
         connection: Connection = scope.get("extensions", {}).get(EXTENSION) or Connection()
-        connection.behind_proxy = any(name in _PROXY_HEADERS for name, _ in scope["headers"])
+        connection.behind_proxy = not _PROXY_HEADERS.isdisjoint([name for name, _ in scope["headers"]])
         # A proxy may take an interim response for the final one, and HTTP/1.0 does not know them.
         connection.takes_interim = not connection.behind_proxy and scope["http_version"] == "1.1"
         return connection
@@ -117,32 +118,19 @@ class Connection:
             if not self._transport.is_closing():  # or this is called by `close`, and uvloop fails if it is aborted then
                 self._transport.abort()
 
-    @contextlib.contextmanager
-    def on_lost(self, callback: Callable[[], None]) -> Iterator[None]:
+    def on_lost(self, callback: Callable[[], None]) -> AbstractContextManager[None]:
         """Within it, call `callback` when the connection is lost, at once if it is already."""
-        if self.is_lost:
-            callback()
-        self._callbacks.add(callback)
-        try:
-            yield
-        finally:
-            self._callbacks.discard(callback)
+        return _OnLost(self, self._callbacks, callback)
 
-    @contextlib.contextmanager
-    def watched(self) -> Iterator[None]:
+    def watched(self) -> AbstractContextManager[None]:
         """Within it, notice a client that leaves even while nothing is read from it.
 
         That works once the end of its connection has reached our kernel. If unread bytes are in front of it, use
         `probe`.
         """
         if (sock := self.socket) is None or self._hangups is None:
-            yield
-            return
-        with self._hangups.watching(sock.fileno(), self._transport.abort):
-            try:
-                yield
-            finally:
-                self.probe.forget()
+            return contextlib.nullcontext()
+        return _Watched(self._hangups, sock.fileno(), self._transport.abort, self.probe)
 
     # -- reading -------------------------------------------------------------------------------------------
 
@@ -328,3 +316,46 @@ class Connection:
         with self.on_lost(event.set):
             await occurs(event, within=timeout)
         return self.is_lost
+
+
+# A request enters several of these, and `contextlib.contextmanager` would cost three times as much.
+
+
+class _OnLost(AbstractContextManager[None]):
+    """See `Connection.on_lost`."""
+
+    __slots__ = ("_callback", "_callbacks", "_connection")
+
+    def __init__(
+        self, connection: Connection, callbacks: set[Callable[[], None]], callback: Callable[[], None]
+    ) -> None:
+        self._connection = connection
+        self._callbacks = callbacks
+        self._callback = callback
+
+    def __enter__(self) -> None:
+        if self._connection.is_lost:
+            self._callback()
+        self._callbacks.add(self._callback)
+
+    def __exit__(self, *_: object) -> None:
+        self._callbacks.discard(self._callback)
+
+
+class _Watched(AbstractContextManager[None]):
+    """See `Connection.watched`."""
+
+    __slots__ = ("_callback", "_descriptor", "_hangups", "_probe")
+
+    def __init__(self, hangups: Hangups, descriptor: int, callback: Callable[[], None], probe: Probe) -> None:
+        self._hangups = hangups
+        self._descriptor = descriptor
+        self._callback = callback
+        self._probe = probe
+
+    def __enter__(self) -> None:
+        self._hangups.watch(self._descriptor, self._callback)
+
+    def __exit__(self, *_: object) -> None:
+        self._hangups.forget(self._descriptor, self._callback)
+        self._probe.forget()

@@ -3,6 +3,11 @@
 import socket
 from collections.abc import Iterable
 
+#: A client whose machine vanished without a word is noticed after a minute: after 30 s of silence the kernel sends
+#: probes, 10 s apart, and gives up when three have no reply. Such a client then looks as if it had left. Not
+#: TCP_USER_TIMEOUT: that would also end a download whose client lives and takes nothing for a while, and RELAY_STALL
+#: decides about that.
+_KEEPALIVE = {"TCP_KEEPIDLE": 30, "TCP_KEEPCNT": 3, "TCP_KEEPINTVL": 10}
 #: Number of clients that connect to one address in each round of the event loop. See `repeated`.
 _AT_ONCE = 16
 
@@ -22,6 +27,7 @@ def listen(host: str, port: int, *, backlog: int) -> list[socket.socket]:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if family == socket.AF_INET6:  # or `::` would take the port of 0.0.0.0 as well, which may be listed, too
                 listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            _probe_silent_clients(listener)
             listener.bind(address)
             # Two sockets may be bound to one port, but not listen on it.
             listener.listen(backlog)
@@ -31,6 +37,14 @@ def listen(host: str, port: int, *, backlog: int) -> list[socket.socket]:
             listener.close()
         raise
     return listeners
+
+
+def _probe_silent_clients(listener: socket.socket) -> None:
+    """Have the kernel find out whether silent clients are still there. Linux sets what is set here for each connection
+    of the listener."""
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in _KEEPALIVE.items():
+        listener.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
 
 
 def repeated(listeners: Iterable[socket.socket]) -> list[socket.socket]:

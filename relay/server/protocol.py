@@ -11,7 +11,7 @@ from relay.server.connection import EXTENSION, Connection
 from relay.server.discard import Discard
 from relay.server.framing import check_framing
 from relay.server.headers import SAFE_HEADERS
-from relay.server.tcp import Hangups, probe_when_silent
+from relay.server.tcp import Hangups
 from relay.server.uvicorn_adapter import Head, HttpProtocol
 from relay.settings import Settings
 
@@ -41,7 +41,6 @@ class Protocol(HttpProtocol):
         self._node: str = state[NODE]
         self.connection = Connection(self, hangups)
         self.extensions[EXTENSION] = self.connection
-        probe_when_silent(self.transport.get_extra_info("socket"))
         #: Bytes since the client last sent something of use.
         self._useless = 0
         self._hangups = hangups

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, cast
 
 import httptools
 import uvicorn
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import HANDLED_SIGNALS
 
@@ -74,7 +75,13 @@ class HttpProtocol(HttpToolsProtocol):
     # -- called by the transport ---------------------------------------------------------------------------
 
     def connection_made(self, transport: Any) -> None:
-        super().connection_made(transport)
+        # As uvicorn does it, but for the addresses: it asks the kernel, and uvloop makes a socket for each question.
+        self.connections.add(self)
+        self.transport = transport
+        self.flow = FlowControl(transport)
+        self.server = _address(transport, "sockname")
+        self.client = _address(transport, "peername")
+        self.scheme = "https" if transport.get_extra_info("sslcontext") is not None else "http"
         #: The request that is being answered, and those behind it.
         self._cycles: list[RequestResponseCycle] = []
         #: Bytes of this request's URL and headers so far.
@@ -401,6 +408,12 @@ class HttpProtocol(HttpToolsProtocol):
         self.transport.set_protocol(protocol)
         self.flow.read_paused = False
         self.transport.resume_reading()
+
+
+def _address(transport: asyncio.BaseTransport, name: str) -> tuple[str, int] | None:
+    """Return the host and the port of one end of the connection; None if it is no TCP connection."""
+    address = transport.get_extra_info(name)
+    return address[:2] if isinstance(address, tuple) else None
 
 
 class _HeadJoiner:

@@ -28,8 +28,10 @@ from tests.support.certificate import make_certificate
 USED: dict[str, dict[str, str]] = {
     "HttpToolsProtocol": {
         "app_state": "The protocol would not find the settings, the node's id and the epoll of the lifespan.",
-        "connection_made": "No connection would be set up.",
+        "client": "The limits for each address would not know whom they count.",
+        "connection_made": "Ours replaces it: no connection would be set up.",
         "connection_lost": "uvicorn would not forget the connection, and a shutdown would wait for it.",
+        "connections": "A shutdown would not close the connections.",
         "cycle": "Nobody could tell which request a body belongs to, or whether it was answered.",
         "data_received": "Ours replaces it: the client's bytes would go by another way, without our limits.",
         "eof_received": "Ours replaces it: a client that closes TLS would not be noticed.",
@@ -45,6 +47,8 @@ USED: dict[str, dict[str, str]] = {
         "on_url": "The length of the URL would not count.",
         "parser": "It could not be replaced after an upgrade, or after a body received directly.",
         "pipeline": "The requests that a client sends ahead could not be limited.",
+        "scheme": "uvicorn would put none into the scope.",
+        "server": "uvicorn would put no address of its own into the scope.",
         "server_state": "A response that the parser's errors get would have no date.",
         "shutdown": "Ours replaces it: a client that is still sending when the node stops would not get its response.",
         "_start_asgi_task": "No response would have its own date, nor let its client go on sending.",
@@ -205,6 +209,47 @@ def test_no_other_module_imports_what_is_private() -> None:
             names = [getattr(node, "module", None) or alias.name for alias in node.names]
             private = [name for name in names if name.startswith(("uvicorn.", "httptools", "uvloop"))]
             assert not private or file.name == "uvicorn_adapter.py", (file, private)
+
+
+# -- uvicorn: connections ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def test_a_connection_is_set_up_as_uvicorn_does_it(loop: Callable[[], asyncio.AbstractEventLoop], host: str) -> None:
+    """The adapter does it itself. Otherwise something that uvicorn uses later would be missing."""
+    made: list[HttpToolsProtocol] = []
+
+    class Plain(HttpToolsProtocol):
+        def connection_made(self, transport: Any) -> None:
+            before = dict(vars(self))
+            super().connection_made(transport)
+            self.set_up = {name: value for name, value in vars(self).items() if before.get(name) is not value}
+            self.is_known = self in self.connections
+            # The same connection once more, as the adapter would set it up.
+            ours = uvicorn_adapter.HttpProtocol(self.config, ServerState(), {})
+            ours.connection_made(transport)
+            made.extend([self, ours])
+            transport.close()
+
+    async def test() -> None:
+        config = uvicorn.Config(app, ws="none", lifespan="off", log_config=None)
+        server = await asyncio.get_running_loop().create_server(lambda: Plain(config, ServerState(), {}), host, 0)
+        with socket.create_connection(server.sockets[0].getsockname()[:2]):
+            while not made:
+                await asyncio.sleep(0.001)
+        server.close()
+        plain, ours = made
+        assert set(cast(Any, plain).set_up) == {"transport", "flow", "server", "client", "scheme"}
+        assert type(ours.flow) is type(plain.flow)
+        assert plain.server is not None
+        for name in ("transport", "server", "client", "scheme"):
+            assert getattr(ours, name) == getattr(plain, name), name
+        assert cast(Any, plain).is_known
+        assert ours in ours.connections
+
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(test())
 
 
 # -- uvicorn: requests and responses -----------------------------------------------------------------------

@@ -60,3 +60,13 @@ def test_all_sockets_of_an_address_share_one_queue(listeners: list[socket.socket
     with socket.create_connection(listeners[0].getsockname()):
         accepted, _ = listeners[-1].accept()
         accepted.close()
+
+
+def test_the_kernel_probes_every_client_that_is_silent(listeners: list[socket.socket]) -> None:
+    """Otherwise one whose machine has vanished would hold its name for ever. Linux copies the listener's options."""
+    with socket.create_connection(listeners[0].getsockname()):
+        accepted, _ = listeners[-1].accept()
+    with accepted:
+        assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        options = (socket.TCP_KEEPIDLE, socket.TCP_KEEPCNT, socket.TCP_KEEPINTVL)
+        assert [accepted.getsockopt(socket.IPPROTO_TCP, option) for option in options] == [30, 3, 10]
