@@ -118,6 +118,8 @@ class Delivery:
         """Close our side, and wait until the client closes its own. Return whether it took everything."""
         with contextlib.suppress(OSError):  # it may be reset already, which recv() will say
             sock.shutdown(socket.SHUT_WR)
+        self._changed.clear()
+        await asyncio.sleep(0)  # by now most clients have closed, and need neither a reader nor a timer
         peer, watch = _PeerClose(sock), _Watch(sock, self._changed, patience)
         while True:
             peer.look()

@@ -1,7 +1,7 @@
 """What relay adds to uvicorn's HTTP/1.1: a `Connection` for every scope, and limits on what a client may send, and for
 how long, before its request is complete."""
 
-import asyncio
+from asyncio import TimerHandle
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Any
@@ -46,7 +46,7 @@ class Protocol(HttpProtocol):
         self._hangups = hangups
         #: Why the client cannot be understood any more, while requests before that have no response yet.
         self._problem: Problem | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: TimerHandle | None = None
         self._start_timer(self.settings.header_timeout, self._head_is_late)
 
     def closed(self, error: Exception | None) -> None:
@@ -78,7 +78,7 @@ class Protocol(HttpProtocol):
         if head.size > _HEAD_MAXIMUM:
             raise Problem(Error.HEADER_TOO_LARGE, most=_HEAD_MAXIMUM)
         # RFC 9112 section 3.2: with two of them, somebody who passes the request on may take it for another one.
-        hosts = sum(name == b"host" for name, _ in head.headers)
+        hosts = [name for name, _ in head.headers].count(b"host")
         if hosts > 1 or (head.version == "1.1" and not hosts):
             raise Problem(Error.NOT_HTTP)
         check_framing(head.version, head.headers)
@@ -173,7 +173,7 @@ class Protocol(HttpProtocol):
 
     def _start_timer(self, seconds: float, callback: Callable[[], None]) -> None:
         self._cancel_timer()
-        self._timer = asyncio.get_running_loop().call_later(seconds, callback)
+        self._timer = self.loop.call_later(seconds, callback)
 
     def _cancel_timer(self) -> None:
         if self._timer is not None:

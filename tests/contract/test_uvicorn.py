@@ -27,6 +27,8 @@ from tests.support.certificate import make_certificate
 #: Each attribute that the adapter uses, by its owner, and what breaks without it.
 USED: dict[str, dict[str, str]] = {
     "HttpToolsProtocol": {
+        "access_logger": "uvicorn would have nowhere to log a request, if it were to.",
+        "app": "There would be nobody to answer a request.",
         "app_state": "The protocol would not find the settings, the node's id and the epoll of the lifespan.",
         "client": "The limits for each address would not know whom they count.",
         "connection_made": "Ours replaces it: no connection would be set up.",
@@ -37,21 +39,21 @@ USED: dict[str, dict[str, str]] = {
         "eof_received": "Ours replaces it: a client that closes TLS would not be noticed.",
         "expect_100_continue": "A client of HTTP/1.0 would get an interim response that it does not know.",
         "flow": "Neither reading nor writing could be paused.",
-        "headers": "The headers could not be checked, nor repeated without `Upgrade`.",
+        "headers": "The headers could not be checked, nor repeated without `Upgrade`; trailers would pass for headers.",
+        "logger": "An error that the application raises would not be logged.",
+        "loop": "No limit would be set to the wait for the first request.",
         "on_body": "A body would not reach `receive()`.",
-        "on_header": "Trailers would pass for headers.",
-        "on_headers_complete": "No request would be checked before it is served.",
+        "on_headers_complete": "Ours replaces it: no request would be checked before it is served.",
         "on_message_begin": "The scope would have no `Connection`.",
         "on_message_complete": "A body received directly would never end for `receive()`.",
         "on_response_complete": "No limit would be set to the wait for the next request.",
-        "on_url": "The length of the URL would not count.",
         "parser": "It could not be replaced after an upgrade, or after a body received directly.",
         "pipeline": "The requests that a client sends ahead could not be limited.",
         "scheme": "uvicorn would put none into the scope.",
         "server": "uvicorn would put no address of its own into the scope.",
         "server_state": "A response that the parser's errors get would have no date.",
         "shutdown": "Ours replaces it: a client that is still sending when the node stops would not get its response.",
-        "_start_asgi_task": "No response would have its own date, nor let its client go on sending.",
+        "_start_asgi_task": "No request would be served, or no request that a client has sent ahead.",
         "scope": "The scope would have no `Connection`.",
         "transport": "Nothing could be written, closed or received directly.",
         "url": "A request that offers an upgrade could not be repeated without the offer.",
@@ -60,14 +62,16 @@ USED: dict[str, dict[str, str]] = {
     "RequestResponseCycle": {
         "body": "What the parser has kept of a body would be lost when it is received directly.",
         "chunked_encoding": "The body of a response would be framed in the wrong way.",
-        "default_headers": "A response's date would be the time when its request arrived.",
         "disconnected": "Requests of a lost connection would be answered as if it were there.",
-        "expected_content_length": "uvicorn would take a response that was written directly for too short.",
+        "expected_content_length": "A response that is shorter than its Content-Length would pass for a whole one.",
+        "flow": "A response would not wait for a slow client, and fill the memory.",
         "keep_alive": "The server would close a TLS connection first, and its client look as if it had left.",
         "message_event": "A request of a lost connection would wait in `receive()` for ever.",
+        "on_response": "No request that was sent ahead would be served.",
         "response_complete": "Nobody could tell whether a request was answered.",
         "scope": "Nobody could tell a download from an upload, whose client may be sending still.",
-        "transport": "The head of a response and its body would be two packets.",
+        "send": "Ours replaces it: no response would have its own date, nor let its client go on sending.",
+        "transport": "No response could be written.",
         "response_started": "An error would be written into the middle of a download.",
         "waiting_for_100_continue": "It would be written after our side was closed, which is an error.",
     },
@@ -76,11 +80,13 @@ USED: dict[str, dict[str, str]] = {
         "pause_reading": "An upload would not wait for its downloader, and fill the memory.",
         "read_paused": "A probe would take a client that is not read for one whose end would be seen.",
         "resume_reading": "An upload would stop for ever when its buffer is full for the first time.",
+        "write_paused": "A response would not wait for a slow client, and fill the memory.",
     },
     "HttpRequestParser": {
         "feed_data": "Nothing could be parsed.",
         "get_http_version": "HTTP/2 would not be refused, and HTTP/1.0 be taken for 1.1.",
         "get_method": "CONNECT would not be refused; an offered upgrade could not be declined.",
+        "should_keep_alive": "A connection would stay open although its client wants it closed.",
         "set_dangerous_leniencies": "Bytes behind a request with `Connection: close` would abort its response.",
         "should_upgrade": "An upload that offers an upgrade would look whole, and empty.",
     },
@@ -88,6 +94,7 @@ USED: dict[str, dict[str, str]] = {
         "HttpParserError": "Garbage would raise in the event loop, and its client get no answer.",
         "HttpParserUpgrade": "An upload that offers an upgrade would get no body.",
         "HttpRequestParser": "Nothing could be parsed after a body received directly.",
+        "parse_url": "The path and the query could not be told apart.",
     },
     "Server": {
         "capture_signals": "Ours replaces it: a second signal would turn the exit status into a failure.",
@@ -142,6 +149,18 @@ def connect(kind: type[HttpToolsProtocol] = HttpToolsProtocol) -> tuple[HttpTool
     return http, transport
 
 
+class Ours(uvicorn_adapter.HttpProtocol):
+    """The adapter, which does nothing but serve."""
+
+    is_last = False
+
+    def received(self, data: bytes) -> None:
+        assert self.parse(data) is None
+
+    def last_response_complete(self) -> None:
+        self.is_last = True
+
+
 def request(http: HttpToolsProtocol, data: bytes) -> RequestResponseCycle:
     http.data_received(data)
     return http.cycle
@@ -184,15 +203,20 @@ def owner_of(node: ast.Attribute, of_self: str) -> str | None:
 
 def test_every_attribute_that_is_used_is_named_here() -> None:
     source = ast.parse(inspect.getsource(uvicorn_adapter))
-    for kind, of_self in (("HttpProtocol", "HttpToolsProtocol"), ("SignalServer", "Server")):
-        [tree] = [node for node in source.body if isinstance(node, ast.ClassDef) and node.name == kind]
-        theirs = set(USED[of_self])
-        ours = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and is_set_here(node)}
-        ours |= {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
-        for node in ast.walk(tree):
+    classes = {node.name: node for node in source.body if isinstance(node, ast.ClassDef)}
+    kinds = {"HttpProtocol": "HttpToolsProtocol", "Cycle": "RequestResponseCycle", "SignalServer": "Server"}
+    ours = {of_self: names_of(classes[kind]) - set(USED[of_self]) for kind, of_self in kinds.items()}
+    for kind, of_self in kinds.items():
+        for node in ast.walk(classes[kind]):
             if isinstance(node, ast.Attribute) and (owner := owner_of(node, of_self)) is not None:
-                is_ours = owner == of_self and node.attr in ours - theirs
-                assert is_ours or node.attr in USED[owner], f"line {node.lineno}: {ast.unparse(node)}"
+                is_named = node.attr in USED[owner] or node.attr in ours.get(owner, ())
+                assert is_named, f"line {node.lineno}: {ast.unparse(node)}"
+
+
+def names_of(kind: ast.ClassDef) -> set[str]:
+    """Return the attributes that a class sets, and its methods."""
+    names = {node.attr for node in ast.walk(kind) if isinstance(node, ast.Attribute) and is_set_here(node)}
+    return names | {node.name for node in ast.walk(kind) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
 
 
 def is_set_here(node: ast.Attribute) -> bool:
@@ -330,29 +354,62 @@ async def start_response(cycle: RequestResponseCycle, *headers: tuple[bytes, byt
     await cycle.send({"type": "http.response.start", "status": 200, "headers": list(headers)})
 
 
-async def test_a_response_that_was_written_directly_can_be_completed() -> None:
-    """Otherwise uvicorn would raise at the end of every download of known length."""
-    http, transport = connect()
-    cycle = request(http, GET + b"\r\n")
-    await start_response(cycle, (b"content-length", b"3"))
-    assert cycle.chunked_encoding is False
-    cycle.expected_content_length -= 2
-    await cycle.send({"type": "http.response.body", "body": b"c", "more_body": False})
-    assert cycle.response_complete
-    assert transport.written.endswith(b"\r\n\r\nc")
+#: Requests, whole but for their bodies.
+REQUESTS = [
+    GET + b"\r\n",
+    GET + b"Connection: close\r\n\r\n",
+    b"GET /a%20b%2Fc?d=%20e&f HTTP/1.1\r\nHost: x\r\nX-Two: 1\r\nx-two: 2\r\n\r\n",
+    b"GET http://x/a HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"GET /a HTTP/1.0\r\n\r\n",
+    b"HEAD /a HTTP/1.1\r\nHost: x\r\n\r\n",
+    PUT + b"Expect: 100-continue\r\n\r\n",
+    PUT + b"Connection: keep-alive\r\n\r\n",
+]
+
+
+@pytest.mark.parametrize("data", REQUESTS)
+async def test_a_request_is_what_uvicorn_makes_of_it(data: bytes) -> None:
+    """The adapter makes it itself. Otherwise the application would see another request, or uvicorn miss something."""
+    theirs, ours = (request(connect(kind)[0], data) for kind in (HttpToolsProtocol, Ours))
+    assert ours.scope == cast(Any, theirs.scope) | {"extensions": {}}
+    assert set(vars(ours)) == set(vars(theirs)) | {"joins_head", "_http", "_head"}
+    alike = set(vars(theirs)) - {"scope", "transport", "flow", "message_event", "on_response", "access_log"}
+    assert {name: getattr(ours, name) for name in alike} == {name: getattr(theirs, name) for name in alike}
+
+
+@pytest.mark.parametrize("data", [*REQUESTS[:6], REQUESTS[-1]])
+@pytest.mark.parametrize("pieces", [[b""], [b"abc"], [b"ab", b"", b"c"], [b"abc", b""]], ids=str)
+@pytest.mark.parametrize(
+    "headers", [{b"x-a": b"b"}, {b"content-length": b"LENGTH"}, {b"connection": b"close"}], ids=str
+)
+@pytest.mark.parametrize("status", [200, 304])
+async def test_a_response_is_what_uvicorn_would_send(
+    data: bytes, status: int, headers: dict[bytes, bytes], pieces: list[bytes]
+) -> None:
+    """The adapter writes it itself: this is what it has to write."""
+    pieces = [b""] if status in {204, 304} else pieces
+    length = b"%d" % sum(map(len, pieces))
+    fields = [(name, value.replace(b"LENGTH", length)) for name, value in headers.items()]
+    sent = []
+    for kind in (HttpToolsProtocol, Ours):
+        http, transport = connect(kind)
+        cycle = request(http, data)
+        await cycle.send({"type": "http.response.start", "status": status, "headers": fields})
+        states = [bool(cycle.chunked_encoding), cycle.response_started, cycle.waiting_for_100_continue]
+        for number, piece in enumerate(pieces, 1):
+            await cycle.send({"type": "http.response.body", "body": piece, "more_body": number < len(pieces)})
+        states += [cycle.response_complete, cycle.keep_alive, transport.is_closed or getattr(http, "is_last", False)]
+        sent.append((transport.written, states))
+        http._unset_keepalive_if_required()
+    assert sent[0] == sent[1]
 
 
 @pytest.mark.parametrize("pieces", [[b"abc"], [b"ab", b"c"]])
 async def test_the_head_of_a_response_is_sent_with_the_beginning_of_its_body(pieces: list[bytes]) -> None:
-    """uvicorn writes the head in one call of its transport's `write`, and each piece of the body in another."""
-
-    class Parsing(uvicorn_adapter.HttpProtocol):
-        def received(self, data: bytes) -> None:
-            self.parse(data)
-
-    http, transport = connect(Parsing)
+    """Two writes would be two system calls, and two packets."""
+    http, transport = connect(Ours)
     cycle = request(http, GET + b"\r\n")
-    cast(Parsing, http).join_head()
+    cast(Ours, http).join_head()
     await start_response(cycle, (b"content-length", b"3"), (b"connection", b"close"))
     assert transport.written == b""
     for number, piece in enumerate(pieces, 1):
@@ -363,64 +420,77 @@ async def test_the_head_of_a_response_is_sent_with_the_beginning_of_its_body(pie
     assert transport.is_closed
 
 
-async def test_a_response_has_the_default_headers_of_the_moment_when_it_starts() -> None:
+@pytest.mark.parametrize("value", [b"a\r\nx: b", b"a\nx: b", b"a\rb", b"a\0b", b"a\x7f"])
+async def test_a_header_cannot_have_control_characters(value: bytes) -> None:
+    """Otherwise the name of a file could add headers to the response of its download."""
+    http, transport = connect(Ours)
+    cycle = request(http, GET + b"\r\n")
+    with pytest.raises(RuntimeError):
+        await start_response(cycle, (b"x-a", value))
+    assert transport.written == b""
+
+
+@pytest.mark.parametrize("body", [b"ab", b"abcd"])
+async def test_a_response_has_to_be_as_long_as_its_head_says(body: bytes) -> None:
+    """Otherwise a client would wait for the rest, or take it for the next response."""
+    http, _ = connect(Ours)
+    cycle = request(http, GET + b"\r\n")
+    await start_response(cycle, (b"content-length", b"3"))
+    with pytest.raises(RuntimeError):
+        await cycle.send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+async def test_a_response_has_the_date_of_the_moment_when_it_starts() -> None:
     """Otherwise its date would be the time when its request arrived."""
-    http, transport = connect()
+    http, transport = connect(Ours)
     http.server_state.default_headers = [(b"date", b"then")]
     cycle = request(http, GET + b"\r\n")
-    cycle.default_headers = [(b"date", b"now")]
+    http.server_state.default_headers = [(b"date", b"now")]
     await start_response(cycle)
     assert b"date: now\r\n" in transport.written
     assert b"then" not in transport.written
 
 
-async def test_every_request_is_given_to_the_application_in_one_place() -> None:
-    """Otherwise the adapter could not see when a response starts and when it ends."""
-    http, _ = connect()
+async def test_every_request_is_given_to_the_application_in_its_turn() -> None:
+    """Otherwise nobody would answer a request that was sent ahead."""
+    http, _ = connect(Ours)
     started: list[Any] = []
     cast(Any, http)._start_asgi_task = lambda cycle, app: started.append(cycle)
-    first = request(http, GET + b"\r\n" + GET + b"\r\n")
+    last = request(http, GET + b"\r\n" + GET + b"\r\n")
     assert len(started) == 1
     await start_response(started[0], (b"content-length", b"0"))
     await started[0].send({"type": "http.response.body", "body": b"", "more_body": False})
-    assert started[1:] == [first]  # the one that was sent ahead
+    assert started[1:] == [last]
 
 
-@pytest.mark.parametrize("is_kept", [True, False])
-async def test_a_response_whose_connection_is_kept_leaves_it_to_the_protocol_to_close(is_kept: bool) -> None:
-    """Otherwise the kernel of a client that is still sending would throw its response away."""
-    ended: list[bool] = []
+async def test_trailers_do_not_pass_for_headers() -> None:
+    """uvicorn adds them to the list of headers that it has last begun."""
+    http, _ = connect(Ours)
+    head = b"PUT / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    cycle = request(http, head + b"1\r\na\r\n0\r\nX-Trailer: t\r\n\r\n")
+    assert cycle.more_body is False
+    assert cycle.scope["headers"] == [(b"host", b"x"), (b"transfer-encoding", b"chunked")]
 
-    class Ending(HttpToolsProtocol):
-        def on_response_complete(self) -> None:
-            ended.append(self.transport.is_closing())
 
-    http, _ = connect(Ending)
-    cycle = request(http, PUT + b"\r\n")
+@pytest.mark.parametrize("may_be_sending", [True, False])
+async def test_a_client_that_may_be_sending_still_gets_its_last_response(may_be_sending: bool) -> None:
+    """If the connection were closed at once, the kernel of this client would throw its response away."""
+    http, transport = connect(Ours)
+    cycle = request(http, (PUT if may_be_sending else GET) + b"\r\n")
     await start_response(cycle, (b"connection", b"close"), (b"content-length", b"0"))
-    cycle.keep_alive = is_kept
     await cycle.send({"type": "http.response.body", "body": b"", "more_body": False})
-    assert ended == [not is_kept]
-
-
-async def test_a_response_without_a_length_is_chunked() -> None:
-    """Otherwise a download of unknown length would be framed in the wrong way."""
-    http, transport = connect()
-    cycle = request(http, GET + b"\r\n")
-    await start_response(cycle)
-    assert cycle.chunked_encoding is True
-    await cycle.send({"type": "http.response.body", "body": b"", "more_body": False})
-    assert transport.written.endswith(b"\r\n\r\n0\r\n\r\n")
+    assert transport.is_closed is not may_be_sending
+    assert cast(Ours, http).is_last is may_be_sending
 
 
 @pytest.mark.parametrize("is_held", [True, False])
 async def test_a_response_can_leave_it_to_the_client_to_close(is_held: bool) -> None:
     """Otherwise our end of TLS would reset a client that has read everything."""
-    http, transport = connect()
+    http, transport = connect(Ours)
     cycle = request(http, GET + b"\r\n")
     await start_response(cycle, (b"connection", b"close"), (b"content-length", b"0"))
     if is_held:
-        cycle.keep_alive = True
+        cast(Ours, http).keep_open()
     await cycle.send({"type": "http.response.body", "body": b"", "more_body": False})
     assert transport.is_closed is not is_held
     http._unset_keepalive_if_required()
