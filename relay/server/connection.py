@@ -82,8 +82,11 @@ class Connection:
         self.takes_interim = True
         #: Finds out whether the client has left.
         self.probe = Probe(self, hangups.read_ahead if hangups is not None else None)
+        #: The server's transport, or None if it is lost.
+        self.transport: Any = protocol.transport if protocol is not None else None
+        self.is_tls = self.transport is not None and self.transport.get_extra_info("sslcontext") is not None
         self._protocol = protocol
-        self._transport: Any = protocol.transport if protocol is not None else None
+        self._transport: Any = self.transport
         self._hangups = hangups
         self._callbacks: set[Callable[[], None]] = set()
 
@@ -100,7 +103,7 @@ class Connection:
 
     def lost(self, error: Exception | None) -> None:
         """Record that the connection is gone, whoever closed it. The protocol calls this."""
-        self.is_lost, self.error = True, error
+        self.is_lost, self.error, self.transport = True, error, None
         for callback in tuple(self._callbacks):
             callback()
 
@@ -220,11 +223,6 @@ class Connection:
     # -- the response --------------------------------------------------------------------------------------
 
     @property
-    def transport(self) -> Any:
-        """The server's transport, or None if it is lost."""
-        return None if self.is_lost else self._transport
-
-    @property
     def peer(self) -> str:
         """The IP address at the other end of the connection, which may be a proxy's; empty if that is not known."""
         name = self.transport.get_extra_info("peername") if self.transport is not None else None
@@ -248,11 +246,6 @@ class Connection:
     def is_answering(self) -> bool:
         """Whether a response has begun and is not complete."""
         return self._protocol is not None and self._protocol.is_answering
-
-    @property
-    def is_tls(self) -> bool:
-        transport = self.transport
-        return transport is not None and transport.get_extra_info("sslcontext") is not None
 
     def join_head(self) -> None:
         """Send the head of the response, which has not begun, with the beginning of its body, which is not empty."""

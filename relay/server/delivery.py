@@ -38,8 +38,9 @@ class Delivery:
 
     def __enter__(self) -> Self:
         if (owned := self._connection.socket) is not None:
-            # uvloop hands out a pseudo socket, which has no dup(); its descriptor can be duplicated.
-            self._socket = socket.fromfd(owned.fileno(), owned.family, owned.type)
+            # uvloop hands out a pseudo socket, which has no dup(); its descriptor can be duplicated. Nothing here
+            # depends on the family, and uvloop would look it up anew.
+            self._socket = socket.fromfd(owned.fileno(), socket.AF_INET, socket.SOCK_STREAM)
         return self
 
     def __exit__(

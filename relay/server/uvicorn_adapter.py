@@ -280,7 +280,10 @@ class HttpProtocol(HttpToolsProtocol):
     @property
     def _answering(self) -> "Cycle":
         """The request that is being answered: the first without a complete response, or else the last there was."""
-        return next((cycle for cycle in self._cycles if not cycle.response_complete), self.cycle)
+        for cycle in self._cycles:
+            if not cycle.response_complete:
+                return cycle
+        return self.cycle
 
     def keep_open(self) -> bool:
         """Do not close the connection when the response that is under way is complete. Return whether there is one."""
@@ -300,7 +303,8 @@ class HttpProtocol(HttpToolsProtocol):
         self._answering.write_body(data)
 
     async def wait_until_writable(self) -> None:
-        await self.flow.drain()
+        if self.flow.write_paused:
+            await self.flow.drain()
 
     def may_be_sending(self, cycle: "Cycle") -> bool:
         """Return whether the client of this request may still be sending: the rest of it, or bytes behind it.
@@ -313,8 +317,7 @@ class HttpProtocol(HttpToolsProtocol):
             return False
         if self._in_body or self._is_faulty or cycle is not self.cycle:
             return True
-        is_tls = self.transport.get_extra_info("sslcontext") is not None
-        return not is_tls and method not in ("HEAD", "DELETE", "OPTIONS")
+        return self.scheme == "http" and method not in ("HEAD", "DELETE", "OPTIONS")
 
     def on_response_complete(self) -> None:
         is_idle = not self.pipeline

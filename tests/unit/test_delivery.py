@@ -41,7 +41,7 @@ def connection() -> Iterator[Connection]:
         server, _ = listener.accept()
         with server, client:
             connection = Connection()
-            connection._transport = Transport(server)
+            connection.transport = connection._transport = Transport(server)
             yield connection
 
 
@@ -82,7 +82,9 @@ async def test_nothing_is_written_to_a_closing_transport_which_would_swallow_it(
     async def receive() -> Message:
         raise AssertionError
 
-    connection._transport = Transport(connection.transport.get_extra_info("socket"), is_closing=True)
+    connection.transport = connection._transport = Transport(
+        connection.transport.get_extra_info("socket"), is_closing=True
+    )
     scope: Scope = {"extensions": {EXTENSION: connection}, "headers": [], "http_version": "1.1"}
     relay = SimpleNamespace(settings=Settings(redis_url=""))
     services = cast(Services, SimpleNamespace(relay=relay))
