@@ -8,10 +8,11 @@ behaviour that is relied on here has a test in `tests/contract/test_uvicorn.py`,
 import asyncio
 import contextlib
 import signal
+import socket
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from types import FrameType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 from urllib.parse import unquote
 
 import httptools
@@ -24,6 +25,8 @@ from relay.buffers import Bytes
 from relay.errors import Error, Problem
 from relay.server.discard import Discard
 from relay.server.intake import BodyIntake
+from relay.server.listening import Queue
+from relay.tasks import Background
 
 #: Statuses whose responses have no body (RFC 9110 sections 15.3.5 and 15.4.5).
 _WITHOUT_BODY = (204, 304)
@@ -458,10 +461,10 @@ class Cycle(RequestResponseCycle):
         self.expected_content_length = int(length or 0)
         if self.chunked_encoding:
             fields.append((b"transfer-encoding", b"chunked"))
-        text = b"".join(chain.from_iterable(fields))
-        if len(text) != len(text.translate(None, _CONTROLS)):
-            raise RuntimeError("a header has a control character")
-        self._head = b"".join([STATUS_LINE[status], *[b"%b: %b\r\n" % field for field in fields], b"\r\n"])
+        lines = [STATUS_LINE[status].rstrip(), *map(b": ".join, fields)]
+        self._head = b"\r\n".join([*lines, b"", b""])
+        if len(self._head) - len(self._head.translate(None, _CONTROLS)) > 2 * (len(lines) + 1):
+            raise RuntimeError("a header has a control character")  # besides those that end each line
         if not self.joins_head:
             self.transport.write(self._head)
             self._head = b""
@@ -524,7 +527,7 @@ class _DirectReceiver(asyncio.BufferedProtocol):
 
 
 class SignalServer(uvicorn.Server):
-    """uvicorn's server, whose signals go to `on_signal`."""
+    """uvicorn's server, whose signals go to `on_signal`, and which lets in several clients at a time."""
 
     def on_started(self) -> None:
         """Called when the server has started."""
@@ -539,7 +542,32 @@ class SignalServer(uvicorn.Server):
     async def startup(self, sockets: Any = None) -> None:
         self._loop = asyncio.get_running_loop()
         await super().startup(sockets=sockets)
+        self._coming = Background()
+        self._queues = [Queue(listener, self._let_in) for listener in sockets or ()]
         self.on_started()
+
+    async def shutdown(self, sockets: Any = None) -> None:
+        for queue in self._queues:
+            queue.close()
+        await super().shutdown(sockets=sockets)
+
+    def _let_in(self, client: socket.socket) -> None:
+        """Serve a client that has been accepted."""
+        client.setblocking(False)
+        self._coming.spawn(self._connect(client))
+
+    async def _connect(self, client: socket.socket) -> None:
+        with contextlib.suppress(OSError):  # it has left already, or failed to begin TLS
+            await self._loop.connect_accepted_socket(self._new_protocol, client, ssl=self.config.ssl)
+
+    def _new_protocol(self) -> asyncio.BaseProtocol:
+        config: Any = self.config  # `http_protocol_class` is declared as the type of any protocol
+        return cast(
+            asyncio.BaseProtocol,
+            config.http_protocol_class(
+                config=config, server_state=self.server_state, app_state=self.lifespan.state, _loop=self._loop
+            ),
+        )
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

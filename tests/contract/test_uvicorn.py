@@ -100,7 +100,10 @@ USED: dict[str, dict[str, str]] = {
         "capture_signals": "Ours replaces it: a second signal would turn the exit status into a failure.",
         "config": "The server could not be set up.",
         "handle_exit": "Ours replaces it: a signal would end the node without a drain.",
+        "lifespan": "A client that did not come alone would find neither the settings nor the epoll.",
+        "server_state": "A client that did not come alone would be forgotten at the shutdown.",
         "should_exit": "The node would not stop after its drain.",
+        "shutdown": "Clients would be let in while the node stops.",
         "started": "A signal during the start would begin a drain; a failed start would exit with status 0.",
         "startup": "The node would look at all its objects for garbage, again and again.",
     },
@@ -173,10 +176,18 @@ GET = b"GET / HTTP/1.1\r\nHost: x\r\n"
 # -- attributes --------------------------------------------------------------------------------------------
 
 
+class Begun(uvicorn.Server):
+    """A server that has what it has before it listens."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        self.should_exit = True
+
+
 async def owners() -> dict[str, object]:
     http, _ = connect()
     cycle = request(http, GET + b"\r\n")
-    server = uvicorn.Server(http.config)
+    server = Begun(http.config)
+    await server._serve()
     return {
         "HttpToolsProtocol": http,
         "RequestResponseCycle": cycle,
@@ -761,6 +772,55 @@ def test_a_server_calls_what_the_adapter_replaces() -> None:
     Server(uvicorn.Config(app, port=0, lifespan="off", log_config=None)).run()
     assert calls == [True, signal.SIGTERM]
     assert all(signal.getsignal(sig) is signal.SIG_IGN for sig in HANDLED_SIGNALS)
+
+
+@pytest.mark.usefixtures("handlers")
+@pytest.mark.parametrize("tls", [False, True], ids=["tcp", "tls"])
+def test_clients_that_come_at_once_are_served_as_one_that_comes_alone(tls: bool, tmp_path: Path) -> None:
+    """Most of them are not accepted by uvicorn's own servers. They have to get the same protocol, state and TLS."""
+    seen: list[tuple[str, object]] = []
+    connected: list[socket.socket] = []
+
+    async def answering(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            await receive()
+            scope["state"]["key"] = "value"
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+            await send({"type": "lifespan.shutdown.complete"})
+            return
+        seen.append((scope["scheme"], scope["state"]))
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"connection", b"close")]})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    class Server(uvicorn_adapter.SignalServer):
+        def on_started(self) -> None:
+            for _ in range(40):
+                connected.append(socket.create_connection(listener.getsockname()))
+            self.asking = asyncio.create_task(self.ask())
+
+        async def ask(self) -> None:
+            await asyncio.gather(*(asyncio.to_thread(ask, each, tls=tls) for each in connected))
+            self.exit()
+
+    certificate, key = make_certificate(tmp_path) if tls else (None, None)
+    config = uvicorn.Config(answering, http=Ours, log_config=None, ssl_certfile=certificate, ssl_keyfile=key)
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as listener:
+        listener.setblocking(False)
+        server = Server(config)
+        server.run(sockets=[listener])
+    assert seen == [("https" if tls else "http", {"key": "value"})] * 40
+    assert not server.server_state.connections
+
+
+def ask(connection: socket.socket, *, tls: bool) -> None:
+    if tls:
+        client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        client.check_hostname, client.verify_mode = False, ssl.CERT_NONE
+        connection = client.wrap_socket(connection)
+    with connection:
+        connection.sendall(GET + b"\r\n")
+        assert connection.recv(1000).startswith(b"HTTP/1.1 200 OK")
 
 
 def test_flow_control_is_what_it_was() -> None:
