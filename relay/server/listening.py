@@ -1,7 +1,6 @@
 """Listen on the address and port of the settings, before anything else is started. Nothing is imported from relay."""
 
 import asyncio
-import contextlib
 import socket
 import sys
 from collections.abc import Callable
@@ -78,11 +77,12 @@ class Queue:
         return int.from_bytes(info[_UNACKED_AT:], sys.byteorder)
 
     def _look(self) -> None:
-        others = min(len(self), _AT_ONCE) - 1  # the event loop knows of the first, too
-        with contextlib.suppress(OSError):  # there are no descriptors left; the event loop deals with that
-            for _ in range(others):
+        for _ in range(min(len(self), _AT_ONCE) - 1):  # the event loop knows of the first, too
+            try:
                 client, _ = self._listener.accept()
-                self._let_in(client)
+            except OSError:
+                return  # there are no descriptors left; the event loop deals with that
+            self._let_in(client)
 
 
 def shown(listener: socket.socket) -> str:

@@ -124,6 +124,10 @@ class HttpProtocol(HttpToolsProtocol):
         self.tls_closed()
 
     def data_received(self, data: bytes) -> None:
+        if self._discard is not None:
+            self._discard_directly(self._discard)
+            self._discard.note_received(len(data))
+            return
         self._unset_keepalive_if_required()
         self.received(data)
 
@@ -383,7 +387,10 @@ class HttpProtocol(HttpToolsProtocol):
 
     def discard_the_rest(self, discard: Discard) -> None:
         """Close our side of the connection if that is possible, and receive into the discard until it closes. Over TLS,
-        our side cannot be closed alone."""
+        our side cannot be closed alone.
+
+        Most clients send nothing more. So the discard receives directly only if something comes.
+        """
         self.cancel_keep_alive_timer()
         self.abandon_requests()
         for cycle in self._cycles:
@@ -391,6 +398,12 @@ class HttpProtocol(HttpToolsProtocol):
         self._discard = discard
         if self.transport.can_write_eof():
             self.transport.write_eof()
+        if self._direct is not None:
+            self._discard_directly(discard)
+        else:
+            self.flow.resume_reading()
+
+    def _discard_directly(self, discard: Discard) -> None:
         self._direct = _DirectReceiver(self, discard)
         self._receive_by(self._direct)
 
