@@ -25,8 +25,7 @@ from relay.buffers import Bytes
 from relay.errors import Error, Problem
 from relay.server.discard import Discard
 from relay.server.intake import BodyIntake
-from relay.server.listening import Queue
-from relay.tasks import Background
+from relay.server.listening import Crowd
 
 #: Statuses whose responses have no body (RFC 9110 sections 15.3.5 and 15.4.5).
 _WITHOUT_BODY = (204, 304)
@@ -540,7 +539,7 @@ class _DirectReceiver(asyncio.BufferedProtocol):
 
 
 class SignalServer(uvicorn.Server):
-    """uvicorn's server, whose signals go to `on_signal`, and which lets in several clients at a time."""
+    """uvicorn's server, whose signals go to `on_signal`, and which lets in a crowd of clients faster."""
 
     def on_started(self) -> None:
         """Called when the server has started."""
@@ -555,23 +554,18 @@ class SignalServer(uvicorn.Server):
     async def startup(self, sockets: Any = None) -> None:
         self._loop = asyncio.get_running_loop()
         await super().startup(sockets=sockets)
-        self._coming = Background()
-        self._queues = [Queue(listener, self._let_in) for listener in sockets or ()]
+        self._crowds = [Crowd(listener, self._serve_too) for listener in sockets or ()]
         self.on_started()
 
     async def shutdown(self, sockets: Any = None) -> None:
-        for queue in self._queues:
-            queue.close()
+        for crowd in self._crowds:
+            await crowd.close()
         await super().shutdown(sockets=sockets)
 
-    def _let_in(self, client: socket.socket) -> None:
-        """Serve a client that has been accepted."""
-        client.setblocking(False)
-        self._coming.spawn(self._connect(client))
-
-    async def _connect(self, client: socket.socket) -> None:
-        with contextlib.suppress(OSError):  # it has left already, or failed to begin TLS
-            await self._loop.connect_accepted_socket(self._new_protocol, client, ssl=self.config.ssl)
+    async def _serve_too(self, listener: socket.socket) -> asyncio.AbstractServer:
+        """Serve one more listener, as uvicorn serves those that it has been given."""
+        config = self.config
+        return await self._loop.create_server(self._new_protocol, sock=listener, ssl=config.ssl, backlog=config.backlog)
 
     def _new_protocol(self) -> asyncio.BaseProtocol:
         config: Any = self.config  # `http_protocol_class` is declared as the type of any protocol

@@ -100,8 +100,8 @@ USED: dict[str, dict[str, str]] = {
         "capture_signals": "Ours replaces it: a second signal would turn the exit status into a failure.",
         "config": "The server could not be set up.",
         "handle_exit": "Ours replaces it: a signal would end the node without a drain.",
-        "lifespan": "A client that did not come alone would find neither the settings nor the epoll.",
-        "server_state": "A client that did not come alone would be forgotten at the shutdown.",
+        "lifespan": "A client of a crowd would find neither the settings nor the epoll.",
+        "server_state": "A client of a crowd would be forgotten at the shutdown.",
         "should_exit": "The node would not stop after its drain.",
         "shutdown": "Clients would be let in while the node stops.",
         "started": "A signal during the start would begin a drain; a failed start would exit with status 0.",
@@ -777,7 +777,7 @@ def test_a_server_calls_what_the_adapter_replaces() -> None:
 @pytest.mark.usefixtures("handlers")
 @pytest.mark.parametrize("tls", [False, True], ids=["tcp", "tls"])
 def test_clients_that_come_at_once_are_served_as_one_that_comes_alone(tls: bool, tmp_path: Path) -> None:
-    """Most of them are not accepted by uvicorn's own servers. They have to get the same protocol, state and TLS."""
+    """Most of a crowd are not accepted by uvicorn's own servers. They have to get the same protocol, state and TLS."""
     seen: list[tuple[str, object]] = []
     connected: list[socket.socket] = []
 

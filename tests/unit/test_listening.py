@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import pytest
 import uvloop
 
-from relay.server.listening import Queue, listen
-from relay.tasks import Background
+from relay.server import listening
+from relay.server.listening import Crowd, listen
 
 #: Number of clients that connect at once.
 CLIENTS = 64
@@ -32,24 +32,24 @@ class Served(asyncio.Protocol):
         transport.close()
 
 
-async def rounds_until_served(listener: socket.socket, *, with_queue: bool) -> int:
+async def serve(listener: socket.socket) -> asyncio.AbstractServer:
+    return await asyncio.get_running_loop().create_server(Served, sock=listener)
+
+
+async def rounds_until_served(listener: socket.socket, *, as_crowd: bool) -> int:
     """Return how many rounds of the event loop it takes until all clients that have connected are let in."""
-    loop, coming, Served.count = asyncio.get_running_loop(), Background(), 0
-
-    def let_in(client: socket.socket) -> None:
-        coming.spawn(loop.connect_accepted_socket(Served, client))
-
+    Served.count = 0
     with contextlib.ExitStack() as stack:
         for _ in range(CLIENTS):  # the kernel completes the connections, and holds them in the queue
             stack.enter_context(socket.create_connection(listener.getsockname()))
-        server = await loop.create_server(Served, sock=listener)
-        if with_queue:
-            stack.enter_context(contextlib.closing(Queue(listener, let_in)))
+        server = await serve(listener)
+        crowd = Crowd(listener, serve) if as_crowd else None
         rounds = 0
         while Served.count < CLIENTS:
             rounds += 1
             await asyncio.sleep(0)
-        await coming.wait()
+        if crowd is not None:
+            await crowd.close()
         server.close()
         await server.wait_closed()
     return rounds
@@ -57,25 +57,40 @@ async def rounds_until_served(listener: socket.socket, *, with_queue: bool) -> i
 
 def test_clients_that_come_at_once_are_let_in_within_a_few_rounds(listener: socket.socket) -> None:
     """Otherwise it would take a round for each client, and rounds are long with many streams."""
-    assert uvloop.run(rounds_until_served(listener, with_queue=True)) <= CLIENTS / 8
+    assert uvloop.run(rounds_until_served(listener, as_crowd=True)) <= CLIENTS / 8
 
 
 def test_libuv_lets_in_one_client_of_each_socket_in_a_round(listener: socket.socket) -> None:
-    """If this fails, a new libuv lets in several clients in one round, and `Queue` is not needed any more."""
-    assert uvloop.run(rounds_until_served(listener, with_queue=False)) >= CLIENTS
+    """If this fails, a new libuv lets in several clients in one round, and `Crowd` is not needed any more."""
+    assert uvloop.run(rounds_until_served(listener, as_crowd=False)) >= CLIENTS
 
 
-async def test_the_first_client_is_left_to_the_event_loop(listener: socket.socket) -> None:
-    let_in: list[socket.socket] = []
+async def test_duplicates_are_served_only_while_there_is_a_crowd(
+    listener: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise each client that comes alone would cost 15 failed attempts to accept."""
+    monkeypatch.setattr(listening, "_CALM", 0.1)
+    served: list[socket.socket] = []
+
+    async def noting(duplicate: socket.socket) -> asyncio.AbstractServer:
+        served.append(duplicate)
+        return await serve(duplicate)
+
+    crowd = Crowd(listener, noting)
     with contextlib.ExitStack() as stack:
-        queue = stack.enter_context(contextlib.closing(Queue(listener, let_in.append)))
-        for count in (1, 2, 3):
-            stack.enter_context(socket.create_connection(listener.getsockname()))
-            assert len(queue) == 1 + (count > 1)  # the client that was left, and the new one
-            await asyncio.sleep(0.01)
-            assert len(let_in) == count - 1
-        for client in let_in:
-            client.close()
+        for _ in range(2):
+            Served.count = 0
+            served.clear()
+            for count in range(1, 9):
+                assert not served
+                stack.enter_context(socket.create_connection(listener.getsockname()))
+                assert len(crowd) == count
+                await asyncio.sleep(0.01)
+            assert len(served) == 15
+            async with asyncio.timeout(20):
+                while Served.count < 8 or any(each.fileno() >= 0 for each in served):
+                    await asyncio.sleep(0.01)
+    await crowd.close()
 
 
 def test_the_kernel_probes_every_client_that_is_silent(listener: socket.socket) -> None:
