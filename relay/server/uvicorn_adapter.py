@@ -312,7 +312,16 @@ class HttpProtocol(HttpToolsProtocol):
         if self.flow.write_paused:
             await self.flow.drain()
 
-    def may_be_sending(self, cycle: "Cycle") -> bool:
+    def complete(self, cycle: "Cycle") -> None:
+        """Go on to the next request, or end the connection. The response of this cycle is complete."""
+        if not cycle.keep_alive:
+            if self._may_be_sending(cycle):
+                self.last_response_complete()
+                return
+            self.transport.close()
+        self.on_response_complete()
+
+    def _may_be_sending(self, cycle: "Cycle") -> bool:
         """Return whether the client of this request may still be sending: the rest of it, or bytes behind it.
 
         Not if it is a download: `Delivery` reads what its client still sends. Over TLS we cannot close our side only,
@@ -434,12 +443,12 @@ class Cycle(RequestResponseCycle):
             message_event=asyncio.Event(),
             expect_100_continue=expect_100_continue,
             keep_alive=keep_alive,
-            on_response=http.on_response_complete,
+            on_response=http.complete,  # uvicorn lets go of it in the end, so that the two do not keep each other
         )
         #: Whether the head of the response waits for the beginning of its body. Two writes would be two system calls,
         #: and two packets.
         self.joins_head = False
-        self._http = http
+        self._server_state = http.server_state
         #: The head of the response, until it is written.
         self._head = b""
 
@@ -462,7 +471,7 @@ class Cycle(RequestResponseCycle):
 
     def _begin(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
         self.response_started, self.waiting_for_100_continue = True, False
-        fields = [*self._http.common_headers, *headers]
+        fields = [*self._server_state.default_headers, *headers]
         by_name = dict(fields)
         if by_name.get(b"connection") == b"close":
             self.keep_alive = False
@@ -503,13 +512,7 @@ class Cycle(RequestResponseCycle):
             raise RuntimeError("a response is shorter than its Content-Length")
         self.response_complete = True
         self.message_event.set()
-        if self.keep_alive:
-            self.on_response()
-        elif self._http.may_be_sending(self):
-            self._http.last_response_complete()
-        else:
-            self.transport.close()
-            self.on_response()
+        self.on_response(self)
 
 
 class _DirectReceiver(asyncio.BufferedProtocol):

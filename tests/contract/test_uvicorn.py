@@ -383,7 +383,7 @@ async def test_a_request_is_what_uvicorn_makes_of_it(data: bytes) -> None:
     """The adapter makes it itself. Otherwise the application would see another request, or uvicorn miss something."""
     theirs, ours = (request(connect(kind)[0], data) for kind in (HttpToolsProtocol, Ours))
     assert ours.scope == cast(Any, theirs.scope) | {"extensions": {}}
-    assert set(vars(ours)) == set(vars(theirs)) | {"joins_head", "_http", "_head"}
+    assert set(vars(ours)) == set(vars(theirs)) | {"joins_head", "_server_state", "_head"}
     alike = set(vars(theirs)) - {"scope", "transport", "flow", "message_event", "on_response", "access_log"}
     assert {name: getattr(ours, name) for name in alike} == {name: getattr(theirs, name) for name in alike}
 
