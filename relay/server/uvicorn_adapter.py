@@ -1,8 +1,9 @@
 """The only module that uses what is private or undocumented in uvicorn, httptools and uvloop.
 
 `HttpProtocol` is uvicorn's HTTP/1.1 protocol behind an interface of our own: hooks that `protocol.Protocol` overrides,
-and operations that it and `Connection` call. `SignalServer` does the same for uvicorn's server. Each attribute and each
-behaviour that is relied on here has a test in `tests/contract/test_uvicorn.py`, which says what breaks if it changes.
+and operations that it and `Connection` call. `Cycle` is one request, and writes its response. `SignalServer` does for
+uvicorn's server what `HttpProtocol` does for its protocol. Each attribute and each behaviour that is relied on here has
+a test in `tests/contract/test_uvicorn.py`, which says what breaks if it changes.
 """
 
 import asyncio
