@@ -65,7 +65,7 @@ async def test_a_client_that_takes_nothing_more_loses_patience(
 
 
 async def test_a_client_that_has_left_is_not_probed(connection: Connection) -> None:
-    connection._protocol = cast(Any, SimpleNamespace(is_read=False))
+    connection._protocol = cast(Any, SimpleNamespace(is_read=False, is_answering=False, untaken=0))
     connection._transport = None  # anything done to it would raise
     connection.lost(None)
     connection.probe.ask(0.0)
