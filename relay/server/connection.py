@@ -7,10 +7,10 @@ returns one that never learns anything: everything still works, but a client's l
 import asyncio
 import contextlib
 import os
-import weakref
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
+from weakref import proxy
 
 from starlette.types import Scope
 
@@ -83,7 +83,7 @@ class Connection:
         self.takes_interim = True
         #: Finds out whether the client has left. It does not keep the connection, nor does that keep its protocol once
         #: it is lost: to collect such cycles as garbage was a twentieth of a node's work for small transfers.
-        self.probe = Probe(weakref.proxy(self), hangups.read_ahead if hangups is not None else None)
+        self.probe = Probe(proxy(self), hangups.read_ahead if hangups is not None else None)
         #: The server's transport, or None if it is lost.
         self.transport: Any = protocol.transport if protocol is not None else None
         self.is_tls = self.transport is not None and self.transport.get_extra_info("sslcontext") is not None
