@@ -19,7 +19,7 @@ from relay import __version__
 from relay.app import create_app
 from relay.cli.operate import parse_settings
 from relay.logs import set_up
-from relay.server.listening import listen, repeated, shown
+from relay.server.listening import listen, shown
 from relay.server.protocol import Protocol
 from relay.server.run import Server
 from relay.settings import SECTIONS, Settings, unknown_variables
@@ -109,7 +109,7 @@ def _run(settings: Settings, listeners: list[socket.socket], redis_url: str | No
         ),
         partial(drain, app.relay.gate, settings),
     )
-    server.run(sockets=repeated(listeners))
+    server.run(sockets=listeners)
     if not server.started:
         sys.exit(1)
 

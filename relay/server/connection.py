@@ -7,8 +7,10 @@ returns one that never learns anything: everything still works, but a client's l
 import asyncio
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
+from weakref import proxy
 
 from starlette.types import Scope
 
@@ -79,18 +81,23 @@ class Connection:
         self.is_held = False
         #: Whether the client understands interim responses.
         self.takes_interim = True
-        #: Finds out whether the client has left.
-        self.probe = Probe(self, hangups.read_ahead if hangups is not None else None)
+        #: Finds out whether the client has left. It does not keep the connection, nor does that keep its protocol once
+        #: it is lost: to collect such cycles as garbage was a twentieth of a node's work for small transfers.
+        self.probe = Probe(proxy(self), hangups.read_ahead if hangups is not None else None)
+        #: The server's transport, or None if it is lost.
+        self.transport: Any = protocol.transport if protocol is not None else None
+        self.is_tls = self.transport is not None and self.transport.get_extra_info("sslcontext") is not None
         self._protocol = protocol
-        self._transport: Any = protocol.transport if protocol is not None else None
+        self._transport: Any = self.transport
         self._hangups = hangups
         self._callbacks: set[Callable[[], None]] = set()
+        self._was_answering, self._was_untaken = False, 0
 
     @staticmethod
     def of(scope: Scope) -> "Connection":
         """Return the connection of a request."""
         connection: Connection = scope.get("extensions", {}).get(EXTENSION) or Connection()
-        connection.behind_proxy = any(name in _PROXY_HEADERS for name, _ in scope["headers"])
+        connection.behind_proxy = not _PROXY_HEADERS.isdisjoint([name for name, _ in scope["headers"]])
         # A proxy may take an interim response for the final one, and HTTP/1.0 does not know them.
         connection.takes_interim = not connection.behind_proxy and scope["http_version"] == "1.1"
         return connection
@@ -99,7 +106,8 @@ class Connection:
 
     def lost(self, error: Exception | None) -> None:
         """Record that the connection is gone, whoever closed it. The protocol calls this."""
-        self.is_lost, self.error = True, error
+        self._was_answering, self._was_untaken = self.is_answering, self.untaken
+        self.is_lost, self.error, self.transport, self._protocol = True, error, None, None
         for callback in tuple(self._callbacks):
             callback()
         # The protocol refers to this connection, too. So only the garbage collector could free the two, with all that
@@ -120,32 +128,19 @@ class Connection:
             if not self._transport.is_closing():  # or this is called by `close`, and uvloop fails if it is aborted then
                 self._transport.abort()
 
-    @contextlib.contextmanager
-    def on_lost(self, callback: Callable[[], None]) -> Iterator[None]:
+    def on_lost(self, callback: Callable[[], None]) -> AbstractContextManager[None]:
         """Within it, call `callback` when the connection is lost, at once if it is already."""
-        if self.is_lost:
-            callback()
-        self._callbacks.add(callback)
-        try:
-            yield
-        finally:
-            self._callbacks.discard(callback)
+        return _OnLost(self, self._callbacks, callback)
 
-    @contextlib.contextmanager
-    def watched(self) -> Iterator[None]:
+    def watched(self) -> AbstractContextManager[None]:
         """Within it, notice a client that leaves even while nothing is read from it.
 
         That works once the end of its connection has reached our kernel. If unread bytes are in front of it, use
         `probe`.
         """
         if (sock := self.socket) is None or self._hangups is None:
-            yield
-            return
-        with self._hangups.watching(sock.fileno(), self._transport.abort):
-            try:
-                yield
-            finally:
-                self.probe.forget()
+            return contextlib.nullcontext()
+        return _Watched(self._hangups, sock.fileno(), self._transport.abort, self.probe)
 
     # -- reading -------------------------------------------------------------------------------------------
 
@@ -156,8 +151,8 @@ class Connection:
 
     @property
     def untaken(self) -> int:
-        """Bytes of the body that were received and have not been taken."""
-        return self._protocol.untaken if self._protocol is not None else 0
+        """Bytes of the body that were received and have not been taken, or were not when the connection was lost."""
+        return self._protocol.untaken if self._protocol is not None else self._was_untaken
 
     def receive_into(self, intake: BodyIntake) -> bool:
         """Receive the rest of the request's body straight into the intake (see `intake.Source`)."""
@@ -235,11 +230,6 @@ class Connection:
     # -- the response --------------------------------------------------------------------------------------
 
     @property
-    def transport(self) -> Any:
-        """The server's transport, or None if it is lost."""
-        return None if self.is_lost else self._transport
-
-    @property
     def peer(self) -> str:
         """The IP address at the other end of the connection, which may be a proxy's; empty if that is not known."""
         name = self.transport.get_extra_info("peername") if self.transport is not None else None
@@ -261,13 +251,8 @@ class Connection:
 
     @property
     def is_answering(self) -> bool:
-        """Whether a response has begun and is not complete."""
-        return self._protocol is not None and self._protocol.is_answering
-
-    @property
-    def is_tls(self) -> bool:
-        transport = self.transport
-        return transport is not None and transport.get_extra_info("sslcontext") is not None
+        """Whether a response has begun and is not complete, or was not when the connection was lost."""
+        return self._protocol.is_answering if self._protocol is not None else self._was_answering
 
     def join_head(self) -> None:
         """Send the head of the response, which has not begun, with the beginning of its body, which is not empty."""
@@ -330,3 +315,46 @@ class Connection:
         with self.on_lost(event.set):
             await occurs(event, within=timeout)
         return self.is_lost
+
+
+# A request enters several of these, and `contextlib.contextmanager` would cost three times as much.
+
+
+class _OnLost(AbstractContextManager[None]):
+    """See `Connection.on_lost`."""
+
+    __slots__ = ("_callback", "_callbacks", "_connection")
+
+    def __init__(
+        self, connection: Connection, callbacks: set[Callable[[], None]], callback: Callable[[], None]
+    ) -> None:
+        self._connection = connection
+        self._callbacks = callbacks
+        self._callback = callback
+
+    def __enter__(self) -> None:
+        if self._connection.is_lost:
+            self._callback()
+        self._callbacks.add(self._callback)
+
+    def __exit__(self, *_: object) -> None:
+        self._callbacks.discard(self._callback)
+
+
+class _Watched(AbstractContextManager[None]):
+    """See `Connection.watched`."""
+
+    __slots__ = ("_callback", "_descriptor", "_hangups", "_probe")
+
+    def __init__(self, hangups: Hangups, descriptor: int, callback: Callable[[], None], probe: Probe) -> None:
+        self._hangups = hangups
+        self._descriptor = descriptor
+        self._callback = callback
+        self._probe = probe
+
+    def __enter__(self) -> None:
+        self._hangups.watch(self._descriptor, self._callback)
+
+    def __exit__(self, *_: object) -> None:
+        self._hangups.forget(self._descriptor, self._callback)
+        self._probe.forget()

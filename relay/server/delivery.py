@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import socket
+from time import monotonic
 from types import TracebackType
 from typing import Self
 
@@ -32,19 +33,21 @@ class Delivery:
         self._socket: socket.socket | None = None
         #: Set when there may be something new to see.
         self._changed = asyncio.Event()
+        #: Whether that is set when there is something to read.
+        self._is_reading = False
 
     def __enter__(self) -> Self:
         if (owned := self._connection.socket) is not None:
-            # uvloop hands out a pseudo socket, which has no dup(); its descriptor can be duplicated.
-            self._socket = socket.fromfd(owned.fileno(), owned.family, owned.type)
-            self._socket.setblocking(False)
+            # uvloop hands out a pseudo socket, which has no dup(); its descriptor can be duplicated. Nothing here
+            # depends on the family, and uvloop would look it up anew.
+            self._socket = socket.fromfd(owned.fileno(), socket.AF_INET, socket.SOCK_STREAM)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if self._socket is not None:
-            asyncio.get_running_loop().remove_reader(self._socket.fileno())
+            self._read(self._socket, wanted=False)
             self._socket.close()
 
     async def acknowledged(self, *, patience: float) -> bool:
@@ -83,6 +86,8 @@ class Delivery:
         with self._connection.on_lost(self._changed.set):
             if self._connection.is_held:
                 return await self._wait_for_held_client(self._socket, patience)
+            if not self._connection.is_lost:
+                await asyncio.sleep(0)  # the server closes its socket in the next round of the event loop
             watch = _Watch(self._socket, self._changed, patience)
             while not self._connection.is_lost:  # the server has not written all of its buffer yet
                 if is_closed(self._socket):
@@ -112,15 +117,13 @@ class Delivery:
 
     async def _close(self, sock: socket.socket, patience: float) -> bool:
         """Close our side, and wait until the client closes its own. Return whether it took everything."""
-        loop = asyncio.get_running_loop()
         with contextlib.suppress(OSError):  # it may be reset already, which recv() will say
             sock.shutdown(socket.SHUT_WR)
-        loop.add_reader(sock.fileno(), self._changed.set)
+        self._changed.clear()
+        await asyncio.sleep(0)  # by now most clients have closed, and need neither a reader nor a timer
         peer, watch = _PeerClose(sock), _Watch(sock, self._changed, patience)
         while True:
             peer.look()
-            if peer.is_clean is not None:
-                loop.remove_reader(sock.fileno())  # it would be readable from now on
             closed = is_closed(sock)  # asked before: an acknowledgement between the two would look like a reset
             has_all = unacknowledged(sock) <= 1  # our own close counts as one
             if peer.is_clean is False or (closed and not has_all):
@@ -129,8 +132,17 @@ class Delivery:
                 return True
             if has_all:
                 watch.expect_close()
+            self._read(sock, wanted=peer.is_clean is None)  # once the peer has closed, it is readable all the time
             if not await watch.pause():
                 return has_all
+
+    def _read(self, sock: socket.socket, *, wanted: bool) -> None:
+        """Notice whenever there is something to read from the socket, or do not any more."""
+        if wanted and not self._is_reading:
+            asyncio.get_running_loop().add_reader(sock.fileno(), self._changed.set)
+        elif self._is_reading and not wanted:
+            asyncio.get_running_loop().remove_reader(sock.fileno())
+        self._is_reading = wanted
 
 
 class _Watch:
@@ -140,23 +152,23 @@ class _Watch:
         self._socket = sock
         self._changed = changed
         self._patience = patience
-        self._loop = asyncio.get_running_loop()
-        self._taken = acknowledged(sock)
-        self._deadline = self._loop.time() + patience
+        #: Bytes that the client had acknowledged at the last look. The first look begins the time.
+        self._taken = -1
+        self._deadline = 0.0
         self._pause = _FIRST_PAUSE
         self._expects_close = False
 
     def expect_close(self) -> None:
         """Give the client, which has everything, 5 s from the first call to close."""
         if not self._expects_close:
-            self._expects_close, self._deadline = True, self._loop.time() + _CLOSING
+            self._expects_close, self._deadline = True, monotonic() + _CLOSING
 
     async def pause(self) -> bool:
         """Wait until it is time to look again, as something may have changed. Return False if the time is over."""
-        if not self._expects_close and acknowledged(self._socket) != self._taken:
-            self._taken = acknowledged(self._socket)
-            self._deadline, self._pause = self._loop.time() + self._patience, _FIRST_PAUSE
-        if (left := self._deadline - self._loop.time()) <= 0:
+        now = monotonic()
+        if not self._expects_close and (taken := acknowledged(self._socket)) != self._taken:
+            self._taken, self._deadline, self._pause = taken, now + self._patience, _FIRST_PAUSE
+        if (left := self._deadline - now) <= 0:
             return False
         await occurs(self._changed, within=min(self._pause, left))
         self._changed.clear()
@@ -178,7 +190,7 @@ class _PeerClose:
         if self.is_clean is not None:
             return
         try:
-            piece = self._socket.recv(65536)
+            piece = self._socket.recv(65536, socket.MSG_DONTWAIT)
         except BlockingIOError:
             return
         except OSError:

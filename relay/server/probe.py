@@ -211,7 +211,8 @@ class Probe:
 
     def forget(self) -> None:
         """Stop, and do not count what was read ahead any more."""
-        self.stop()
+        if self.is_asked:
+            self.stop()
         if self._memory is not None:
             self._memory.sizes.pop(self, None)
 

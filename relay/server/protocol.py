@@ -1,7 +1,7 @@
 """What relay adds to uvicorn's HTTP/1.1: a `Connection` for every scope, and limits on what a client may send, and for
 how long, before its request is complete."""
 
-import asyncio
+from asyncio import TimerHandle
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Any
@@ -11,7 +11,7 @@ from relay.server.connection import EXTENSION, Connection
 from relay.server.discard import Discard
 from relay.server.framing import check_framing
 from relay.server.headers import SAFE_HEADERS
-from relay.server.tcp import Hangups, probe_when_silent
+from relay.server.tcp import Hangups
 from relay.server.uvicorn_adapter import Head, HttpProtocol
 from relay.settings import Settings
 
@@ -41,13 +41,12 @@ class Protocol(HttpProtocol):
         self._node: str = state[NODE]
         self.connection = Connection(self, hangups)
         self.extensions[EXTENSION] = self.connection
-        probe_when_silent(self.transport.get_extra_info("socket"))
         #: Bytes since the client last sent something of use.
         self._useless = 0
         self._hangups = hangups
         #: Why the client cannot be understood any more, while requests before that have no response yet.
         self._problem: Problem | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: TimerHandle | None = None
         self._start_timer(self.settings.header_timeout, self._head_is_late)
 
     def closed(self, error: Exception | None) -> None:
@@ -79,7 +78,7 @@ class Protocol(HttpProtocol):
         if head.size > _HEAD_MAXIMUM:
             raise Problem(Error.HEADER_TOO_LARGE, most=_HEAD_MAXIMUM)
         # RFC 9112 section 3.2: with two of them, somebody who passes the request on may take it for another one.
-        hosts = sum(name == b"host" for name, _ in head.headers)
+        hosts = [name for name, _ in head.headers].count(b"host")
         if hosts > 1 or (head.version == "1.1" and not hosts):
             raise Problem(Error.NOT_HTTP)
         check_framing(head.version, head.headers)
@@ -174,7 +173,7 @@ class Protocol(HttpProtocol):
 
     def _start_timer(self, seconds: float, callback: Callable[[], None]) -> None:
         self._cancel_timer()
-        self._timer = asyncio.get_running_loop().call_later(seconds, callback)
+        self._timer = self.loop.call_later(seconds, callback)
 
     def _cancel_timer(self) -> None:
         if self._timer is not None:

@@ -6,7 +6,7 @@ import contextlib
 import select
 import socket
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from relay.server.discard import Discards
 from relay.server.probe import ReadAhead
@@ -23,10 +23,6 @@ _UNANSWERED = 2
 #: Linux's TCP_ESTABLISHED (neither side has closed) and TCP_CLOSE (both have, or it was reset): the first byte of
 #: `struct tcp_info`.
 _TCP_ESTABLISHED, _TCP_CLOSE = 1, 7
-#: A client whose machine vanished without a word is noticed after a minute: after 30 s of silence the kernel sends
-#: probes, 10 s apart, and gives up when three have no reply. Not TCP_USER_TIMEOUT: that would also end a download whose
-#: client lives and takes nothing for a while, and RELAY_STALL decides about that.
-_KEEPALIVE = {"TCP_KEEPIDLE": 30, "TCP_KEEPCNT": 3, "TCP_KEEPINTVL": 10}
 
 
 class Hangups:
@@ -49,36 +45,21 @@ class Hangups:
         asyncio.get_running_loop().remove_reader(self._epoll.fileno())
         self._epoll.close()
 
-    @contextlib.contextmanager
-    def watching(self, descriptor: int, callback: Callable[[], None]) -> Iterator[None]:
-        """Within it, call `callback` once when the peer of this socket has closed or reset the connection."""
+    def watch(self, descriptor: int, callback: Callable[[], None]) -> None:
+        """Call `callback` once when the peer of this socket has closed or reset the connection, until `forget`."""
         self._callbacks[descriptor] = callback
         self._epoll.register(descriptor, select.EPOLLRDHUP | select.EPOLLONESHOT)
-        try:
-            yield
-        finally:
-            if self._callbacks.get(descriptor) is callback:
-                del self._callbacks[descriptor]
-                with contextlib.suppress(OSError):  # it was closed meanwhile, and the kernel has forgotten it
-                    self._epoll.unregister(descriptor)
+
+    def forget(self, descriptor: int, callback: Callable[[], None]) -> None:
+        if self._callbacks.get(descriptor) is callback:
+            del self._callbacks[descriptor]
+            with contextlib.suppress(OSError):  # it was closed meanwhile, and the kernel has forgotten it
+                self._epoll.unregister(descriptor)
 
     def _report(self) -> None:
         for descriptor, _ in self._epoll.poll(0):
             if (callback := self._callbacks.get(descriptor)) is not None:
                 callback()
-
-
-def probe_when_silent(sock: socket.socket) -> None:
-    """Have the kernel find out whether a silent peer is still there. One that is not then looks as if it had left."""
-    with contextlib.suppress(OSError):  # it is no TCP connection, or it is gone already
-        # uvloop's socket would make one like this for each option.
-        real = socket.socket(sock.family, sock.type, sock.proto, sock.fileno())
-        try:
-            real.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            for option, value in _KEEPALIVE.items():
-                real.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
-        finally:
-            real.detach()
 
 
 def reset_when_closed(sock: socket.socket) -> None:

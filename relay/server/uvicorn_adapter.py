@@ -1,27 +1,37 @@
 """The only module that uses what is private or undocumented in uvicorn, httptools and uvloop.
 
 `HttpProtocol` is uvicorn's HTTP/1.1 protocol behind an interface of our own: hooks that `protocol.Protocol` overrides,
-and operations that it and `Connection` call. `SignalServer` does the same for uvicorn's server. Each attribute and each
-behaviour that is relied on here has a test in `tests/contract/test_uvicorn.py`, which says what breaks if it changes.
+and operations that it and `Connection` call. `Cycle` is one request, and writes its response. `SignalServer` does for
+uvicorn's server what `HttpProtocol` does for its protocol. Each attribute and each behaviour that is relied on here has
+a test in `tests/contract/test_uvicorn.py`, which says what breaks if it changes.
 """
 
 import asyncio
 import contextlib
 import signal
-from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
+import socket
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from types import FrameType
 from typing import Any, NamedTuple, cast
+from urllib.parse import unquote
 
 import httptools
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import HANDLED_SIGNALS
 
 from relay.buffers import Bytes
 from relay.errors import Error, Problem
 from relay.server.discard import Discard
 from relay.server.intake import BodyIntake
+from relay.server.listening import Crowd
+
+#: Statuses whose responses have no body (RFC 9110 sections 15.3.5 and 15.4.5).
+_WITHOUT_BODY = (204, 304)
+#: All control characters but the tab: none may be in a header.
+_CONTROLS = bytes(code for code in (*range(32), 127) if code != ord("\t"))
 
 
 class Head(NamedTuple):
@@ -68,17 +78,22 @@ class HttpProtocol(HttpToolsProtocol):
         response: call `discard_the_rest`."""
 
     transport: asyncio.Transport
+    cycle: "Cycle"
     #: What every request finds among its scope's extensions.
     extensions: dict[str, Any]
 
     # -- called by the transport ---------------------------------------------------------------------------
 
     def connection_made(self, transport: Any) -> None:
-        super().connection_made(transport)
+        # As uvicorn does it, but for the addresses: it asks the kernel, and uvloop makes a socket for each question.
+        self.connections.add(self)
+        self.transport = transport
+        self.flow = FlowControl(transport)
+        self.server = _address(transport, "sockname")
+        self.client = _address(transport, "peername")
+        self.scheme = "https" if transport.get_extra_info("sslcontext") is not None else "http"
         #: The request that is being answered, and those behind it.
-        self._cycles: list[RequestResponseCycle] = []
-        #: Bytes of this request's URL and headers so far.
-        self._head_size = 0
+        self._cycles: list[Cycle] = []
         #: Whether a request's headers are complete and its body is not.
         self._in_body = False
         #: Whether the parser is being told about a body whose beginning it has not seen.
@@ -87,8 +102,6 @@ class HttpProtocol(HttpToolsProtocol):
         self._direct: _DirectReceiver | None = None
         #: Whether something was received that is no request.
         self._is_faulty = False
-        #: Whether the response under way is the last, and its client may be sending still.
-        self._is_last = False
         #: What throws away all that the client still sends.
         self._discard: Discard | None = None
         self.extensions = {}
@@ -112,7 +125,11 @@ class HttpProtocol(HttpToolsProtocol):
         self.tls_closed()
 
     def data_received(self, data: bytes) -> None:
-        self.cancel_keep_alive_timer()
+        if self._discard is not None:
+            self._discard_directly(self._discard)
+            self._discard.note_received(len(data))
+            return
+        self._unset_keepalive_if_required()
         self.received(data)
 
     # -- the parser, and what it calls ---------------------------------------------------------------------
@@ -161,36 +178,46 @@ class HttpProtocol(HttpToolsProtocol):
         if self._is_preparing:
             return
         super().on_message_begin()
-        self._head_size = 0
         self.scope["extensions"] = self.extensions
-
-    def on_url(self, url: bytes) -> None:
-        if self._is_preparing:
-            return
-        self._head_size += len(url)
-        super().on_url(url)
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        # Trailers come here too, and must not pass for headers (RFC 9110 section 6.5.1).
-        if self._is_preparing or self._in_body:
-            return
-        self._head_size += len(name) + len(value)
-        super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         if self._is_preparing:
             return
-        if self.parser.get_method() == b"CONNECT":
+        method = self.parser.get_method()
+        if method == b"CONNECT":
             raise Problem(Error.NOT_HTTP)  # this is no proxy
         if self._offers_upgrade():
             return  # it comes again without the offer
-        version = self.parser.get_http_version()
-        self.head_received(Head(version, self.headers, self._head_size))
-        if version == "1.0":
-            self.expect_100_continue = False  # it does not know interim responses (RFC 9110 section 10.1.1)
-        super().on_headers_complete()  # raises if the URL is none
+        version, headers = self.parser.get_http_version(), self.headers
+        size = len(self.url) + sum(map(len, chain.from_iterable(headers)))
+        self.head_received(Head(version, headers, size))
+        self.headers = []  # trailers come there too, and must not pass for headers (RFC 9110 section 6.5.1)
+        self._begin_request(method.decode("ascii"), version)
         self._in_body = True
         self._cycles = [cycle for cycle in (*self._cycles, self.cycle) if not cycle.response_complete]
+
+    def _begin_request(self, method: str, version: str) -> None:
+        """Complete the scope, and call the application, at once or when all requests before this have their responses.
+
+        As uvicorn does it, but with a `Cycle`.
+        """
+        url = httptools.parse_url(self.url)  # raises if it is none
+        path = url.path.decode("ascii")
+        self.scope["method"], self.scope["http_version"] = method, version
+        self.scope["path"], self.scope["raw_path"] = unquote(path) if "%" in path else path, url.path
+        self.scope["query_string"] = url.query or b""
+        is_pipelined = self.is_unanswered
+        self.cycle = Cycle(
+            self,
+            # HTTP/1.0 does not know interim responses (RFC 9110 section 10.1.1).
+            expect_100_continue=self.expect_100_continue and version != "1.0",
+            keep_alive=version != "1.0" and self.parser.should_keep_alive(),
+        )
+        if is_pipelined:
+            self.flow.pause_reading()
+            self.pipeline.appendleft((self.cycle, self.app))
+        else:
+            self._start_asgi_task(self.cycle, self.app)
 
     def on_body(self, body: bytes) -> None:
         super().on_body(body)
@@ -259,9 +286,12 @@ class HttpProtocol(HttpToolsProtocol):
         return self.server_state.default_headers
 
     @property
-    def _answering(self) -> RequestResponseCycle:
+    def _answering(self) -> "Cycle":
         """The request that is being answered: the first without a complete response, or else the last there was."""
-        return next((cycle for cycle in self._cycles if not cycle.response_complete), self.cycle)
+        for cycle in self._cycles:
+            if not cycle.response_complete:
+                return cycle
+        return self.cycle
 
     def keep_open(self) -> bool:
         """Do not close the connection when the response that is under way is complete. Return whether there is one."""
@@ -272,43 +302,28 @@ class HttpProtocol(HttpToolsProtocol):
         return True
 
     def join_head(self) -> None:
-        """Send the head of the response that is under way together with the beginning of its body.
-
-        That has to follow, and not be empty. uvicorn would write the two one after the other, which costs a system call
-        and a packet more.
-        """
-        if (cycle := self._answering) is not None and not cycle.response_started:
-            cycle.transport = cast(asyncio.Transport, _HeadJoiner(cycle.transport))
+        """Send the head of the response, which has not begun, together with the beginning of its body."""
+        if (cycle := self._answering) is not None:
+            cycle.joins_head = True
 
     def write_body(self, data: Bytes) -> None:
         """Write some of the response's body as the server's `send` does, but without copying it; not its end."""
-        cycle = self._answering
-        if cycle.chunked_encoding:
-            self.transport.writelines((b"%x\r\n" % len(data), data, b"\r\n"))
-        else:
-            cycle.expected_content_length -= len(data)
-            self.transport.write(data)
+        self._answering.write_body(data)
 
     async def wait_until_writable(self) -> None:
-        await self.flow.drain()
+        if self.flow.write_paused:
+            await self.flow.drain()
 
-    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        super()._start_asgi_task(cycle, partial(self._answer, cycle, app))
+    def complete(self, cycle: "Cycle") -> None:
+        """Go on to the next request, or end the connection. The response of this cycle is complete."""
+        if not cycle.keep_alive:
+            if self._may_be_sending(cycle):
+                self.last_response_complete()
+                return
+            self.transport.close()
+        self.on_response_complete()
 
-    async def _answer(self, cycle: RequestResponseCycle, app: Any, scope: Any, receive: Any, send: Any) -> None:
-        async def send_now(message: Any) -> None:
-            if message["type"] == "http.response.start":
-                cycle.default_headers = self.server_state.default_headers  # those of now: they have the date
-            elif not (message.get("more_body", False) or cycle.keep_alive) and self._may_be_sending(cycle):
-                self._is_last = cycle.keep_alive = True  # or `send` would close
-            await send(message)
-
-        try:
-            await app(scope, receive, send_now)
-        finally:
-            cycle.default_headers = self.server_state.default_headers  # uvicorn may have to send a 500
-
-    def _may_be_sending(self, cycle: RequestResponseCycle) -> bool:
+    def _may_be_sending(self, cycle: "Cycle") -> bool:
         """Return whether the client of this request may still be sending: the rest of it, or bytes behind it.
 
         Not if it is a download: `Delivery` reads what its client still sends. Over TLS we cannot close our side only,
@@ -319,14 +334,10 @@ class HttpProtocol(HttpToolsProtocol):
             return False
         if self._in_body or self._is_faulty or cycle is not self.cycle:
             return True
-        is_tls = self.transport.get_extra_info("sslcontext") is not None
-        return not is_tls and method not in ("HEAD", "DELETE", "OPTIONS")
+        return self.scheme == "http" and method not in ("HEAD", "DELETE", "OPTIONS")
 
     def on_response_complete(self) -> None:
         is_idle = not self.pipeline
-        if self._is_last:
-            self.last_response_complete()
-            return
         super().on_response_complete()
         self.response_complete(is_idle=is_idle)
 
@@ -386,7 +397,10 @@ class HttpProtocol(HttpToolsProtocol):
 
     def discard_the_rest(self, discard: Discard) -> None:
         """Close our side of the connection if that is possible, and receive into the discard until it closes. Over TLS,
-        our side cannot be closed alone."""
+        our side cannot be closed alone.
+
+        Most clients send nothing more. So the discard receives directly only if something comes.
+        """
         self.cancel_keep_alive_timer()
         self.abandon_requests()
         for cycle in self._cycles:
@@ -394,6 +408,12 @@ class HttpProtocol(HttpToolsProtocol):
         self._discard = discard
         if self.transport.can_write_eof():
             self.transport.write_eof()
+        if self._direct is not None:
+            self._discard_directly(discard)
+        else:
+            self.flow.resume_reading()
+
+    def _discard_directly(self, discard: Discard) -> None:
         self._direct = _DirectReceiver(self, discard)
         self._receive_by(self._direct)
 
@@ -404,22 +424,97 @@ class HttpProtocol(HttpToolsProtocol):
         self.transport.resume_reading()
 
 
-class _HeadJoiner:
-    """A transport that keeps what is written first, and sends it with what is written next."""
+def _address(transport: asyncio.BaseTransport, name: str) -> tuple[str, int] | None:
+    """Return the host and the port of one end of the connection; None if it is no TCP connection."""
+    address = transport.get_extra_info(name)
+    return address[:2] if isinstance(address, tuple) else None
 
-    def __init__(self, transport: asyncio.Transport) -> None:
-        self._transport = transport
-        self._head: bytes | None = None
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
+class Cycle(RequestResponseCycle):
+    """One request and its response. It writes the response itself, in fewer steps than uvicorn's, and copies less."""
 
-    def write(self, data: bytes) -> None:
-        if self._head is None:
-            self._head = data
-            return
-        self._transport.writelines([self._head, data] if self._head else [data])
+    def __init__(self, http: HttpProtocol, *, expect_100_continue: bool, keep_alive: bool) -> None:
+        super().__init__(
+            scope=http.scope,
+            transport=http.transport,
+            flow=http.flow,
+            logger=http.logger,
+            access_logger=http.access_logger,
+            access_log=False,
+            default_headers=[],  # `send` takes those of the moment when the response begins: they have the date
+            message_event=asyncio.Event(),
+            expect_100_continue=expect_100_continue,
+            keep_alive=keep_alive,
+            on_response=http.complete,  # uvicorn lets go of it in the end, so that the two do not keep each other
+        )
+        #: Whether the head of the response waits for the beginning of its body. Two writes would be two system calls,
+        #: and two packets.
+        self.joins_head = False
+        self._server_state = http.server_state
+        #: The head of the response, until it is written.
         self._head = b""
+
+    async def send(self, message: Any) -> None:
+        """The server's `send` of ASGI: begin the response, go on with it, or complete it."""
+        if self.flow.write_paused and not self.disconnected:
+            await self.flow.drain()
+        if self.disconnected:
+            return
+        is_start = message["type"] == "http.response.start"
+        if is_start is self.response_started or self.response_complete:
+            raise RuntimeError(f"{message['type']} is not what may be sent now")
+        if is_start:
+            self._begin(message["status"], message.get("headers", ()))
+            return
+        is_last = not message.get("more_body", False)
+        self.write_body(message.get("body", b""), is_last=is_last)
+        if is_last:
+            self._complete()
+
+    def _begin(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
+        self.response_started, self.waiting_for_100_continue = True, False
+        fields = [*self._server_state.default_headers, *headers]
+        by_name = dict(fields)
+        if by_name.get(b"connection") == b"close":
+            self.keep_alive = False
+        elif not self.keep_alive:
+            fields.append((b"connection", b"close"))
+        length = by_name.get(b"content-length")
+        self.chunked_encoding = length is None and self.scope["method"] != "HEAD" and status not in _WITHOUT_BODY
+        self.expected_content_length = int(length or 0)
+        if self.chunked_encoding:
+            fields.append((b"transfer-encoding", b"chunked"))
+        lines = [STATUS_LINE[status].rstrip(), *map(b": ".join, fields)]
+        self._head = b"\r\n".join([*lines, b"", b""])
+        if len(self._head) - len(self._head.translate(None, _CONTROLS)) > 2 * (len(lines) + 1):
+            raise RuntimeError("a header has a control character")  # besides those that end each line
+        if not self.joins_head:
+            self.transport.write(self._head)
+            self._head = b""
+
+    def write_body(self, data: Bytes, *, is_last: bool = False) -> None:
+        """Write some of the body, framed as its head says."""
+        pieces: list[Bytes] = [self._head] if self._head else []
+        self._head = b""
+        if self.scope["method"] == "HEAD":
+            self.expected_content_length = 0
+        elif self.chunked_encoding:
+            pieces += [b"%x\r\n" % len(data), data, b"\r\n"] if data else []
+            pieces += [b"0\r\n\r\n"] if is_last else []
+        elif data:
+            self.expected_content_length -= len(data)
+            pieces.append(data)
+        if self.expected_content_length < 0:
+            raise RuntimeError("a response is longer than its Content-Length")
+        if pieces:
+            self.transport.writelines(pieces)
+
+    def _complete(self) -> None:
+        if self.expected_content_length:
+            raise RuntimeError("a response is shorter than its Content-Length")
+        self.response_complete = True
+        self.message_event.set()
+        self.on_response(self)
 
 
 class _DirectReceiver(asyncio.BufferedProtocol):
@@ -449,7 +544,7 @@ class _DirectReceiver(asyncio.BufferedProtocol):
 
 
 class SignalServer(uvicorn.Server):
-    """uvicorn's server, whose signals go to `on_signal`."""
+    """uvicorn's server, whose signals go to `on_signal`, and which lets in a crowd of clients faster."""
 
     def on_started(self) -> None:
         """Called when the server has started."""
@@ -464,7 +559,27 @@ class SignalServer(uvicorn.Server):
     async def startup(self, sockets: Any = None) -> None:
         self._loop = asyncio.get_running_loop()
         await super().startup(sockets=sockets)
+        self._crowds = [Crowd(listener, self._serve_too) for listener in sockets or ()]
         self.on_started()
+
+    async def shutdown(self, sockets: Any = None) -> None:
+        for crowd in self._crowds:
+            await crowd.close()
+        await super().shutdown(sockets=sockets)
+
+    async def _serve_too(self, listener: socket.socket) -> asyncio.AbstractServer:
+        """Serve one more listener, as uvicorn serves those that it has been given."""
+        config = self.config
+        return await self._loop.create_server(self._new_protocol, sock=listener, ssl=config.ssl, backlog=config.backlog)
+
+    def _new_protocol(self) -> asyncio.BaseProtocol:
+        config: Any = self.config  # `http_protocol_class` is declared as the type of any protocol
+        return cast(
+            asyncio.BaseProtocol,
+            config.http_protocol_class(
+                config=config, server_state=self.server_state, app_state=self.lifespan.state, _loop=self._loop
+            ),
+        )
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

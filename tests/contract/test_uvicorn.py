@@ -27,27 +27,33 @@ from tests.support.certificate import make_certificate
 #: Each attribute that the adapter uses, by its owner, and what breaks without it.
 USED: dict[str, dict[str, str]] = {
     "HttpToolsProtocol": {
+        "access_logger": "uvicorn would have nowhere to log a request, if it were to.",
+        "app": "There would be nobody to answer a request.",
         "app_state": "The protocol would not find the settings, the node's id and the epoll of the lifespan.",
-        "connection_made": "No connection would be set up.",
+        "client": "The limits for each address would not know whom they count.",
+        "connection_made": "Ours replaces it: no connection would be set up.",
         "connection_lost": "uvicorn would not forget the connection, and a shutdown would wait for it.",
+        "connections": "A shutdown would not close the connections.",
         "cycle": "Nobody could tell which request a body belongs to, or whether it was answered.",
         "data_received": "Ours replaces it: the client's bytes would go by another way, without our limits.",
         "eof_received": "Ours replaces it: a client that closes TLS would not be noticed.",
         "expect_100_continue": "A client of HTTP/1.0 would get an interim response that it does not know.",
         "flow": "Neither reading nor writing could be paused.",
-        "headers": "The headers could not be checked, nor repeated without `Upgrade`.",
+        "headers": "The headers could not be checked, nor repeated without `Upgrade`; trailers would pass for headers.",
+        "logger": "An error that the application raises would not be logged.",
+        "loop": "No limit would be set to the wait for the first request.",
         "on_body": "A body would not reach `receive()`.",
-        "on_header": "Trailers would pass for headers.",
-        "on_headers_complete": "No request would be checked before it is served.",
+        "on_headers_complete": "Ours replaces it: no request would be checked before it is served.",
         "on_message_begin": "The scope would have no `Connection`.",
         "on_message_complete": "A body received directly would never end for `receive()`.",
         "on_response_complete": "No limit would be set to the wait for the next request.",
-        "on_url": "The length of the URL would not count.",
         "parser": "It could not be replaced after an upgrade, or after a body received directly.",
         "pipeline": "The requests that a client sends ahead could not be limited.",
+        "scheme": "uvicorn would put none into the scope.",
+        "server": "uvicorn would put no address of its own into the scope.",
         "server_state": "A response that the parser's errors get would have no date.",
         "shutdown": "Ours replaces it: a client that is still sending when the node stops would not get its response.",
-        "_start_asgi_task": "No response would have its own date, nor let its client go on sending.",
+        "_start_asgi_task": "No request would be served, or no request that a client has sent ahead.",
         "scope": "The scope would have no `Connection`.",
         "transport": "Nothing could be written, closed or received directly.",
         "url": "A request that offers an upgrade could not be repeated without the offer.",
@@ -56,14 +62,16 @@ USED: dict[str, dict[str, str]] = {
     "RequestResponseCycle": {
         "body": "What the parser has kept of a body would be lost when it is received directly.",
         "chunked_encoding": "The body of a response would be framed in the wrong way.",
-        "default_headers": "A response's date would be the time when its request arrived.",
         "disconnected": "Requests of a lost connection would be answered as if it were there.",
-        "expected_content_length": "uvicorn would take a response that was written directly for too short.",
+        "expected_content_length": "A response that is shorter than its Content-Length would pass for a whole one.",
+        "flow": "A response would not wait for a slow client, and fill the memory.",
         "keep_alive": "The server would close a TLS connection first, and its client look as if it had left.",
         "message_event": "A request of a lost connection would wait in `receive()` for ever.",
+        "on_response": "No request that was sent ahead would be served.",
         "response_complete": "Nobody could tell whether a request was answered.",
         "scope": "Nobody could tell a download from an upload, whose client may be sending still.",
-        "transport": "The head of a response and its body would be two packets.",
+        "send": "Ours replaces it: no response would have its own date, nor let its client go on sending.",
+        "transport": "No response could be written.",
         "response_started": "An error would be written into the middle of a download.",
         "waiting_for_100_continue": "It would be written after our side was closed, which is an error.",
     },
@@ -72,11 +80,13 @@ USED: dict[str, dict[str, str]] = {
         "pause_reading": "An upload would not wait for its downloader, and fill the memory.",
         "read_paused": "A probe would take a client that is not read for one whose end would be seen.",
         "resume_reading": "An upload would stop for ever when its buffer is full for the first time.",
+        "write_paused": "A response would not wait for a slow client, and fill the memory.",
     },
     "HttpRequestParser": {
         "feed_data": "Nothing could be parsed.",
         "get_http_version": "HTTP/2 would not be refused, and HTTP/1.0 be taken for 1.1.",
         "get_method": "CONNECT would not be refused; an offered upgrade could not be declined.",
+        "should_keep_alive": "A connection would stay open although its client wants it closed.",
         "set_dangerous_leniencies": "Bytes behind a request with `Connection: close` would abort its response.",
         "should_upgrade": "An upload that offers an upgrade would look whole, and empty.",
     },
@@ -84,12 +94,16 @@ USED: dict[str, dict[str, str]] = {
         "HttpParserError": "Garbage would raise in the event loop, and its client get no answer.",
         "HttpParserUpgrade": "An upload that offers an upgrade would get no body.",
         "HttpRequestParser": "Nothing could be parsed after a body received directly.",
+        "parse_url": "The path and the query could not be told apart.",
     },
     "Server": {
         "capture_signals": "Ours replaces it: a second signal would turn the exit status into a failure.",
         "config": "The server could not be set up.",
         "handle_exit": "Ours replaces it: a signal would end the node without a drain.",
+        "lifespan": "A client of a crowd would find neither the settings nor the epoll.",
+        "server_state": "A client of a crowd would be forgotten at the shutdown.",
         "should_exit": "The node would not stop after its drain.",
+        "shutdown": "Clients would be let in while the node stops.",
         "started": "A signal during the start would begin a drain; a failed start would exit with status 0.",
         "startup": "The node would look at all its objects for garbage, again and again.",
     },
@@ -138,6 +152,18 @@ def connect(kind: type[HttpToolsProtocol] = HttpToolsProtocol) -> tuple[HttpTool
     return http, transport
 
 
+class Ours(uvicorn_adapter.HttpProtocol):
+    """The adapter, which does nothing but serve."""
+
+    is_last = False
+
+    def received(self, data: bytes) -> None:
+        assert self.parse(data) is None
+
+    def last_response_complete(self) -> None:
+        self.is_last = True
+
+
 def request(http: HttpToolsProtocol, data: bytes) -> RequestResponseCycle:
     http.data_received(data)
     return http.cycle
@@ -150,10 +176,18 @@ GET = b"GET / HTTP/1.1\r\nHost: x\r\n"
 # -- attributes --------------------------------------------------------------------------------------------
 
 
+class Begun(uvicorn.Server):
+    """A server that has what it has before it listens."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        self.should_exit = True
+
+
 async def owners() -> dict[str, object]:
     http, _ = connect()
     cycle = request(http, GET + b"\r\n")
-    server = uvicorn.Server(http.config)
+    server = Begun(http.config)
+    await server._serve()
     return {
         "HttpToolsProtocol": http,
         "RequestResponseCycle": cycle,
@@ -180,15 +214,20 @@ def owner_of(node: ast.Attribute, of_self: str) -> str | None:
 
 def test_every_attribute_that_is_used_is_named_here() -> None:
     source = ast.parse(inspect.getsource(uvicorn_adapter))
-    for kind, of_self in (("HttpProtocol", "HttpToolsProtocol"), ("SignalServer", "Server")):
-        [tree] = [node for node in source.body if isinstance(node, ast.ClassDef) and node.name == kind]
-        theirs = set(USED[of_self])
-        ours = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and is_set_here(node)}
-        ours |= {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
-        for node in ast.walk(tree):
+    classes = {node.name: node for node in source.body if isinstance(node, ast.ClassDef)}
+    kinds = {"HttpProtocol": "HttpToolsProtocol", "Cycle": "RequestResponseCycle", "SignalServer": "Server"}
+    ours = {of_self: names_of(classes[kind]) - set(USED[of_self]) for kind, of_self in kinds.items()}
+    for kind, of_self in kinds.items():
+        for node in ast.walk(classes[kind]):
             if isinstance(node, ast.Attribute) and (owner := owner_of(node, of_self)) is not None:
-                is_ours = owner == of_self and node.attr in ours - theirs
-                assert is_ours or node.attr in USED[owner], f"line {node.lineno}: {ast.unparse(node)}"
+                is_named = node.attr in USED[owner] or node.attr in ours.get(owner, ())
+                assert is_named, f"line {node.lineno}: {ast.unparse(node)}"
+
+
+def names_of(kind: ast.ClassDef) -> set[str]:
+    """Return the attributes that a class sets, and its methods."""
+    names = {node.attr for node in ast.walk(kind) if isinstance(node, ast.Attribute) and is_set_here(node)}
+    return names | {node.name for node in ast.walk(kind) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
 
 
 def is_set_here(node: ast.Attribute) -> bool:
@@ -205,6 +244,47 @@ def test_no_other_module_imports_what_is_private() -> None:
             names = [getattr(node, "module", None) or alias.name for alias in node.names]
             private = [name for name in names if name.startswith(("uvicorn.", "httptools", "uvloop"))]
             assert not private or file.name == "uvicorn_adapter.py", (file, private)
+
+
+# -- uvicorn: connections ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def test_a_connection_is_set_up_as_uvicorn_does_it(loop: Callable[[], asyncio.AbstractEventLoop], host: str) -> None:
+    """The adapter does it itself. Otherwise something that uvicorn uses later would be missing."""
+    made: list[HttpToolsProtocol] = []
+
+    class Plain(HttpToolsProtocol):
+        def connection_made(self, transport: Any) -> None:
+            before = dict(vars(self))
+            super().connection_made(transport)
+            self.set_up = {name: value for name, value in vars(self).items() if before.get(name) is not value}
+            self.is_known = self in self.connections
+            # The same connection once more, as the adapter would set it up.
+            ours = uvicorn_adapter.HttpProtocol(self.config, ServerState(), {})
+            ours.connection_made(transport)
+            made.extend([self, ours])
+            transport.close()
+
+    async def test() -> None:
+        config = uvicorn.Config(app, ws="none", lifespan="off", log_config=None)
+        server = await asyncio.get_running_loop().create_server(lambda: Plain(config, ServerState(), {}), host, 0)
+        with socket.create_connection(server.sockets[0].getsockname()[:2]):
+            while not made:
+                await asyncio.sleep(0.001)
+        server.close()
+        plain, ours = made
+        assert set(cast(Any, plain).set_up) == {"transport", "flow", "server", "client", "scheme"}
+        assert type(ours.flow) is type(plain.flow)
+        assert plain.server is not None
+        for name in ("transport", "server", "client", "scheme"):
+            assert getattr(ours, name) == getattr(plain, name), name
+        assert cast(Any, plain).is_known
+        assert ours in ours.connections
+
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(test())
 
 
 # -- uvicorn: requests and responses -----------------------------------------------------------------------
@@ -285,29 +365,62 @@ async def start_response(cycle: RequestResponseCycle, *headers: tuple[bytes, byt
     await cycle.send({"type": "http.response.start", "status": 200, "headers": list(headers)})
 
 
-async def test_a_response_that_was_written_directly_can_be_completed() -> None:
-    """Otherwise uvicorn would raise at the end of every download of known length."""
-    http, transport = connect()
-    cycle = request(http, GET + b"\r\n")
-    await start_response(cycle, (b"content-length", b"3"))
-    assert cycle.chunked_encoding is False
-    cycle.expected_content_length -= 2
-    await cycle.send({"type": "http.response.body", "body": b"c", "more_body": False})
-    assert cycle.response_complete
-    assert transport.written.endswith(b"\r\n\r\nc")
+#: Requests, whole but for their bodies.
+REQUESTS = [
+    GET + b"\r\n",
+    GET + b"Connection: close\r\n\r\n",
+    b"GET /a%20b%2Fc?d=%20e&f HTTP/1.1\r\nHost: x\r\nX-Two: 1\r\nx-two: 2\r\n\r\n",
+    b"GET http://x/a HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"GET /a HTTP/1.0\r\n\r\n",
+    b"HEAD /a HTTP/1.1\r\nHost: x\r\n\r\n",
+    PUT + b"Expect: 100-continue\r\n\r\n",
+    PUT + b"Connection: keep-alive\r\n\r\n",
+]
+
+
+@pytest.mark.parametrize("data", REQUESTS)
+async def test_a_request_is_what_uvicorn_makes_of_it(data: bytes) -> None:
+    """The adapter makes it itself. Otherwise the application would see another request, or uvicorn miss something."""
+    theirs, ours = (request(connect(kind)[0], data) for kind in (HttpToolsProtocol, Ours))
+    assert ours.scope == cast(Any, theirs.scope) | {"extensions": {}}
+    assert set(vars(ours)) == set(vars(theirs)) | {"joins_head", "_server_state", "_head"}
+    alike = set(vars(theirs)) - {"scope", "transport", "flow", "message_event", "on_response", "access_log"}
+    assert {name: getattr(ours, name) for name in alike} == {name: getattr(theirs, name) for name in alike}
+
+
+@pytest.mark.parametrize("data", [*REQUESTS[:6], REQUESTS[-1]])
+@pytest.mark.parametrize("pieces", [[b""], [b"abc"], [b"ab", b"", b"c"], [b"abc", b""]], ids=str)
+@pytest.mark.parametrize(
+    "headers", [{b"x-a": b"b"}, {b"content-length": b"LENGTH"}, {b"connection": b"close"}], ids=str
+)
+@pytest.mark.parametrize("status", [200, 304])
+async def test_a_response_is_what_uvicorn_would_send(
+    data: bytes, status: int, headers: dict[bytes, bytes], pieces: list[bytes]
+) -> None:
+    """The adapter writes it itself: this is what it has to write."""
+    pieces = [b""] if status in {204, 304} else pieces
+    length = b"%d" % sum(map(len, pieces))
+    fields = [(name, value.replace(b"LENGTH", length)) for name, value in headers.items()]
+    sent = []
+    for kind in (HttpToolsProtocol, Ours):
+        http, transport = connect(kind)
+        cycle = request(http, data)
+        await cycle.send({"type": "http.response.start", "status": status, "headers": fields})
+        states = [bool(cycle.chunked_encoding), cycle.response_started, cycle.waiting_for_100_continue]
+        for number, piece in enumerate(pieces, 1):
+            await cycle.send({"type": "http.response.body", "body": piece, "more_body": number < len(pieces)})
+        states += [cycle.response_complete, cycle.keep_alive, transport.is_closed or getattr(http, "is_last", False)]
+        sent.append((transport.written, states))
+        http._unset_keepalive_if_required()
+    assert sent[0] == sent[1]
 
 
 @pytest.mark.parametrize("pieces", [[b"abc"], [b"ab", b"c"]])
 async def test_the_head_of_a_response_is_sent_with_the_beginning_of_its_body(pieces: list[bytes]) -> None:
-    """uvicorn writes the head in one call of its transport's `write`, and each piece of the body in another."""
-
-    class Parsing(uvicorn_adapter.HttpProtocol):
-        def received(self, data: bytes) -> None:
-            self.parse(data)
-
-    http, transport = connect(Parsing)
+    """Two writes would be two system calls, and two packets."""
+    http, transport = connect(Ours)
     cycle = request(http, GET + b"\r\n")
-    cast(Parsing, http).join_head()
+    cast(Ours, http).join_head()
     await start_response(cycle, (b"content-length", b"3"), (b"connection", b"close"))
     assert transport.written == b""
     for number, piece in enumerate(pieces, 1):
@@ -318,64 +431,77 @@ async def test_the_head_of_a_response_is_sent_with_the_beginning_of_its_body(pie
     assert transport.is_closed
 
 
-async def test_a_response_has_the_default_headers_of_the_moment_when_it_starts() -> None:
+@pytest.mark.parametrize("value", [b"a\r\nx: b", b"a\nx: b", b"a\rb", b"a\0b", b"a\x7f"])
+async def test_a_header_cannot_have_control_characters(value: bytes) -> None:
+    """Otherwise the name of a file could add headers to the response of its download."""
+    http, transport = connect(Ours)
+    cycle = request(http, GET + b"\r\n")
+    with pytest.raises(RuntimeError):
+        await start_response(cycle, (b"x-a", value))
+    assert transport.written == b""
+
+
+@pytest.mark.parametrize("body", [b"ab", b"abcd"])
+async def test_a_response_has_to_be_as_long_as_its_head_says(body: bytes) -> None:
+    """Otherwise a client would wait for the rest, or take it for the next response."""
+    http, _ = connect(Ours)
+    cycle = request(http, GET + b"\r\n")
+    await start_response(cycle, (b"content-length", b"3"))
+    with pytest.raises(RuntimeError):
+        await cycle.send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+async def test_a_response_has_the_date_of_the_moment_when_it_starts() -> None:
     """Otherwise its date would be the time when its request arrived."""
-    http, transport = connect()
+    http, transport = connect(Ours)
     http.server_state.default_headers = [(b"date", b"then")]
     cycle = request(http, GET + b"\r\n")
-    cycle.default_headers = [(b"date", b"now")]
+    http.server_state.default_headers = [(b"date", b"now")]
     await start_response(cycle)
     assert b"date: now\r\n" in transport.written
     assert b"then" not in transport.written
 
 
-async def test_every_request_is_given_to_the_application_in_one_place() -> None:
-    """Otherwise the adapter could not see when a response starts and when it ends."""
-    http, _ = connect()
+async def test_every_request_is_given_to_the_application_in_its_turn() -> None:
+    """Otherwise nobody would answer a request that was sent ahead."""
+    http, _ = connect(Ours)
     started: list[Any] = []
     cast(Any, http)._start_asgi_task = lambda cycle, app: started.append(cycle)
-    first = request(http, GET + b"\r\n" + GET + b"\r\n")
+    last = request(http, GET + b"\r\n" + GET + b"\r\n")
     assert len(started) == 1
     await start_response(started[0], (b"content-length", b"0"))
     await started[0].send({"type": "http.response.body", "body": b"", "more_body": False})
-    assert started[1:] == [first]  # the one that was sent ahead
+    assert started[1:] == [last]
 
 
-@pytest.mark.parametrize("is_kept", [True, False])
-async def test_a_response_whose_connection_is_kept_leaves_it_to_the_protocol_to_close(is_kept: bool) -> None:
-    """Otherwise the kernel of a client that is still sending would throw its response away."""
-    ended: list[bool] = []
+async def test_trailers_do_not_pass_for_headers() -> None:
+    """uvicorn adds them to the list of headers that it has last begun."""
+    http, _ = connect(Ours)
+    head = b"PUT / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    cycle = request(http, head + b"1\r\na\r\n0\r\nX-Trailer: t\r\n\r\n")
+    assert cycle.more_body is False
+    assert cycle.scope["headers"] == [(b"host", b"x"), (b"transfer-encoding", b"chunked")]
 
-    class Ending(HttpToolsProtocol):
-        def on_response_complete(self) -> None:
-            ended.append(self.transport.is_closing())
 
-    http, _ = connect(Ending)
-    cycle = request(http, PUT + b"\r\n")
+@pytest.mark.parametrize("may_be_sending", [True, False])
+async def test_a_client_that_may_be_sending_still_gets_its_last_response(may_be_sending: bool) -> None:
+    """If the connection were closed at once, the kernel of this client would throw its response away."""
+    http, transport = connect(Ours)
+    cycle = request(http, (PUT if may_be_sending else GET) + b"\r\n")
     await start_response(cycle, (b"connection", b"close"), (b"content-length", b"0"))
-    cycle.keep_alive = is_kept
     await cycle.send({"type": "http.response.body", "body": b"", "more_body": False})
-    assert ended == [not is_kept]
-
-
-async def test_a_response_without_a_length_is_chunked() -> None:
-    """Otherwise a download of unknown length would be framed in the wrong way."""
-    http, transport = connect()
-    cycle = request(http, GET + b"\r\n")
-    await start_response(cycle)
-    assert cycle.chunked_encoding is True
-    await cycle.send({"type": "http.response.body", "body": b"", "more_body": False})
-    assert transport.written.endswith(b"\r\n\r\n0\r\n\r\n")
+    assert transport.is_closed is not may_be_sending
+    assert cast(Ours, http).is_last is may_be_sending
 
 
 @pytest.mark.parametrize("is_held", [True, False])
 async def test_a_response_can_leave_it_to_the_client_to_close(is_held: bool) -> None:
     """Otherwise our end of TLS would reset a client that has read everything."""
-    http, transport = connect()
+    http, transport = connect(Ours)
     cycle = request(http, GET + b"\r\n")
     await start_response(cycle, (b"connection", b"close"), (b"content-length", b"0"))
     if is_held:
-        cycle.keep_alive = True
+        cast(Ours, http).keep_open()
     await cycle.send({"type": "http.response.body", "body": b"", "more_body": False})
     assert transport.is_closed is not is_held
     http._unset_keepalive_if_required()
@@ -646,6 +772,55 @@ def test_a_server_calls_what_the_adapter_replaces() -> None:
     Server(uvicorn.Config(app, port=0, lifespan="off", log_config=None)).run()
     assert calls == [True, signal.SIGTERM]
     assert all(signal.getsignal(sig) is signal.SIG_IGN for sig in HANDLED_SIGNALS)
+
+
+@pytest.mark.usefixtures("handlers")
+@pytest.mark.parametrize("tls", [False, True], ids=["tcp", "tls"])
+def test_clients_that_come_at_once_are_served_as_one_that_comes_alone(tls: bool, tmp_path: Path) -> None:
+    """Most of a crowd are not accepted by uvicorn's own servers. They have to get the same protocol, state and TLS."""
+    seen: list[tuple[str, object]] = []
+    connected: list[socket.socket] = []
+
+    async def answering(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            await receive()
+            scope["state"]["key"] = "value"
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+            await send({"type": "lifespan.shutdown.complete"})
+            return
+        seen.append((scope["scheme"], scope["state"]))
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"connection", b"close")]})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    class Server(uvicorn_adapter.SignalServer):
+        def on_started(self) -> None:
+            for _ in range(40):
+                connected.append(socket.create_connection(listener.getsockname()))
+            self.asking = asyncio.create_task(self.ask())
+
+        async def ask(self) -> None:
+            await asyncio.gather(*(asyncio.to_thread(ask, each, tls=tls) for each in connected))
+            self.exit()
+
+    certificate, key = make_certificate(tmp_path) if tls else (None, None)
+    config = uvicorn.Config(answering, http=Ours, log_config=None, ssl_certfile=certificate, ssl_keyfile=key)
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as listener:
+        listener.setblocking(False)
+        server = Server(config)
+        server.run(sockets=[listener])
+    assert seen == [("https" if tls else "http", {"key": "value"})] * 40
+    assert not server.server_state.connections
+
+
+def ask(connection: socket.socket, *, tls: bool) -> None:
+    if tls:
+        client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        client.check_hostname, client.verify_mode = False, ssl.CERT_NONE
+        connection = client.wrap_socket(connection)
+    with connection:
+        connection.sendall(GET + b"\r\n")
+        assert connection.recv(1000).startswith(b"HTTP/1.1 200 OK")
 
 
 def test_flow_control_is_what_it_was() -> None:

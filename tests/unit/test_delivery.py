@@ -41,7 +41,7 @@ def connection() -> Iterator[Connection]:
         server, _ = listener.accept()
         with server, client:
             connection = Connection()
-            connection._transport = Transport(server)
+            connection.transport = connection._transport = Transport(server)
             yield connection
 
 
@@ -65,7 +65,7 @@ async def test_a_client_that_takes_nothing_more_loses_patience(
 
 
 async def test_a_client_that_has_left_is_not_probed(connection: Connection) -> None:
-    connection._protocol = cast(Any, SimpleNamespace(is_read=False))
+    connection._protocol = cast(Any, SimpleNamespace(is_read=False, is_answering=False, untaken=0))
     connection._transport = None  # anything done to it would raise
     connection.lost(None)
     connection.probe.ask(0.0)
@@ -82,7 +82,9 @@ async def test_nothing_is_written_to_a_closing_transport_which_would_swallow_it(
     async def receive() -> Message:
         raise AssertionError
 
-    connection._transport = Transport(connection.transport.get_extra_info("socket"), is_closing=True)
+    connection.transport = connection._transport = Transport(
+        connection.transport.get_extra_info("socket"), is_closing=True
+    )
     scope: Scope = {"extensions": {EXTENSION: connection}, "headers": [], "http_version": "1.1"}
     relay = SimpleNamespace(settings=Settings(redis_url=""))
     services = cast(Services, SimpleNamespace(relay=relay))

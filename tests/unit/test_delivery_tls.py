@@ -39,7 +39,7 @@ class Server(asyncio.Protocol):
         self.connection = Connection(cast(Any, self), self.hangups)
         self.made.set()
 
-    is_answering, is_chunked = True, True
+    is_answering, is_chunked, untaken = True, True, 0
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.hangups.close()
