@@ -90,6 +90,8 @@ class RedisStream:
         self._transfer = transfer
         self._keys = transfer.keys
         self._patience = commands.settings.transfer_patience
+        #: Whether what is read may be worth not to be copied.
+        self._is_large = transfer.length is None or transfer.length > SMALL
         #: The inbox and the wake-up that the next read puts into it.
         self._wake: tuple[str, str] | None = None
 
@@ -165,7 +167,7 @@ class RedisStream:
         commands = [*waking, *(acknowledging if acknowledge else ()), wait]
 
         async def read() -> Any:
-            *replies, entries = await self._commands.connections.call(self._keys.chunks, commands, large=True)
+            *replies, entries = await self._commands.connections.call(self._keys.chunks, commands, large=self._is_large)
             woken, acknowledged = replies[: len(waking)], replies[len(waking) :]
             if not any(isinstance(reply, Exception) for reply in woken):
                 self._wake = None  # otherwise the next read repeats it

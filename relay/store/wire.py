@@ -13,7 +13,7 @@ from typing import Any, Protocol, cast
 
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from relay.buffers import BATCH, CHUNK, Blocks
+from relay.buffers import BATCH, CHUNK, Blocks, Bytes
 from relay.store.redis_py import Link
 from relay.store.resp import Command, IncompleteError, pack, parse, reader
 
@@ -63,6 +63,8 @@ class SocketConnection(asyncio.BufferedProtocol):
         self.heard = self._loop.time()
         self._link = link
         self._transport = transport
+        #: What is sent at the end of this round of the event loop.
+        self._pieces: list[Bytes] = []
         #: The calls that wait, in the order of their commands: how many replies each gets, and what it waits for.
         self._waiting: deque[tuple[int, asyncio.Future[list[Any]]]] = deque()
         #: The replies so far to the first of them.
@@ -83,11 +85,21 @@ class SocketConnection(asyncio.BufferedProtocol):
         pieces = pack(commands)  # first, because it may raise
         if self.is_lost:
             raise RedisConnectionError(_CLOSED)
+        if not self._waiting:
+            self._transport.writelines(pieces)
+        else:  # there may be a crowd: all calls of this round of the event loop are sent together
+            if not self._pieces:
+                self._loop.call_soon(self._flush)
+            self._pieces += pieces
         replies = self._loop.create_future()
         self._waiting.append((len(commands), replies))
         self._is_large = large
-        self._transport.writelines(pieces)  # uvloop sends all that is written in one round of the event loop together
         return replies
+
+    def _flush(self) -> None:
+        pieces, self._pieces = self._pieces, []
+        if not self.is_lost:
+            self._transport.writelines(pieces)
 
     def close(self) -> None:
         self.is_lost = True
