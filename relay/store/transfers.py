@@ -1,7 +1,6 @@
 """The verbs about transfers. Most are one script in `lua/`; `relay.states.MOVES` says what each does in each state."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import replace
 from typing import Any
 
 from relay.buffers import BATCH
@@ -34,11 +33,14 @@ class Transfers:
         self._settings = commands.settings
         self._keys = commands.keys
         self._lease = ms(lease(commands.settings))
+        #: How much a use of a token adds to its life, and the maximum of that life, in milliseconds.
+        self._use, self._most = ms(commands.settings.token_use), ms(commands.settings.token_max)
 
-    def identify(self, *, token: str, name: str, transfer_id: str = "") -> Transfer:
+    def identify(self, *, token: str, name: str, transfer_id: str = "", sha256: str = "") -> Transfer:
         """Return the identity of a transfer before Redis knows of it; by default with a fresh id."""
         transfer_id = transfer_id or new_id()
-        return Transfer(token=token, name=name, id=transfer_id, keys=self._keys.of(token, name, transfer_id))
+        keys = self._keys.of(token, name, transfer_id)
+        return Transfer(token=token, name=name, id=transfer_id, keys=keys, sha256=sha256)
 
     def stream(self, transfer: Transfer) -> RedisStream:
         """Return the transfer's stream through Redis, for either side."""
@@ -47,7 +49,7 @@ class Transfers:
     def at_leg(self, transfer: Transfer, leg: int) -> Transfer:
         """Return the transfer with the streams of another leg."""
         keys = self._keys.of(transfer.token, transfer.name, transfer.id, leg)
-        return replace(transfer, leg=leg, keys=keys)
+        return transfer._replace(leg=leg, keys=keys)
 
     async def claim(
         self,
@@ -77,7 +79,8 @@ class Transfers:
                 node,
                 "" if length is None else length,
                 media_type,
-                *self._use(counts=use),
+                self._use if use else 0,
+                self._most,
                 ms(self._wait(state) + CLAIM_MARGIN),
                 self._settings.token_names,
                 self._settings.token_bytes,
@@ -90,9 +93,9 @@ class Transfers:
         )
         need_token(reply)
         need_room(reply)
-        if reply[0] == Answer.BUSY.encode():
+        if reply[0] == b"busy":
             return self._load(transfer.token, transfer.name, reply)
-        if reply[0] == Answer.ENDED.encode():
+        if reply[0] == b"ended":
             ended = Outcome(reply[1].decode())
             return Outcome.STORE_LOST if ended is Outcome.BROKEN else ended
         need_bytes(reply)
@@ -166,7 +169,9 @@ class Transfers:
         """
         keys = [self._keys.token(token), self._keys.transfer(token, name)]
         reply = await self._commands.run(
-            "look", keys, [*self._use(counts=use), name, waits_on, self._settings.token_names, proof]
+            "look",
+            keys,
+            [self._use if use else 0, self._most, name, waits_on, self._settings.token_names, proof],
         )
         need_token(reply)
         need_room(reply)
@@ -256,7 +261,7 @@ class Transfers:
         broken = await self._break("return", transfer, arguments, at=4)
         if isinstance(broken, Answer):
             return broken
-        return Returned(replace(broken.transfer, state=state), broken.other)
+        return Returned(broken.transfer._replace(state=state), broken.other)
 
     async def _break(self, verb: str, transfer: Transfer, arguments: list[str | int], *, at: int) -> "Broken | Answer":
         """Run a verb that ends a leg, with the streams of the leg that Redis says. `at`: which argument the leg is."""
@@ -271,7 +276,7 @@ class Transfers:
                     return Broken(self.at_leg(transfer, int(leg)), other)
                 case ["returned", leg, position, downloader, former]:
                     moved = self.at_leg(transfer, int(leg))
-                    return Broken(replace(moved, position=int(position), downloader=downloader), former)
+                    return Broken(moved._replace(position=int(position), downloader=downloader), former)
                 case [answer]:
                     return Answer(answer)
 
@@ -388,6 +393,3 @@ class Transfers:
     def _wait(self, state: State) -> float:
         """Return the seconds that an upload waits: for its downloader, or for its own uploader if that is away."""
         return self._settings.resume_wait if state is State.INTERRUPTED else self._settings.upload_wait
-
-    def _use(self, *, counts: bool) -> list[int]:
-        return [ms(self._settings.token_use) if counts else 0, ms(self._settings.token_max)]
