@@ -24,6 +24,7 @@ from relay.store.resp import Command
 SMALL = 16 * 1024
 #: Seconds that the same round trip then waits for the downloader to have it.
 _TAKEN_SOON = 0.5
+_OUTCOMES = {outcome.value.encode(): outcome for outcome in Outcome}
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +205,7 @@ def _entry(raw: Raw) -> Entry:
     """Return the entry of the chunks."""
     entry_id, (field, value, *more) = raw
     if field == b"end":
-        return Entry(offset_of(entry_id), outcome=Outcome(value.decode()), is_finishing=b"finishing" in more)
+        return Entry(offset_of(entry_id), outcome=_OUTCOMES[value], is_finishing=b"finishing" in more)
     return Entry(offset_of(entry_id), value)
 
 
@@ -212,5 +213,5 @@ def _ack(raw: Raw) -> Ack:
     """Return the acknowledgement in an entry of the acks."""
     entry_id, flat = raw
     fields = dict(zip(flat[::2], flat[1::2], strict=True))
-    outcome = Outcome(fields[b"end"].decode()) if b"end" in fields else None
+    outcome = _OUTCOMES[fields[b"end"]] if b"end" in fields else None
     return Ack(entry_id.decode(), int(fields.get(b"to", 0)), outcome)

@@ -1,6 +1,6 @@
 """The verbs about transfers. Most are one script in `lua/`; `relay.states.MOVES` says what each does in each state."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Awaitable, Collection, Sequence
 from typing import Any
 
 from relay.buffers import BATCH
@@ -18,11 +18,13 @@ from relay.store.tokens import need_bytes, need_room, need_token
 RESERVE_AHEAD = 4 * 1024 * 1024
 #: Outcomes that come from outside. Even an upload that waits must be told of them through its acks stream.
 _FROM_OUTSIDE = {Outcome.CANCELLED, Outcome.REVOKED, Outcome.NODE_LOST}
+_ANY_STATE = tuple(State)
 #: Outcomes that are observed, not requested: the download's node is dead, or Redis has lost a part of the transfer.
 _OBSERVED = {Outcome.NODE_LOST, Outcome.STORE_LOST}
 #: Maximum entries of a stream from the marker of its end onwards. After the marker there can be what the uploader's
 #: side was just about to write: the chunks of one write, and a marker of its own.
 _TAIL = BATCH + 2
+_LINGER_MS, _JOINED_MS = ms(LINGER), ms(JOINED_TTL)
 
 
 class Transfers:
@@ -192,7 +194,7 @@ class Transfers:
         Return JOINED; ATTACHED if the uploader is away, so that the download has to join once more when it is back;
         TAKEN if the upload has another download; or ABSENT if it or this leg of it is over.
         """
-        arguments: list[str | int] = [transfer.id, transfer.name, joiner, node, ms(JOINED_TTL), self._lease]
+        arguments: list[str | int] = [transfer.id, transfer.name, joiner, node, _JOINED_MS, self._lease]
         arguments += [transfer.leg, start]
         return Answer((await self._commands.run("join", transfer.keys.all(), arguments)).decode())
 
@@ -219,7 +221,7 @@ class Transfers:
         left already.
         """
         wait = self._settings.rejoin_wait + CLAIM_MARGIN
-        arguments: list[str | int] = [joiner, transfer.leg, position, ms(LINGER), ms(wait)]
+        arguments: list[str | int] = [joiner, transfer.leg, position, _LINGER_MS, ms(wait)]
         return await self._break("leave", transfer, arguments, at=1)
 
     async def interrupt(
@@ -234,7 +236,7 @@ class Transfers:
         of the uploader has taken its place.
         """
         wait = self._settings.resume_wait + CLAIM_MARGIN
-        arguments: list[str | int] = [sender, dead, transfer.leg, ms(LINGER), ms(wait), keeper, position]
+        arguments: list[str | int] = [sender, dead, transfer.leg, _LINGER_MS, ms(wait), keeper, position]
         return await self._break("interrupt", transfer, arguments, at=2)
 
     async def take_back(
@@ -256,7 +258,7 @@ class Transfers:
         Return `Returned`; KEPT if the last bytes are on their way; or GONE.
         """
         wait = self._wait(state) + CLAIM_MARGIN
-        arguments: list[str | int] = [upload, sender, node, state, transfer.leg, ms(LINGER), ms(wait)]
+        arguments: list[str | int] = [upload, sender, node, state, transfer.leg, _LINGER_MS, ms(wait)]
         arguments += ["" if length is None else length, reached]
         broken = await self._break("return", transfer, arguments, at=4)
         if isinstance(broken, Answer):
@@ -335,7 +337,7 @@ class Transfers:
         Exactly one caller gets `Final`. The others get GONE; or KEPT if the transfer is in none of the states `within`.
         """
         if by.joiner or outcome in _OBSERVED:
-            within = {*State}
+            within = _ANY_STATE
         while True:
             reply = await self._commands.run(
                 "end",
@@ -344,9 +346,9 @@ class Transfers:
                     by.joiner or transfer.id,
                     transfer.name,
                     outcome,
-                    ms(LINGER),
+                    _LINGER_MS,
                     by.position,
-                    " ".join(sorted(within)),
+                    " ".join(within),
                     int(outcome in _FROM_OUTSIDE),
                     " ".join(by.unneeded),
                     transfer.leg,
@@ -382,9 +384,9 @@ class Transfers:
         last = await self._commands.ask(*(("XREVRANGE", t.keys.acks, "+", "-", "COUNT", 1) for t in transfers))
         return [max(t.position, offset_of(ack[0][0]) if ack else 0) for t, ack in zip(transfers, last, strict=True)]
 
-    async def delete(self, stream: str) -> None:
+    def delete(self, stream: str) -> Awaitable[object]:
         """Delete one of the streams of a leg, which nobody will read any more."""
-        await self._commands.ask(("UNLINK", stream), patience=self._settings.transfer_patience)
+        return self._commands.ask(("UNLINK", stream), patience=self._settings.transfer_patience)
 
     def _load(self, token: str, name: str, reply: Sequence[Any]) -> Transfer:
         """Return the transfer in a reply: one word, the fields of its hash, and the time in milliseconds."""
