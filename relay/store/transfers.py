@@ -18,13 +18,13 @@ from relay.store.tokens import need_bytes, need_room, need_token
 RESERVE_AHEAD = 4 * 1024 * 1024
 #: Outcomes that come from outside. Even an upload that waits must be told of them through its acks stream.
 _FROM_OUTSIDE = {Outcome.CANCELLED, Outcome.REVOKED, Outcome.NODE_LOST}
-_ANY_STATE = tuple(State)
 #: Outcomes that are observed, not requested: the download's node is dead, or Redis has lost a part of the transfer.
 _OBSERVED = {Outcome.NODE_LOST, Outcome.STORE_LOST}
 #: Maximum entries of a stream from the marker of its end onwards. After the marker there can be what the uploader's
 #: side was just about to write: the chunks of one write, and a marker of its own.
 _TAIL = BATCH + 2
 _LINGER_MS, _JOINED_MS = ms(LINGER), ms(JOINED_TTL)
+_ANY_STATE = tuple(State)
 
 
 class Transfers:

@@ -1,6 +1,6 @@
 """Turns: so many commands are under way at a time, and the others wait in the order in which they came.
 
-This is `asyncio.Semaphore`, but a turn that is free, as nearly all are, costs one call instead of nine.
+This is `asyncio.Semaphore`, but a turn that is free, as nearly all are, costs two calls instead of nine.
 """
 
 import asyncio
