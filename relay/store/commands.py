@@ -7,6 +7,7 @@ compare ids, and stream entries carry their offsets as IDs. No redis-py exceptio
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 from redis.exceptions import NoScriptError, ResponseError
@@ -22,7 +23,8 @@ from relay.store.failures import RAISED, Kind, failure_of
 from relay.store.keys import Keys
 from relay.store.redis_py import COMMAND_TIMEOUT, RedisPy
 from relay.store.resp import Command
-from relay.store.scripts import Script, load_scripts
+from relay.store.scripts import load_scripts
+from relay.store.turns import Turns
 from relay.tasks import Limit
 
 T = TypeVar("T")
@@ -49,7 +51,7 @@ class Commands:
         self.connections = Connections(redis_py)
         self._metrics = metrics
         self._redis_py = redis_py
-        self._turns = asyncio.Semaphore(settings.redis_commands)
+        self._turns = Turns(settings.redis_commands)
         #: When Redis last replied to any command, in the event loop's seconds.
         self._answered = float("-inf")
         self._scripts = load_scripts()
@@ -75,28 +77,22 @@ class Commands:
         self.connections.close_idle()
         await self._redis_py.aclose()
 
-    async def run(
+    def run(
         self, verb: str, keys: Sequence[str], arguments: Sequence[str | int], *, patience: float | None = None
-    ) -> Any:
+    ) -> Awaitable[Any]:
         """Run the script of a verb over the shared connection, and return its reply. Raise StoreUnavailable."""
-        caller, send = Caller(), self.connections.share
-        return await self.call(
-            lambda: self.evaluate(verb, keys, arguments, send, caller=caller),
-            patience=patience,
-            caller=caller,
-            insists=self._scripts[verb].insists,
-        )
+        caller, insists = Caller(), self._scripts[verb].insists
+        command = partial(self.evaluate, verb, keys, arguments, self.connections.share, caller=caller)
+        return self.call(command, patience=patience, caller=caller, insists=insists)
 
-    async def ask(self, *commands: Command, patience: float | None = None) -> list[Any]:
+    def ask(self, *commands: Command, patience: float | None = None) -> Awaitable[list[Any]]:
         """Send commands about one key over the shared connection, and return their replies. Raise StoreUnavailable."""
-        key = str(commands[0][1])
+        return self.call(partial(self._ask, commands), patience=patience)
 
-        async def ask() -> list[Any]:
-            return [result(reply) for reply in await self.connections.share(key, commands)]
+    async def _ask(self, commands: Sequence[Command]) -> list[Any]:
+        return [result(reply) for reply in await self.connections.share(str(commands[0][1]), commands)]
 
-        return await self.call(ask, patience=patience)
-
-    def evaluate(
+    async def evaluate(
         self,
         verb: str,
         keys: Sequence[str],
@@ -104,35 +100,30 @@ class Commands:
         send: Send,
         *,
         caller: "Caller | None" = None,
-    ) -> Awaitable[Any]:
+    ) -> Any:
         """Run the script of a verb once. Raise what redis-py raises, or TimeoutError.
 
         Redis refuses a verb that must not be carried out after its caller has given up.
         """
-        script = self._scripts[verb]
-        if script.expires:
-            return self._evaluate_in_time(script, keys, arguments, send, caller)
-        return self._evaluate(script, keys, arguments, send)
-
-    async def _evaluate_in_time(
-        self,
-        script: Script,
-        keys: Sequence[str],
-        arguments: Sequence[str | int],
-        send: Send,
-        caller: "Caller | None",
-    ) -> Any:
-        loop, server = asyncio.get_running_loop(), (await self._redis_py.locate(keys[0])).name
+        script, loop = self._scripts[verb], asyncio.get_running_loop()
         caller = caller or Caller(loop.time() + COMMAND_TIMEOUT)
+        about: list[str | int] = [len(keys), *keys, *arguments]
+        command, code = "EVALSHA", script.sha
+        if script.expires:
+            server = (self._redis_py.only or await self._redis_py.locate(keys[0])).name
+            about.append(self._clock.deadline(server, caller.gives_up))
         while True:
-            deadline = self._clock.deadline(server, caller.gives_up)
-            reply = await self._evaluate(script, keys, [*arguments, deadline], send)
-            if not isinstance(reply, list) or reply[0] != b"late":
-                return reply
-            # It is late by what we knew of Redis's clock. Now we know better.
-            self._clock.learn(server, int(reply[1]), now=loop.time())
-            if loop.time() >= caller.gives_up:
-                raise TimeoutError
+            (reply,) = await send(keys[0], [(command, code, *about)])
+            if isinstance(reply, NoScriptError) and code is script.sha:
+                command, code = "EVAL", script.source
+            elif script.expires and isinstance(reply, list) and reply[0] == b"late":
+                # It is late by what we knew of Redis's clock. Now we know better.
+                self._clock.learn(server, int(reply[1]), now=loop.time())
+                if loop.time() >= caller.gives_up:
+                    raise TimeoutError
+                about[-1] = self._clock.deadline(server, caller.gives_up)
+            else:
+                return result(reply)
 
     def command(self, verb: str, keys: Sequence[str], arguments: Sequence[str | int | Bytes]) -> Command:
         """Return the command that runs the script of a verb, for one round trip with a command behind it that blocks.
@@ -145,7 +136,7 @@ class Commands:
     async def server_of(self, key: str) -> str:
         """Return the name of the server that has the key; an empty one if that is not known now."""
         try:
-            return (await self._redis_py.locate(key)).name
+            return (self._redis_py.only or await self._redis_py.locate(key)).name
         except RAISED:
             return ""
 
@@ -153,13 +144,6 @@ class Commands:
         """Record that the server which has the key has just told us its time, in Unix milliseconds."""
         server = await self._redis_py.locate(key)
         self._clock.learn(server.name, now_ms, now=asyncio.get_running_loop().time())
-
-    async def _evaluate(self, script: Script, keys: Sequence[str], arguments: Sequence[str | int], send: Send) -> Any:
-        about = (len(keys), *keys, *arguments)
-        (reply,) = await send(keys[0], [("EVALSHA", script.sha, *about)])
-        if isinstance(reply, NoScriptError):
-            (reply,) = await send(keys[0], [("EVAL", script.source, *about)])
-        return result(reply)
 
     async def call(
         self,
@@ -174,7 +158,7 @@ class Commands:
         `patience`: seconds to keep trying; by default those for a new request.
         """
         patience = self.settings.redis_patience if patience is None else patience
-        since = await self._turn(patience)
+        since = asyncio.get_running_loop().time() if self._turns.take() else await self._turn(patience)
         try:
             return await self.repeat(command, patience=patience, since=since, caller=caller, insists=insists)
         finally:
@@ -191,12 +175,9 @@ class Commands:
         """
         loop = asyncio.get_running_loop()
         begun = loop.time()
-        if not self._turns.locked():
-            await self._turns.acquire()
-            return begun
         while (left := max(begun, self._answered) + patience - loop.time()) > 0:
             with contextlib.suppress(TimeoutError), Limit(left):
-                await self._turns.acquire()
+                await self._turns.wait()
                 return max(begun, self._answered)
         raise StoreUnavailable
 
@@ -220,17 +201,16 @@ class Commands:
         loop = asyncio.get_running_loop()
         begun, pause, full = loop.time() if since is None else since, 0.02, False
         while True:
-            left = begun + patience - loop.time()
             sent = loop.time()
             if caller is not None:
                 caller.gives_up = begun + patience
-            limit = blocks + (min(COMMAND_TIMEOUT, left) if patience else COMMAND_TIMEOUT)
+            limit = blocks + (min(COMMAND_TIMEOUT, begun + patience - sent) if patience else COMMAND_TIMEOUT)
             try:
                 with Limit(limit):
                     answer = await command()
                 self._answered = loop.time()
                 if not blocks:
-                    self._metrics.redis_seconds.observe(loop.time() - sent)
+                    self._metrics.redis_seconds.observe(self._answered - sent)
                 return answer
             except RAISED as error:
                 kind = self._failed(error, sent)

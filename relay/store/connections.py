@@ -46,7 +46,7 @@ class Connections:
 
         A reply that is an error is not raised. Raise what redis-py raises when it connects, and its ConnectionError.
         """
-        server = await self._locate(key)
+        server = self._redis_py.only or await self._locate(key)
         connection = self._shared.get(server.name)
         if connection is None or not self._is_good(server, connection):
             connection = await self._connect_shared(server)
@@ -55,9 +55,10 @@ class Connections:
         return replies
 
     async def _locate(self, key: str) -> Server:
-        """Return the server that has the key. If it is in doubt, ask the others first which of them has it now.
+        """Return the server of a Redis Cluster that has the key. If it is in doubt, ask the others first which of them
+        has it now.
 
-        A master of a Redis Cluster that hangs says nothing of the replica that has taken its place.
+        A master that hangs says nothing of the replica that has taken its place.
         """
         server = await self._redis_py.locate(key)
         if server.name in self._doubted:
@@ -92,7 +93,7 @@ class Connections:
 
         So the commands may block, and they and their replies may be large. Errors are as for `share`.
         """
-        server = await self._locate(key)
+        server = self._redis_py.only or await self._locate(key)
         connection = self._idle_to(server) or await self._connect(server)
         self._large += large
         try:

@@ -5,7 +5,7 @@ script may use them together. NAME is percent-encoded (see `names.encode_name`),
 node's id. Every key has a TTL, set by the script that creates it.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import NamedTuple
 
 
@@ -130,8 +130,7 @@ KEYS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class TransferKeys:
+class TransferKeys(NamedTuple):
     """The keys of one transfer of one name."""
 
     token: str
@@ -140,8 +139,8 @@ class TransferKeys:
     acks: str
     result: str
 
-    def all(self) -> list[str]:
-        return [self.token, self.transfer, self.chunks, self.acks]
+    def all(self) -> Sequence[str]:
+        return self[:4]
 
 
 class Keys:

@@ -9,15 +9,15 @@ from relay.store.commands import Commands, ms, result
 
 #: Maximum entries of an inbox: more than wake-ups can pile up between two reads.
 _INBOX_MAX = 100_000
-#: Seconds that an inbox lives after the last wake-up.
-_INBOX_TTL = 60.0
+#: Milliseconds that an inbox lives after the last wake-up.
+_INBOX_TTL = 60_000
 #: Seconds that the list of nodes lives after the last heartbeat.
 _NODES_TTL = 3600.0
 
 
 def wake_up(about: str) -> list[str | int]:
     """Return the arguments of the script `wake`."""
-    return [about, _INBOX_MAX, ms(_INBOX_TTL)]
+    return [about, _INBOX_MAX, _INBOX_TTL]
 
 
 class Nodes:

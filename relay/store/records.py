@@ -1,15 +1,24 @@
 """What the verbs take and return: transfers as Redis has them, and what is learned about them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 from relay.states import Outcome, State
 from relay.store.keys import Keys, TransferKeys
 
+#: How the fields of a transfer's hash are read.
+_READ: dict[str, Callable[[str], Any]] = {
+    **dict.fromkeys(("id", "uploader", "downloader", "type", "joiner", "upload", "sha256", "hears"), str),
+    **dict.fromkeys(("created", "joined", "reserved", "leg", "position", "legs", "vouched", "taken"), int),
+    **dict.fromkeys(("max_bytes", "max_upload"), int),
+    "state": State,
+    "length": lambda text: int(text) if text else None,
+    "rejoins": bool,
+}
 
-@dataclass(frozen=True, slots=True)
-class Transfer:
+
+class Transfer(NamedTuple):
     """One live transfer: its identity, its keys, and the fields of its hash.
 
     `name` is percent-encoded. `length` is in bytes, None if the uploader did not declare it. `created` and `joined` are
@@ -66,34 +75,9 @@ class Transfer:
     @classmethod
     def load(cls, keys: Keys, token: str, name: str, fields: Mapping[str, str], *, read_at: int = 0) -> Self:
         """Return the transfer that a hash describes."""
-        length, leg = fields.get("length", ""), int(fields.get("leg", 0))
-        return cls(
-            token=token,
-            name=name,
-            id=fields["id"],
-            keys=keys.of(token, name, fields["id"], leg),
-            state=State(fields.get("state", State.WAITING)),
-            uploader=fields.get("uploader", ""),
-            downloader=fields.get("downloader", ""),
-            length=int(length) if length else None,
-            type=fields.get("type", ""),
-            created=int(fields.get("created", 0)),
-            joined=int(fields.get("joined", 0)),
-            reserved=int(fields.get("reserved", 0)),
-            leg=leg,
-            joiner=fields.get("joiner", ""),
-            position=int(fields.get("position", 0)),
-            upload=fields.get("upload", ""),
-            sha256=fields.get("sha256", ""),
-            legs=int(fields.get("legs", 0)),
-            hears=fields.get("hears", ""),
-            vouched=int(fields.get("vouched", 0)),
-            read_at=read_at,
-            taken=int(fields.get("taken", 0)),
-            rejoins="rejoins" in fields,
-            max_bytes=int(fields.get("max_bytes", 0)),
-            max_upload=int(fields.get("max_upload", 0)),
-        )
+        read = {field: _READ[field](text) for field, text in fields.items() if field in _READ}
+        of_leg = keys.of(token, name, read["id"], read.get("leg", 0))
+        return cls(token=token, name=name, keys=of_leg, read_at=read_at, **read)
 
 
 class Inquiry(NamedTuple):

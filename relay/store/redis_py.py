@@ -97,7 +97,7 @@ class RedisPy:
         # Asked once, because it is slow: these classes have protocols among their bases.
         self._is_cluster = isinstance(redis, RedisCluster)
         #: The one server that has all keys; None of a Redis Cluster.
-        self._only = None if isinstance(redis, RedisCluster) else _server_of(redis)
+        self.only = None if isinstance(redis, RedisCluster) else _server_of(redis)
 
     @classmethod
     def embedded(cls, server: fakeredis.FakeServer) -> Self:
@@ -147,8 +147,8 @@ class RedisPy:
 
     async def locate(self, key: str) -> Server:
         """Return the server that has the key, as far as redis-py knows. Raise what redis-py raises."""
-        if self._only is not None:
-            return self._only
+        if self.only is not None:
+            return self.only
         cluster = cast(RedisCluster, self.redis)
         await cluster.initialize()
         node = cast(Any, cluster.get_node_from_key(key))

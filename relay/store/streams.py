@@ -24,6 +24,7 @@ from relay.store.resp import Command
 SMALL = 16 * 1024
 #: Seconds that the same round trip then waits for the downloader to have it.
 _TAKEN_SOON = 0.5
+_OUTCOMES = {outcome.value.encode(): outcome for outcome in Outcome}
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +91,8 @@ class RedisStream:
         self._transfer = transfer
         self._keys = transfer.keys
         self._patience = commands.settings.transfer_patience
+        #: Whether what is read may be worth not to be copied.
+        self._is_large = transfer.length is None or transfer.length > SMALL
         #: The inbox and the wake-up that the next read puts into it.
         self._wake: tuple[str, str] | None = None
 
@@ -165,7 +168,7 @@ class RedisStream:
         commands = [*waking, *(acknowledging if acknowledge else ()), wait]
 
         async def read() -> Any:
-            *replies, entries = await self._commands.connections.call(self._keys.chunks, commands, large=True)
+            *replies, entries = await self._commands.connections.call(self._keys.chunks, commands, large=self._is_large)
             woken, acknowledged = replies[: len(waking)], replies[len(waking) :]
             if not any(isinstance(reply, Exception) for reply in woken):
                 self._wake = None  # otherwise the next read repeats it
@@ -202,7 +205,7 @@ def _entry(raw: Raw) -> Entry:
     """Return the entry of the chunks."""
     entry_id, (field, value, *more) = raw
     if field == b"end":
-        return Entry(offset_of(entry_id), outcome=Outcome(value.decode()), is_finishing=b"finishing" in more)
+        return Entry(offset_of(entry_id), outcome=_OUTCOMES[value], is_finishing=b"finishing" in more)
     return Entry(offset_of(entry_id), value)
 
 
@@ -210,5 +213,5 @@ def _ack(raw: Raw) -> Ack:
     """Return the acknowledgement in an entry of the acks."""
     entry_id, flat = raw
     fields = dict(zip(flat[::2], flat[1::2], strict=True))
-    outcome = Outcome(fields[b"end"].decode()) if b"end" in fields else None
+    outcome = _OUTCOMES[fields[b"end"]] if b"end" in fields else None
     return Ack(entry_id.decode(), int(fields.get(b"to", 0)), outcome)

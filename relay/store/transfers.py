@@ -1,7 +1,6 @@
 """The verbs about transfers. Most are one script in `lua/`; `relay.states.MOVES` says what each does in each state."""
 
-from collections.abc import Collection, Sequence
-from dataclasses import replace
+from collections.abc import Awaitable, Collection, Sequence
 from typing import Any
 
 from relay.buffers import BATCH
@@ -24,6 +23,8 @@ _OBSERVED = {Outcome.NODE_LOST, Outcome.STORE_LOST}
 #: Maximum entries of a stream from the marker of its end onwards. After the marker there can be what the uploader's
 #: side was just about to write: the chunks of one write, and a marker of its own.
 _TAIL = BATCH + 2
+_LINGER_MS, _JOINED_MS = ms(LINGER), ms(JOINED_TTL)
+_ANY_STATE = tuple(State)
 
 
 class Transfers:
@@ -34,11 +35,14 @@ class Transfers:
         self._settings = commands.settings
         self._keys = commands.keys
         self._lease = ms(lease(commands.settings))
+        #: How much a use of a token adds to its life, and the maximum of that life, in milliseconds.
+        self._use, self._most = ms(commands.settings.token_use), ms(commands.settings.token_max)
 
-    def identify(self, *, token: str, name: str, transfer_id: str = "") -> Transfer:
+    def identify(self, *, token: str, name: str, transfer_id: str = "", sha256: str = "") -> Transfer:
         """Return the identity of a transfer before Redis knows of it; by default with a fresh id."""
         transfer_id = transfer_id or new_id()
-        return Transfer(token=token, name=name, id=transfer_id, keys=self._keys.of(token, name, transfer_id))
+        keys = self._keys.of(token, name, transfer_id)
+        return Transfer(token=token, name=name, id=transfer_id, keys=keys, sha256=sha256)
 
     def stream(self, transfer: Transfer) -> RedisStream:
         """Return the transfer's stream through Redis, for either side."""
@@ -47,7 +51,7 @@ class Transfers:
     def at_leg(self, transfer: Transfer, leg: int) -> Transfer:
         """Return the transfer with the streams of another leg."""
         keys = self._keys.of(transfer.token, transfer.name, transfer.id, leg)
-        return replace(transfer, leg=leg, keys=keys)
+        return transfer._replace(leg=leg, keys=keys)
 
     async def claim(
         self,
@@ -77,7 +81,8 @@ class Transfers:
                 node,
                 "" if length is None else length,
                 media_type,
-                *self._use(counts=use),
+                self._use if use else 0,
+                self._most,
                 ms(self._wait(state) + CLAIM_MARGIN),
                 self._settings.token_names,
                 self._settings.token_bytes,
@@ -90,9 +95,9 @@ class Transfers:
         )
         need_token(reply)
         need_room(reply)
-        if reply[0] == Answer.BUSY.encode():
+        if reply[0] == b"busy":
             return self._load(transfer.token, transfer.name, reply)
-        if reply[0] == Answer.ENDED.encode():
+        if reply[0] == b"ended":
             ended = Outcome(reply[1].decode())
             return Outcome.STORE_LOST if ended is Outcome.BROKEN else ended
         need_bytes(reply)
@@ -166,7 +171,9 @@ class Transfers:
         """
         keys = [self._keys.token(token), self._keys.transfer(token, name)]
         reply = await self._commands.run(
-            "look", keys, [*self._use(counts=use), name, waits_on, self._settings.token_names, proof]
+            "look",
+            keys,
+            [self._use if use else 0, self._most, name, waits_on, self._settings.token_names, proof],
         )
         need_token(reply)
         need_room(reply)
@@ -187,7 +194,7 @@ class Transfers:
         Return JOINED; ATTACHED if the uploader is away, so that the download has to join once more when it is back;
         TAKEN if the upload has another download; or ABSENT if it or this leg of it is over.
         """
-        arguments: list[str | int] = [transfer.id, transfer.name, joiner, node, ms(JOINED_TTL), self._lease]
+        arguments: list[str | int] = [transfer.id, transfer.name, joiner, node, _JOINED_MS, self._lease]
         arguments += [transfer.leg, start]
         return Answer((await self._commands.run("join", transfer.keys.all(), arguments)).decode())
 
@@ -214,7 +221,7 @@ class Transfers:
         left already.
         """
         wait = self._settings.rejoin_wait + CLAIM_MARGIN
-        arguments: list[str | int] = [joiner, transfer.leg, position, ms(LINGER), ms(wait)]
+        arguments: list[str | int] = [joiner, transfer.leg, position, _LINGER_MS, ms(wait)]
         return await self._break("leave", transfer, arguments, at=1)
 
     async def interrupt(
@@ -229,7 +236,7 @@ class Transfers:
         of the uploader has taken its place.
         """
         wait = self._settings.resume_wait + CLAIM_MARGIN
-        arguments: list[str | int] = [sender, dead, transfer.leg, ms(LINGER), ms(wait), keeper, position]
+        arguments: list[str | int] = [sender, dead, transfer.leg, _LINGER_MS, ms(wait), keeper, position]
         return await self._break("interrupt", transfer, arguments, at=2)
 
     async def take_back(
@@ -251,12 +258,12 @@ class Transfers:
         Return `Returned`; KEPT if the last bytes are on their way; or GONE.
         """
         wait = self._wait(state) + CLAIM_MARGIN
-        arguments: list[str | int] = [upload, sender, node, state, transfer.leg, ms(LINGER), ms(wait)]
+        arguments: list[str | int] = [upload, sender, node, state, transfer.leg, _LINGER_MS, ms(wait)]
         arguments += ["" if length is None else length, reached]
         broken = await self._break("return", transfer, arguments, at=4)
         if isinstance(broken, Answer):
             return broken
-        return Returned(replace(broken.transfer, state=state), broken.other)
+        return Returned(broken.transfer._replace(state=state), broken.other)
 
     async def _break(self, verb: str, transfer: Transfer, arguments: list[str | int], *, at: int) -> "Broken | Answer":
         """Run a verb that ends a leg, with the streams of the leg that Redis says. `at`: which argument the leg is."""
@@ -271,7 +278,7 @@ class Transfers:
                     return Broken(self.at_leg(transfer, int(leg)), other)
                 case ["returned", leg, position, downloader, former]:
                     moved = self.at_leg(transfer, int(leg))
-                    return Broken(replace(moved, position=int(position), downloader=downloader), former)
+                    return Broken(moved._replace(position=int(position), downloader=downloader), former)
                 case [answer]:
                     return Answer(answer)
 
@@ -330,7 +337,7 @@ class Transfers:
         Exactly one caller gets `Final`. The others get GONE; or KEPT if the transfer is in none of the states `within`.
         """
         if by.joiner or outcome in _OBSERVED:
-            within = {*State}
+            within = _ANY_STATE
         while True:
             reply = await self._commands.run(
                 "end",
@@ -339,9 +346,9 @@ class Transfers:
                     by.joiner or transfer.id,
                     transfer.name,
                     outcome,
-                    ms(LINGER),
+                    _LINGER_MS,
                     by.position,
-                    " ".join(sorted(within)),
+                    " ".join(within),
                     int(outcome in _FROM_OUTSIDE),
                     " ".join(by.unneeded),
                     transfer.leg,
@@ -377,9 +384,9 @@ class Transfers:
         last = await self._commands.ask(*(("XREVRANGE", t.keys.acks, "+", "-", "COUNT", 1) for t in transfers))
         return [max(t.position, offset_of(ack[0][0]) if ack else 0) for t, ack in zip(transfers, last, strict=True)]
 
-    async def delete(self, stream: str) -> None:
+    def delete(self, stream: str) -> Awaitable[object]:
         """Delete one of the streams of a leg, which nobody will read any more."""
-        await self._commands.ask(("UNLINK", stream), patience=self._settings.transfer_patience)
+        return self._commands.ask(("UNLINK", stream), patience=self._settings.transfer_patience)
 
     def _load(self, token: str, name: str, reply: Sequence[Any]) -> Transfer:
         """Return the transfer in a reply: one word, the fields of its hash, and the time in milliseconds."""
@@ -388,6 +395,3 @@ class Transfers:
     def _wait(self, state: State) -> float:
         """Return the seconds that an upload waits: for its downloader, or for its own uploader if that is away."""
         return self._settings.resume_wait if state is State.INTERRUPTED else self._settings.upload_wait
-
-    def _use(self, *, counts: bool) -> list[int]:
-        return [ms(self._settings.token_use) if counts else 0, ms(self._settings.token_max)]

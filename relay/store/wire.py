@@ -8,8 +8,7 @@ reader and hiredis the bytes of a transfer were copied four times.
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Sequence
 from typing import Any, Protocol, cast
 
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -32,19 +31,14 @@ _CLOSED = "Redis has closed the connection"
 class Connection(Protocol):
     """One connection to Redis."""
 
-    @property
-    def is_lost(self) -> bool:
-        """Whether no more commands can be sent through it."""
+    #: Whether no more commands can be sent through it.
+    is_lost: bool
+    #: Where it leads to.
+    address: object
+    #: When Redis last sent something through it, in the event loop's seconds.
+    heard: float
 
-    @property
-    def address(self) -> object:
-        """Where it leads to."""
-
-    @property
-    def heard(self) -> float:
-        """When Redis last sent something through it, in the event loop's seconds."""
-
-    async def call(self, commands: Sequence[Command], *, large: bool = False) -> list[Any]:
+    def call(self, commands: Sequence[Command], *, large: bool = False) -> Awaitable[list[Any]]:
         """Send commands and return their replies. A reply that is an error is not raised.
 
         `large`: the replies may be large. Nobody else may then be waiting for replies on this connection.
@@ -55,24 +49,26 @@ class Connection(Protocol):
         """Close it. Whoever waits for a reply gets a ConnectionError."""
 
 
-@dataclass(slots=True)
-class _Expected:
-    """The replies to the commands of one call."""
+class SocketConnection(asyncio.BufferedProtocol):
+    """A connection to a Redis server; see `Connection`.
 
-    count: int
-    all: "asyncio.Future[list[Any]]"
-    replies: list[Any] = field(default_factory=list)
+    A call that is cancelled leaves the connection usable. But commands that are sent after it still wait for the reply
+    to the cancelled one, because Redis replies in order.
+    """
 
-
-class _Replies(asyncio.BufferedProtocol):
-    """Parses replies, and gives each to the call that is next in the order of the commands."""
-
-    def __init__(self, blocks: Blocks) -> None:
+    def __init__(self, link: Link, transport: asyncio.Transport, blocks: Blocks) -> None:
         self.is_lost = False
+        self.address = link.address
         self._loop = asyncio.get_running_loop()
-        #: When Redis last sent something, in the event loop's seconds.
         self.heard = self._loop.time()
-        self._expected: deque[_Expected] = deque()
+        self._link = link
+        self._transport = transport
+        #: What is sent at the end of this round of the event loop.
+        self._pieces: list[Bytes] = []
+        #: The calls that wait, in the order of their commands: how many replies each gets, and what it waits for.
+        self._waiting: deque[tuple[int, asyncio.Future[list[Any]]]] = deque()
+        #: The replies so far to the first of them.
+        self._replies: list[Any] = []
         #: Whether the next replies may be large. If not, hiredis parses them.
         self._is_large = False
         self._reader = reader()
@@ -83,15 +79,31 @@ class _Replies(asyncio.BufferedProtocol):
         self._block = _NONE
         self._filled = self._parsed = self._need = 0
         self._were_large = False
+        link.hand_over(transport, self)
 
-    def expect(self, count: int, *, large: bool) -> "asyncio.Future[list[Any]]":
-        """Return a future of the next `count` replies. Raise redis-py's ConnectionError, as the future may."""
+    def call(self, commands: Sequence[Command], *, large: bool = False) -> "asyncio.Future[list[Any]]":
+        pieces = pack(commands)  # first, because it may raise
         if self.is_lost:
             raise RedisConnectionError(_CLOSED)
-        expected = _Expected(count, self._loop.create_future())
-        self._expected.append(expected)
+        if not self._waiting:
+            self._transport.writelines(pieces)
+        else:  # there may be a crowd: all calls of this round of the event loop are sent together
+            if not self._pieces:
+                self._loop.call_soon(self._flush)
+            self._pieces += pieces
+        replies = self._loop.create_future()
+        self._waiting.append((len(commands), replies))
         self._is_large = large
-        return expected.all
+        return replies
+
+    def _flush(self) -> None:
+        pieces, self._pieces = self._pieces, []
+        if not self.is_lost:
+            self._transport.writelines(pieces)
+
+    def close(self) -> None:
+        self.is_lost = True
+        self._transport.abort()
 
     def get_buffer(self, sizehint: int) -> memoryview:
         if not self._is_large:
@@ -121,7 +133,7 @@ class _Replies(asyncio.BufferedProtocol):
             if self._filled >= self._need:
                 self._parse()
             return
-        self._reader.feed(bytes(self._small[:nbytes]))
+        self._reader.feed(self._small, 0, nbytes)  # type: ignore[arg-type]  # it takes any buffer
         while (reply := self._reader.gets()) is not False:
             self._hand_out(reply)
 
@@ -139,67 +151,24 @@ class _Replies(asyncio.BufferedProtocol):
             self._filled = self._parsed = self._need = 0
 
     def _hand_out(self, reply: Any) -> None:
-        if not self._expected:
+        """Give a reply to the call that is next."""
+        if not self._waiting:
             self.is_lost = True  # Redis says something unasked only when it is about to close the connection
             return
-        expected = self._expected[0]
-        expected.replies.append(reply)
-        if len(expected.replies) == expected.count:
-            self._expected.popleft()
-            if not expected.all.done():
-                expected.all.set_result(expected.replies)
+        self._replies.append(reply)
+        count, all_ = self._waiting[0]
+        if len(self._replies) == count:
+            self._waiting.popleft()
+            replies, self._replies = self._replies, []
+            if not all_.done():
+                all_.set_result(replies)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.is_lost = True
-        while self._expected:
-            expected = self._expected.popleft()
-            if not expected.all.done():
-                expected.all.set_exception(RedisConnectionError(_CLOSED))
-
-
-class SocketConnection:
-    """A connection to a Redis server; see `Connection`.
-
-    A call that is cancelled leaves the connection usable. But commands that are sent after it still wait for the reply
-    to the cancelled one, because Redis replies in order.
-    """
-
-    def __init__(self, link: Link, transport: asyncio.Transport, blocks: Blocks) -> None:
-        self._link = link
-        self._transport = transport
-        self._loop = asyncio.get_running_loop()
-        self._replies = _Replies(blocks)
-        self._pieces: list[Bytes] = []
-        link.hand_over(transport, self._replies)
-
-    @property
-    def is_lost(self) -> bool:
-        return self._replies.is_lost
-
-    @property
-    def address(self) -> object:
-        return self._link.address
-
-    @property
-    def heard(self) -> float:
-        return self._replies.heard
-
-    async def call(self, commands: Sequence[Command], *, large: bool = False) -> list[Any]:
-        pieces = pack(commands)  # first, because it may raise
-        replies = self._replies.expect(len(commands), large=large)
-        if not self._pieces:  # all calls of this round of the event loop are sent together
-            self._loop.call_soon(self._flush)
-        self._pieces += pieces
-        return await replies
-
-    def _flush(self) -> None:
-        pieces, self._pieces = self._pieces, []
-        if not self.is_lost:
-            self._transport.writelines(pieces)
-
-    def close(self) -> None:
-        self._replies.is_lost = True
-        self._transport.abort()
+        while self._waiting:
+            _, replies = self._waiting.popleft()
+            if not replies.done():
+                replies.set_exception(RedisConnectionError(_CLOSED))
 
 
 class EmbeddedConnection:

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 from collections.abc import Iterator
-from dataclasses import replace
 from functools import partial
 from time import monotonic
 from typing import NamedTuple, Protocol
@@ -224,7 +223,7 @@ class Download(Side):
         """End the leg, if the uploader may return through another node."""
         if self._finishing or not self.transfer.upload:
             return await super()._on_node_lost()
-        await self.context.endings.lose(replace(self.transfer, uploader=self.peer, state=State.STREAMING))
+        await self.context.endings.lose(self.transfer._replace(uploader=self.peer, state=State.STREAMING))
         return None
 
     @contextlib.contextmanager

@@ -8,7 +8,6 @@ asked for a moment ago may, is received and thrown away up to there.
 import asyncio
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import replace
 from typing import NamedTuple, TypeVar
 
 from relay import tracing
@@ -127,7 +126,7 @@ class ResumableUpload(Upload):
 
     async def _settle(self, outcome: Outcome) -> None:
         if self._is_new and self._announce is None and not self._is_part_done:
-            self.transfer = replace(self.transfer, upload="")  # its client does not know where to return
+            self.transfer = self.transfer._replace(upload="")  # its client does not know where to return
         await super()._settle(outcome)
 
     async def _enter(self, media_type: str) -> Outcome | None:
@@ -191,7 +190,7 @@ class ResumableUploads:
         """
         transfer = self._transfers.identify(token=token, name=name)
         address = UploadAddress.new(transfer.id)
-        return address, replace(transfer, upload=address.digest, sha256=sha256)
+        return address, transfer._replace(upload=address.digest, sha256=sha256)
 
     async def create(self, transfer: Transfer, part: Part, *, media_type: str, proof: str) -> None:
         """Claim the name for an upload whose bytes come in later requests, `part` having none. Raise Problem."""

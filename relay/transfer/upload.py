@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from functools import partial
 from time import monotonic
 
@@ -119,7 +118,7 @@ class Upload(Side):
         # The other side reads the chunks to their end, unless it is dead.
         unneeded = ("acks", "chunks") if outcome is Outcome.NODE_LOST else ("acks",)
         await self.context.endings.settle(
-            replace(self.transfer, downloader=self.peer),
+            self.transfer._replace(downloader=self.peer),
             outcome,
             Ender(sender=self._sender, position=self._window.acknowledged, unneeded=unneeded),
             seconds=monotonic() - self._since,
@@ -169,8 +168,7 @@ class Upload(Side):
         if isinstance(answer, Outcome):
             return answer
         self._reserved = answer.reserved
-        self.transfer = replace(
-            self.transfer,
+        self.transfer = self.transfer._replace(
             uploader=self.context.node.id,
             max_bytes=answer.max_bytes,
             max_upload=answer.max_upload,

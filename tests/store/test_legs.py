@@ -1,7 +1,5 @@
 """The legs of a transfer: what the scripts do if a reply was lost, and if a side does not know that its leg is over."""
 
-from dataclasses import replace
-
 import pytest
 
 from relay.names import new_id
@@ -16,7 +14,7 @@ UPLOAD = "digest"
 
 async def begin(store: Store, transfer: Transfer, *, joiner: str = "me", start: int = 0, upload: str = UPLOAD) -> None:
     """Bring the transfer to its first leg."""
-    resumable = replace(transfer, upload=upload)
+    resumable = transfer._replace(upload=upload)
     await store.transfers.claim(resumable, node="up", length=None, media_type="", use=False)
     assert await store.transfers.join(transfer, joiner=joiner, node="down", start=start) is Answer.JOINED
 
@@ -80,7 +78,7 @@ async def test_a_repeated_return_begins_no_other_leg(store: Store, transfer: Tra
 
 
 async def test_a_download_that_is_attached_may_leave_twice(store: Store, transfer: Transfer) -> None:
-    resumable = replace(transfer, upload=UPLOAD)
+    resumable = transfer._replace(upload=UPLOAD)
     await store.transfers.claim(resumable, node="up", length=None, media_type="", use=False, state=State.INTERRUPTED)
     assert await store.transfers.join(transfer, joiner="me", node="down") is Answer.ATTACHED
     assert await store.transfers.join(transfer, joiner="me", node="down") is Answer.ATTACHED
@@ -198,7 +196,7 @@ async def test_a_verb_finds_the_leg_that_the_transfer_is_in(store: Store, transf
     """Its caller knows an earlier leg: the script says `moved`, and the verb is run with the keys of that leg."""
     await begin(store, transfer)
     for count in range(1, 3):
-        at = await leave(store, replace(transfer, leg=0), joiner=f"me{count - 1}" if count > 1 else "me")
+        at = await leave(store, transfer._replace(leg=0), joiner=f"me{count - 1}" if count > 1 else "me")
         assert at.leg == count
         await store.transfers.join(at, joiner=f"me{count}", node="down")
     match verb:

@@ -1,7 +1,6 @@
 """What still works when Redis is out of memory, which error is raised, and how much memory a transfer takes."""
 
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import replace
 
 import pytest
 
@@ -82,7 +81,7 @@ async def test_without_memory_a_running_transfer_is_read_and_ends(store: Store, 
 
 async def test_without_memory_a_side_may_leave_and_its_transfer_goes_on(store: Store, transfer: Transfer) -> None:
     """Afterwards the transfer waits; only what needs memory has to wait for it, too."""
-    resumable = replace(transfer, upload="digest")
+    resumable = transfer._replace(upload="digest")
     await store.transfers.claim(resumable, node="up", length=None, media_type="", use=False)
     await store.transfers.join(transfer, joiner="me", node="down")
     await store.transfers.stream(transfer).append([b"abc"], offset=3)

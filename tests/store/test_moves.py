@@ -1,7 +1,6 @@
 """Run the real scripts for every (state, event) pair, and compare the results with the table in `relay.states`."""
 
 import asyncio
-from dataclasses import replace
 
 import pytest
 
@@ -19,7 +18,7 @@ UPLOAD = "digest"
 async def bring_to(store: Store, transfer: Transfer, state: State) -> None:
     if state is not State.FREE:
         begins = State.INTERRUPTED if state is State.INTERRUPTED else State.WAITING
-        resumable = replace(transfer, upload=UPLOAD)
+        resumable = transfer._replace(upload=UPLOAD)
         await store.transfers.claim(resumable, node="up", length=None, media_type="", use=False, state=begins)
     if state in (State.STREAMING, State.FINISHING):
         assert await store.transfers.join(transfer, joiner="me", node="down") is Answer.JOINED

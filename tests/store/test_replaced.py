@@ -16,6 +16,8 @@ from tests.support.redis import RedisServer, newest
 class Sentinel:
     """Says which of two servers is the master: at first the old one."""
 
+    only = None
+
     def __init__(self, old: RedisServer, new: RedisServer) -> None:
         self.old, self.new = old, new
         self.master = old

@@ -170,7 +170,7 @@ async def test_transfers_lists_all_with_those_that_stream_first(store: Store, to
 
 async def test_transfers_lists_one_whose_uploader_is_away(store: Store, transfer: Transfer) -> None:
     """It is as far as its downloader is, although no stream says so."""
-    resumable = replace(transfer, upload="digest")
+    resumable = transfer._replace(upload="digest")
     await store.transfers.claim(resumable, node="up", length=30, media_type="", use=False)
     await store.transfers.join(transfer, joiner="me", node="down", start=4)
     await store.transfers.stream(transfer).append([b"0123456789"], offset=14)
