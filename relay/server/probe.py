@@ -9,7 +9,6 @@ already) and its kernel acknowledges it; the kernel of a client that has left re
 response can be sent, the body is read ahead, into memory, until the end of the connection shows or a limit is reached.
 """
 
-import weakref
 from collections.abc import Callable
 from enum import Enum
 from typing import NamedTuple, Protocol
@@ -153,7 +152,7 @@ class Probe:
 
     def __init__(self, line: Line, memory: ReadAhead | None) -> None:
         self.state = State.QUIET
-        self._line: Line = weakref.proxy(line)  # which has this probe
+        self._line = line
         self._memory = memory
         self._asked = 0.0
         self._looks = 0
