@@ -102,16 +102,22 @@ class Endings:
         not wait, and the keys that cannot be deleted expire.
         """
         note(outcome=outcome.value)
-        is_over = outcome is Outcome.COMPLETE and not by.joiner  # the download has ended it, and said so in the acks
-        rest = self._forget(transfer) if is_over else self._settle(transfer, outcome, by, seconds)
-        work = self._background.spawn(rest)
+        if outcome is Outcome.COMPLETE and not by.joiner:  # the download has ended it, and said so in the acks
+            await self._forget(transfer)
+            return
+        work = self._background.spawn(self._settle(transfer, outcome, by, seconds))
         if outcome is not Outcome.STORE_LOST:
             await asyncio.shield(work)
 
     async def _forget(self, transfer: Transfer) -> None:
         """Delete the acks of a leg whose end the upload has read there."""
-        with contextlib.suppress(StoreUnavailable):  # then they expire
+        try:
             await self._store.transfers.delete(transfer.keys.acks)
+        except StoreUnavailable:
+            pass  # they expire
+        except asyncio.CancelledError:  # to delete them twice does no harm
+            self._background.spawn(self._forget(transfer))
+            raise
 
     async def _settle(self, transfer: Transfer, outcome: Outcome, by: Ender, seconds: float) -> None:
         answer: Broken | Final | Answer | None = None

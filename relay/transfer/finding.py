@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 
 from relay import tracing
@@ -88,14 +88,15 @@ class Finder:
         Problem(TAKEN) if another download has it.
         """
         joiner = new_id()
-        joining = self._context.background.spawn(
-            self._transfers.join(transfer, joiner=joiner, node=self._context.node.id, start=start)
-        )
+        join = partial(self._transfers.join, transfer, joiner=joiner, node=self._context.node.id, start=start)
         try:
-            answer = await asyncio.shield(joining)
-        except (asyncio.CancelledError, StoreUnavailable):
-            # Redis may have joined us although we did not hear of it (cancelled, or the reply was lost).
-            self._context.background.spawn(self._leave(joining, transfer, joiner))
+            answer = await join()
+        except asyncio.CancelledError:
+            # What was sent may still be on its way to Redis. So it is repeated first, which changes nothing.
+            self._context.background.spawn(self._leave(transfer, joiner, join))
+            raise
+        except StoreUnavailable:  # Redis may have joined us, and the reply was lost
+            self._context.background.spawn(self._leave(transfer, joiner))
             raise
         if answer is Answer.TAKEN and await is_taken(self._context, transfer, start=start):
             raise Problem(Error.TAKEN)
@@ -125,9 +126,13 @@ class Finder:
             if (confirmed := await confirm(self._context, transfer, patience=self._patience)) is not None:
                 return confirmed
 
-    async def _leave(self, joining: "asyncio.Task[Answer]", transfer: Transfer, joiner: str) -> None:
+    async def _leave(
+        self, transfer: Transfer, joiner: str, join: Callable[[], Awaitable[Answer]] | None = None
+    ) -> None:
+        """Leave an upload that Redis may have joined us to, after running `join` again."""
         with contextlib.suppress(StoreUnavailable):
-            await joining
+            if join is not None:
+                await join()
         with contextlib.suppress(StoreUnavailable):
             endings = self._context.endings
             if await endings.leave(transfer, joiner=joiner) is Answer.KEPT:
