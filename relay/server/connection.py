@@ -7,12 +7,13 @@ returns one that never learns anything: everything still works, but a client's l
 import asyncio
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from starlette.types import Scope
 
 from relay.buffers import Bytes
+from relay.listed import Listed
 from relay.server.intake import BodyIntake
 from relay.server.probe import Probe
 from relay.server.tcp import (
@@ -64,6 +65,31 @@ class Served(Protocol):
     async def wait_until_writable(self) -> None: ...
 
 
+class Watch:
+    """See `Connection.watched`. `close` ends it before its block ends."""
+
+    __slots__ = ("_connection", "_hangups", "_watched")
+
+    def __init__(self, connection: "Connection", hangups: Hangups | None) -> None:
+        self._connection = connection
+        self._hangups = hangups
+        #: The descriptor of the socket, and what is called.
+        self._watched: tuple[int, Callable[[], None]] | None = None
+
+    def __enter__(self) -> None:
+        if (sock := self._connection.socket) is not None and self._hangups is not None:
+            self._watched = sock.fileno(), self._connection.transport.abort
+            self._hangups.watch(*self._watched)
+
+    def close(self, *_: object) -> None:
+        if self._watched is not None and self._hangups is not None:
+            self._hangups.forget(*self._watched)
+            self._watched = None
+            self._connection.probe.forget()
+
+    __exit__ = close
+
+
 class Connection:
     """One client's connection."""
 
@@ -84,7 +110,7 @@ class Connection:
         self._protocol = protocol
         self._transport: Any = protocol.transport if protocol is not None else None
         self._hangups = hangups
-        self._callbacks: set[Callable[[], None]] = set()
+        self._callbacks: dict[Callable[[], None], None] = {}
 
     @staticmethod
     def of(scope: Scope) -> "Connection":
@@ -117,32 +143,19 @@ class Connection:
             if not self._transport.is_closing():  # or this is called by `close`, and uvloop fails if it is aborted then
                 self._transport.abort()
 
-    @contextlib.contextmanager
-    def on_lost(self, callback: Callable[[], None]) -> Iterator[None]:
+    def on_lost(self, callback: Callable[[], None]) -> Listed:
         """Within it, call `callback` when the connection is lost, at once if it is already."""
         if self.is_lost:
             callback()
-        self._callbacks.add(callback)
-        try:
-            yield
-        finally:
-            self._callbacks.discard(callback)
+        return Listed(self._callbacks, callback)
 
-    @contextlib.contextmanager
-    def watched(self) -> Iterator[None]:
+    def watched(self) -> Watch:
         """Within it, notice a client that leaves even while nothing is read from it.
 
         That works once the end of its connection has reached our kernel. If unread bytes are in front of it, use
         `probe`.
         """
-        if (sock := self.socket) is None or self._hangups is None:
-            yield
-            return
-        with self._hangups.watching(sock.fileno(), self._transport.abort):
-            try:
-                yield
-            finally:
-                self.probe.forget()
+        return Watch(self, self._hangups)
 
     # -- reading -------------------------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ import contextlib
 import select
 import socket
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from relay.server.discard import Discards
 from relay.server.probe import ReadAhead
@@ -49,18 +49,17 @@ class Hangups:
         asyncio.get_running_loop().remove_reader(self._epoll.fileno())
         self._epoll.close()
 
-    @contextlib.contextmanager
-    def watching(self, descriptor: int, callback: Callable[[], None]) -> Iterator[None]:
-        """Within it, call `callback` once when the peer of this socket has closed or reset the connection."""
+    def watch(self, descriptor: int, callback: Callable[[], None]) -> None:
+        """Call `callback` once when the peer of this socket has closed or reset the connection."""
         self._callbacks[descriptor] = callback
         self._epoll.register(descriptor, select.EPOLLRDHUP | select.EPOLLONESHOT)
-        try:
-            yield
-        finally:
-            if self._callbacks.get(descriptor) is callback:
-                del self._callbacks[descriptor]
-                with contextlib.suppress(OSError):  # it was closed meanwhile, and the kernel has forgotten it
-                    self._epoll.unregister(descriptor)
+
+    def forget(self, descriptor: int, callback: Callable[[], None]) -> None:
+        """Do not call this `callback` any more. Another socket may have the descriptor by now."""
+        if self._callbacks.get(descriptor) is callback:
+            del self._callbacks[descriptor]
+            with contextlib.suppress(OSError):  # it was closed meanwhile, and the kernel has forgotten it
+                self._epoll.unregister(descriptor)
 
     def _report(self) -> None:
         for descriptor, _ in self._epoll.poll(0):

@@ -3,12 +3,11 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from functools import partial
 
 from relay import tracing
 from relay.access import Access
-from relay.cluster.inbox import Listener
 from relay.errors import ClientGone, Error, Problem, StoreUnavailable
 from relay.logs import audit
 from relay.names import new_id
@@ -22,11 +21,9 @@ from relay.transfer.drain import Phase
 
 
 class Finder:
-    """Finds the upload of a name for one request, and waits for it up to `wait` seconds.
+    """Finds the upload of a name for one request, and waits for it up to `wait` seconds; a context manager.
 
     `takes`: True for a download, which joins the upload; False for a HEAD or a condition, which only asks.
-
-    Use it within `running`.
     """
 
     def __init__(
@@ -38,24 +35,23 @@ class Finder:
         self._name = name
         self._client = client
         self._topic = context.store.keys.transfer(access.id, name)
+        #: Hears of claims of the name.
+        self._listener = context.node.inbox.listener(self._topic)
         self._deadline = time.monotonic() + wait
         #: Whether the next look counts as a use of the token: the first one of a download does.
         self._use = takes
         self._patience = BRIEF if takes else PATIENCE
         #: Whether Redis has recorded that a download waits here.
         self._is_recorded = False
-        self._listener: Listener
 
-    @contextlib.contextmanager
-    def running(self) -> Iterator[None]:
-        """Listen to claims of the name, and withdraw the record in Redis at the end."""
-        inbox = self._context.node.inbox
-        try:
-            with inbox.listening(self._topic) as self._listener, self._client.on_lost(self._listener.set):
-                yield
-        finally:
-            if self._is_recorded and not inbox.has_listener(self._topic):
-                self._context.background.spawn(self._withdraw())
+    def __enter__(self) -> None:
+        self._listener.start()
+
+    def __exit__(self, *_: object) -> None:
+        """Withdraw the record in Redis, if this was the last that waits for the name here."""
+        self._listener.stop()
+        if self._is_recorded and not self._context.node.inbox.has_listener(self._topic):
+            self._context.background.spawn(self._withdraw())
 
     async def find(self) -> Transfer:
         """Return an upload that waits under the name.
@@ -70,7 +66,8 @@ class Finder:
                 return transfer
             if not may_wait:
                 raise Problem(Error.NO_UPLOAD)
-            with self._client.watched():  # a client that waits may have pipelined more data, and is not being read
+            # A client that waits may have pipelined more data, and is not being read.
+            with self._client.watched(), self._client.on_lost(self._listener.set):
                 await self._listener.wait(min(self._context.node.recheck_after, self._deadline - time.monotonic()))
             self.check_client()
 

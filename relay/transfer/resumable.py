@@ -198,7 +198,7 @@ class ResumableUploads:
         part.check(None, most=self._context.settings.max_upload)
         note(transfer=transfer.id)
         length = part.file_length
-        with self._context.gate.entered():
+        with self._context.gate:
             answer = await claim(
                 self._context,
                 transfer,
@@ -308,7 +308,7 @@ class ResumableUploads:
         most = self._most(upload.transfer)
         part.check(upload.transfer.length, most=most)
         note(transfer=upload.transfer.id)
-        with self._context.gate.entered():
+        with self._context.gate:
             reached = await upload.run(length=part.size, media_type=media_type, most=most)
         if part.is_last and not upload.is_last:  # it has ended too early
             raise Problem(Error.INCONSISTENT_LENGTH)
