@@ -35,10 +35,11 @@ class Transfers:
         self._keys = commands.keys
         self._lease = ms(lease(commands.settings))
 
-    def identify(self, *, token: str, name: str, transfer_id: str = "") -> Transfer:
+    def identify(self, *, token: str, name: str, transfer_id: str = "", sha256: str = "") -> Transfer:
         """Return the identity of a transfer before Redis knows of it; by default with a fresh id."""
         transfer_id = transfer_id or new_id()
-        return Transfer(token=token, name=name, id=transfer_id, keys=self._keys.of(token, name, transfer_id))
+        keys = self._keys.of(token, name, transfer_id)
+        return Transfer(token=token, name=name, id=transfer_id, keys=keys, sha256=sha256)
 
     def stream(self, transfer: Transfer) -> RedisStream:
         """Return the transfer's stream through Redis, for either side."""

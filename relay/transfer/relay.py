@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import replace
 from functools import partial
 
 from relay.access import Access, Token
@@ -77,7 +76,7 @@ class Relay:
         largest = self.settings.max_upload
         if 0 < largest < (length or 0):
             raise Problem(Error.TOO_LARGE, most=largest)
-        transfer = replace(self.store.transfers.identify(token=access.id, name=name), sha256=sha256)
+        transfer = self.store.transfers.identify(token=access.id, name=name, sha256=sha256)
         upload = Upload(self.context, transfer, body, client, proof=access.proof)
         try:
             note(transfer=transfer.id)
