@@ -8,12 +8,12 @@ import asyncio
 import contextlib
 import os
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 from starlette.types import Scope
 
 from relay.buffers import Bytes
-from relay.listed import Listed
 from relay.server.intake import BodyIntake
 from relay.server.probe import Probe
 from relay.server.tcp import (
@@ -65,31 +65,6 @@ class Served(Protocol):
     async def wait_until_writable(self) -> None: ...
 
 
-class Watch:
-    """See `Connection.watched`. `close` ends it before its block ends."""
-
-    __slots__ = ("_connection", "_hangups", "_watched")
-
-    def __init__(self, connection: "Connection", hangups: Hangups | None) -> None:
-        self._connection = connection
-        self._hangups = hangups
-        #: The descriptor of the socket, and what is called.
-        self._watched: tuple[int, Callable[[], None]] | None = None
-
-    def __enter__(self) -> None:
-        if (sock := self._connection.socket) is not None and self._hangups is not None:
-            self._watched = sock.fileno(), self._connection.transport.abort
-            self._hangups.watch(*self._watched)
-
-    def close(self, *_: object) -> None:
-        if self._watched is not None and self._hangups is not None:
-            self._hangups.forget(*self._watched)
-            self._watched = None
-            self._connection.probe.forget()
-
-    __exit__ = close
-
-
 class Connection:
     """One client's connection."""
 
@@ -110,7 +85,7 @@ class Connection:
         self._protocol = protocol
         self._transport: Any = protocol.transport if protocol is not None else None
         self._hangups = hangups
-        self._callbacks: dict[Callable[[], None], None] = {}
+        self._callbacks: set[Callable[[], None]] = set()
 
     @staticmethod
     def of(scope: Scope) -> "Connection":
@@ -143,19 +118,19 @@ class Connection:
             if not self._transport.is_closing():  # or this is called by `close`, and uvloop fails if it is aborted then
                 self._transport.abort()
 
-    def on_lost(self, callback: Callable[[], None]) -> Listed:
+    def on_lost(self, callback: Callable[[], None]) -> AbstractContextManager[None]:
         """Within it, call `callback` when the connection is lost, at once if it is already."""
-        if self.is_lost:
-            callback()
-        return Listed(self._callbacks, callback)
+        return _OnLost(self, self._callbacks, callback)
 
-    def watched(self) -> Watch:
+    def watched(self) -> AbstractContextManager[None]:
         """Within it, notice a client that leaves even while nothing is read from it.
 
         That works once the end of its connection has reached our kernel. If unread bytes are in front of it, use
         `probe`.
         """
-        return Watch(self, self._hangups)
+        if (sock := self.socket) is None or self._hangups is None:
+            return contextlib.nullcontext()
+        return _Watched(self._hangups, sock.fileno(), self._transport.abort, self.probe)
 
     # -- reading -------------------------------------------------------------------------------------------
 
@@ -341,3 +316,46 @@ class Connection:
         with self.on_lost(event.set):
             await occurs(event, within=timeout)
         return self.is_lost
+
+
+# A request enters several of these, and `contextlib.contextmanager` would cost three times as much.
+
+
+class _OnLost(AbstractContextManager[None]):
+    """See `Connection.on_lost`."""
+
+    __slots__ = ("_callback", "_callbacks", "_connection")
+
+    def __init__(
+        self, connection: Connection, callbacks: set[Callable[[], None]], callback: Callable[[], None]
+    ) -> None:
+        self._connection = connection
+        self._callbacks = callbacks
+        self._callback = callback
+
+    def __enter__(self) -> None:
+        if self._connection.is_lost:
+            self._callback()
+        self._callbacks.add(self._callback)
+
+    def __exit__(self, *_: object) -> None:
+        self._callbacks.discard(self._callback)
+
+
+class _Watched(AbstractContextManager[None]):
+    """See `Connection.watched`."""
+
+    __slots__ = ("_callback", "_descriptor", "_hangups", "_probe")
+
+    def __init__(self, hangups: Hangups, descriptor: int, callback: Callable[[], None], probe: Probe) -> None:
+        self._hangups = hangups
+        self._descriptor = descriptor
+        self._callback = callback
+        self._probe = probe
+
+    def __enter__(self) -> None:
+        self._hangups.watch(self._descriptor, self._callback)
+
+    def __exit__(self, *_: object) -> None:
+        self._hangups.forget(self._descriptor, self._callback)
+        self._probe.forget()

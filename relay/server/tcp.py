@@ -50,12 +50,11 @@ class Hangups:
         self._epoll.close()
 
     def watch(self, descriptor: int, callback: Callable[[], None]) -> None:
-        """Call `callback` once when the peer of this socket has closed or reset the connection."""
+        """Call `callback` once when the peer of this socket has closed or reset the connection, until `forget`."""
         self._callbacks[descriptor] = callback
         self._epoll.register(descriptor, select.EPOLLRDHUP | select.EPOLLONESHOT)
 
     def forget(self, descriptor: int, callback: Callable[[], None]) -> None:
-        """Do not call this `callback` any more. Another socket may have the descriptor by now."""
         if self._callbacks.get(descriptor) is callback:
             del self._callbacks[descriptor]
             with contextlib.suppress(OSError):  # it was closed meanwhile, and the kernel has forgotten it

@@ -103,7 +103,7 @@ class Download(Side):
         self._finished = False
         #: Set while somebody else wants our place.
         self._contested: _Contested | None = None
-        #: A client that pipelined more data is not being read, so its disconnect would go unnoticed. Closed once a
+        #: A client that pipelined more data is not being read, so its disconnect would go unnoticed. It ends once a
         #: disconnect can no longer change the outcome.
         self._watch = client.watched()
 
@@ -327,7 +327,7 @@ class Download(Side):
         if not is_finishing:
             return await self._ended()
         self._finishing = True
-        self._watch.close()
+        self._watch.__exit__(None, None, None)  # once more at the end does no harm
         await self._begin(at_end=True)
         await self._sink.complete(data)  # which watches by itself whether the client stalls
         self.position = entry.offset

@@ -60,8 +60,8 @@ class Upload(Side):
         self._rejoin_wait = context.settings.rejoin_wait
         #: The node that Redis has for it; empty if it has not claimed the name yet.
         self._uploader = transfer.uploader
-        #: Bytes: the maximum of its token alone; and those of the token that are reserved for it, if their number may be
-        #: limited.
+        #: The maximum bytes of its token alone, and the bytes of the token that are reserved for it, if it may have a
+        #: limited number.
         self._max_bytes, self._reserved = transfer.max_bytes, 0
         self._ack_id = JOINED.id
         #: The download that has joined, and the byte offset from which on it wants the file.
