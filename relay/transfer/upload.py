@@ -58,11 +58,8 @@ class Upload(Side):
         self._stream: Stream | None = None
         self._most = 0
         self._rejoin_wait = context.settings.rejoin_wait
-        #: The node that Redis has for it; empty if it has not claimed the name yet.
-        self._uploader = transfer.uploader
-        #: The maximum bytes of its token alone, and the bytes of the token that are reserved for it, if it may have a
-        #: limited number.
-        self._max_bytes, self._reserved = transfer.max_bytes, 0
+        #: Bytes of the token that are reserved for it, if the token may have a limited number.
+        self._reserved = 0
         self._ack_id = JOINED.id
         #: The download that has joined, and the byte offset from which on it wants the file.
         self._joiner = ""
@@ -116,11 +113,8 @@ class Upload(Side):
         tracing.add(received=self._intake.total, delivered=self._window.acknowledged)
         # The other side reads the chunks to their end, unless it is dead.
         unneeded = ("acks", "chunks") if outcome is Outcome.NODE_LOST else ("acks",)
-        transfer = self.transfer
-        if outcome is not Outcome.COMPLETE:  # otherwise nobody asks for the nodes of the two sides
-            transfer = replace(transfer, uploader=self._uploader, downloader=self.peer)
         await self.context.endings.settle(
-            transfer,
+            replace(self.transfer, downloader=self.peer),
             outcome,
             Ender(sender=self._sender, position=self._window.acknowledged, unneeded=unneeded),
             seconds=monotonic() - self._since,
@@ -168,7 +162,12 @@ class Upload(Side):
         if isinstance(answer, Outcome):
             return answer
         self._reserved = answer.reserved
-        self._uploader, self._max_bytes = self.context.node.id, answer.max_bytes
+        self.transfer = replace(
+            self.transfer,
+            uploader=self.context.node.id,
+            max_bytes=answer.max_bytes,
+            max_upload=answer.max_upload,
+        )
         self._most = smaller(self._most, answer.max_upload)
         return None
 
@@ -336,7 +335,7 @@ class Upload(Side):
 
     async def _reserve_written(self) -> bool:
         """Reserve bytes of the token for all that is about to be written. Return False if the token has too few."""
-        is_limited = self.context.settings.token_bytes or self._max_bytes
+        is_limited = self.context.settings.token_bytes or self.transfer.max_bytes
         if not is_limited or self._window.written <= self._reserved:
             return True
         reserve = partial(self.transfers.reserve, self.transfer, total=self._window.written + RESERVE_AHEAD)
