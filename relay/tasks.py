@@ -168,17 +168,18 @@ class Signal:
         """Consume a wake-up, if there is one."""
         self.is_set = False
 
-    async def wait(self, timeout: float) -> bool:
-        """Wait up to `timeout` seconds for a wake-up, and consume it. Return False if none came."""
+    async def wait(self, timeout: float | None = None) -> bool:
+        """Wait for a wake-up, up to `timeout` seconds if that is given, and consume it. Return False if none came."""
         if not self.is_set:
             loop = asyncio.get_running_loop()
             self._waiter = waiter = loop.create_future()
-            timer = loop.call_later(timeout, _release, waiter)
+            timer = loop.call_later(timeout, _release, waiter) if timeout is not None else None
             try:
                 await waiter
             finally:
-                timer.cancel()
                 self._waiter = None
+                if timer is not None:
+                    timer.cancel()
         woken, self.is_set = self.is_set, False
         return woken
 

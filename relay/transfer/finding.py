@@ -114,8 +114,9 @@ class Finder:
         """
         waits_on = self._context.node.id if may_wait else ""
         while True:
-            look = partial(self._transfers.look, token=self._token, name=self._name, proof=self._proof)
-            transfer = await with_room(self._context, self._token, partial(look, use=self._use, waits_on=waits_on))
+            access = {"token": self._token, "name": self._name, "proof": self._proof}
+            look = partial(self._transfers.look, **access, use=self._use, waits_on=waits_on)
+            transfer = await with_room(self._context, self._token, look)
             self._use = False
             self._context.node.load.used_tokens.add(self._token)
             if transfer is None:

@@ -23,7 +23,6 @@ from relay.transfer.claiming import claim
 from relay.transfer.context import Context
 from relay.transfer.drain import Phase
 from relay.transfer.upload import Upload
-from relay.transfer.window import Window
 
 T = TypeVar("T")
 #: Seconds between two looks at a transfer whose downloader is handed the last bytes, and the maximum number of looks.
@@ -160,7 +159,7 @@ class ResumableUpload(Upload):
     async def _cannot_go_back(self) -> Outcome:
         """Leave, so that the uploader returns with what the downloader wants."""
         self._wanted = self._start
-        self._window = Window(self.context.settings.window, start=self._start)  # that is how far the transfer is now
+        self._window.restart(self._start)  # that is how far the transfer is now
         return Outcome.UPLOADER_GONE
 
     def _problem(self, outcome: Outcome) -> Problem:

@@ -2,10 +2,11 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from dataclasses import replace
 from functools import partial
 from time import monotonic
+from typing import Any
 
 from relay import tracing
 from relay.buffers import BATCH, Buffer, Bytes
@@ -64,7 +65,7 @@ class Upload(Side):
         #: The download that has joined, and the byte offset from which on it wants the file.
         self._joiner = ""
         self._start = 0
-        self._meter = Meter(monotonic())
+        self._meter: Meter | None = None
         #: Until when it waits for a downloader, in monotonic seconds.
         self._deadline = 0.0
 
@@ -141,7 +142,7 @@ class Upload(Side):
             downloader=self.peer,
             length=self._file_length,
             delivered=self._window.acknowledged,
-            rate=self._meter.read(self._window.acknowledged, now),
+            rate=self._meter.read(self._window.acknowledged, now) if self._meter is not None else 0,
             seconds=round(now - self._since, 1),
             left=None if self.peer else round(self._deadline - now, 1),
             leg=self.transfer.leg,
@@ -152,9 +153,9 @@ class Upload(Side):
         """The length of the file, None if it is unknown."""
         return self._length
 
-    async def _enter(self, media_type: str) -> Outcome | None:
+    def _enter(self, media_type: str) -> Coroutine[Any, Any, Outcome | None]:
         """Get the name for this request. Return how the transfer ended, if it has ended already. Raise Problem."""
-        return await self._claim(media_type, length=self._length)
+        return self._claim(media_type, length=self._length)
 
     async def _claim(self, media_type: str, *, length: int | None) -> Outcome | None:
         """Claim the name. Return how the transfer ended, if it has ended already. Raise Problem."""
@@ -251,7 +252,8 @@ class Upload(Side):
         """Run the loops of a streaming upload. Return how it, or this leg of it, ended."""
         if not self._supply.seek(self._start):
             return await self._cannot_go_back()
-        self._window, self._ack_id = Window(self.context.settings.window, start=self._start), JOINED.id
+        self._window.restart(self._start)
+        self._ack_id = JOINED.id
         # What the downloader has already is not transferred now.
         self._meter = Meter(monotonic(), total=self._start, settling=SETTLING)
         self._stream = stream = self.context.stream(self.transfer, self.peer)
