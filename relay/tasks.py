@@ -86,9 +86,10 @@ class Guard:
 
     async def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Return what the work returns; or if the watch ends first, return or raise what that does."""
-        task = cast("asyncio.Task[Any]", asyncio.current_task())
+        loop = asyncio.get_running_loop()
+        task = cast("asyncio.Task[Any]", asyncio.current_task(loop))
         before, self._worker = task.cancelling(), task
-        timer = asyncio.get_running_loop().call_later(self._after, self.begin)
+        timer = loop.call_later(self._after, self.begin)
         try:
             return await work
         except asyncio.CancelledError:
@@ -98,9 +99,10 @@ class Guard:
                 raise
             return cast(T, self._watching.result())
         finally:
-            self._forgive(task)
             timer.cancel()
+            self._worker = None
             if self._watching is not None:
+                self._forgive(task)
                 await stop([self._watching])
                 if not self._watching.cancelled():
                     self._watching.exception()  # mark it as retrieved: only the first one counts

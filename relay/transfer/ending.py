@@ -101,7 +101,7 @@ class Endings:
         Run to the end even if the caller is cancelled. Wait for it, except when Redis is away: then the client need
         not wait, and the keys that cannot be deleted expire.
         """
-        note(outcome=outcome.value)
+        note(outcome=str(outcome))
         if outcome is Outcome.COMPLETE and not by.joiner:  # the download has ended it, and said so in the acks
             await self._forget(transfer)
             return
@@ -136,7 +136,7 @@ class Endings:
                 return
             answer = await self.end(transfer, outcome, by)
         except StoreUnavailable:
-            left = fields(transfer=transfer.id, outcome=outcome.value)
+            left = fields(transfer=transfer.id, outcome=str(outcome))
             log.warning("Redis is away, so a transfer's keys are left to expire", extra=left)
             if is_told:
                 return  # the other side's node ends it, and accounts for it
@@ -163,7 +163,7 @@ class Endings:
         self._node.load.counts[outcome] += 1
         ended = fields(
             transfer=was.id,
-            outcome=outcome.value,
+            outcome=str(outcome),
             bytes=final.delivered,
             **({"legs": was.legs} if was.legs > 1 else {}),
             seconds=final.seconds,
