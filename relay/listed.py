@@ -4,7 +4,7 @@ from typing import Any
 
 
 class Listed:
-    """A context manager that keeps a key, with a value, in a mapping. A generator would take five times as long."""
+    """A context manager that keeps a key, with a value, in a mapping. It costs less than a generator would."""
 
     __slots__ = ("_key", "_mapping", "_value")
 
