@@ -1,4 +1,4 @@
-"""Ending tasks with `stop`, `first` and `Guard`; limits to their time, with `Limit` and `occurs`; wake-ups: `Signal`."""
+"""Tasks that are ended by `stop`, `first` and `Guard`, limited by `Limit` and `occurs`, and woken by `Signal`."""
 
 import asyncio
 import gc
