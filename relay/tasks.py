@@ -150,8 +150,8 @@ class Limit:
 class Signal:
     """A wake-up for one task: what it waits for has happened, or may have.
 
-    This is an `asyncio.Event` for one waiter, with a limit to its patience. A wait costs two thirds as much, and there
-    is no queue of waiters, which would take memory although thousands of uploads have none.
+    This is an `asyncio.Event` for one waiter, with a limit to its patience. A wait costs two thirds as much, and no
+    queue of waiters takes memory, of which thousands of uploads that wait would need much.
     """
 
     __slots__ = ("_waiter", "is_set")
