@@ -21,8 +21,6 @@ RESERVE_AHEAD = 4 * 1024 * 1024
 _FROM_OUTSIDE = {Outcome.CANCELLED, Outcome.REVOKED, Outcome.NODE_LOST}
 #: Outcomes that are observed, not requested: the download's node is dead, or Redis has lost a part of the transfer.
 _OBSERVED = {Outcome.NODE_LOST, Outcome.STORE_LOST}
-#: All states, in which such an outcome may end a transfer.
-_ANY = tuple(State)
 #: Maximum entries of a stream from the marker of its end onwards. After the marker there can be what the uploader's
 #: side was just about to write: the chunks of one write, and a marker of its own.
 _TAIL = BATCH + 2
@@ -333,7 +331,7 @@ class Transfers:
         Exactly one caller gets `Final`. The others get GONE; or KEPT if the transfer is in none of the states `within`.
         """
         if by.joiner or outcome in _OBSERVED:
-            within = _ANY
+            within = {*State}
         while True:
             reply = await self._commands.run(
                 "end",
