@@ -97,9 +97,10 @@ class Guard:
 
     async def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Return what the work returns; or if the watch ends first, return or raise what that does."""
-        task = cast("asyncio.Task[Any]", asyncio.current_task())
+        loop = asyncio.get_running_loop()
+        task = cast("asyncio.Task[Any]", asyncio.current_task(loop))
         before, self._worker = task.cancelling(), task
-        timer = asyncio.get_running_loop().call_later(self._after, self.begin)
+        timer = loop.call_later(self._after, self.begin)
         try:
             return await work
         except asyncio.CancelledError:
@@ -109,9 +110,10 @@ class Guard:
                 raise
             return cast(T, self._watching.result())
         finally:
-            self._forgive(task)
             timer.cancel()
+            self._worker = None
             if self._watching is not None:
+                self._forgive(task)
                 await stop([self._watching])
                 _mark_retrieved([self._watching])
                 self._watching = None  # as in `first`
@@ -165,6 +167,51 @@ class Limit:
             return
         self._is_over = True
         self._task.cancel()
+
+
+class Signal:
+    """A wake-up for one task: what it waits for has happened, or may have.
+
+    This is an `asyncio.Event` for one waiter, with a limit to its patience. A wait costs two thirds as much, and no
+    queue of waiters takes memory, of which thousands of uploads that wait would need much.
+    """
+
+    __slots__ = ("_waiter", "is_set")
+
+    def __init__(self) -> None:
+        #: Whether there is a wake-up that was not consumed.
+        self.is_set = False
+        self._waiter: asyncio.Future[None] | None = None
+
+    def set(self) -> None:
+        self.is_set = True
+        if self._waiter is not None:
+            _release(self._waiter)
+
+    def clear(self) -> None:
+        """Consume a wake-up, if there is one."""
+        self.is_set = False
+
+    async def wait(self, timeout: float | None = None) -> bool:
+        """Wait for a wake-up, up to `timeout` seconds if that is given, and consume it. Return False if none came."""
+        if not self.is_set:
+            loop = asyncio.get_running_loop()
+            self._waiter = waiter = loop.create_future()
+            timer = loop.call_later(timeout, _release, waiter) if timeout is not None else None
+            try:
+                await waiter
+            finally:
+                self._waiter = None
+                if timer is not None:
+                    timer.cancel()
+        woken, self.is_set = self.is_set, False
+        return woken
+
+
+def _release(waiter: "asyncio.Future[None]") -> None:
+    """Let the waiter go on, unless it does already."""
+    if not waiter.done():
+        waiter.set_result(None)
 
 
 async def occurs(event: asyncio.Event, *, within: float) -> bool:

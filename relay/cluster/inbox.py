@@ -9,12 +9,13 @@ import asyncio
 import contextlib
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 
 from relay.errors import StoreUnavailable
-from relay.store.records import Abandoned, Ended, Farewell, Inquiry, Meeting
+from relay.listed import Listed
+from relay.store.records import Abandoned, Contest, Ended, Farewell, Inquiry, Meeting
 from relay.store.store import Store
-from relay.tasks import occurs
+from relay.tasks import Signal
 
 log = logging.getLogger("relay.nodes")
 
@@ -24,36 +25,43 @@ _BLOCK = 5.0
 _PAUSE = 0.2
 
 
-class Listener:
-    """A client of this node that waits for wake-ups. Its connection calls `set` too, when the client leaves."""
+class Listener(Signal):
+    """A client of this node that waits for wake-ups about its topics. Its connection calls `set` too, when the client
+    leaves.
 
-    __slots__ = ("_event", "ended", "meeting", "on_set")
+    It hears of them between `start` and `stop`, which a context manager calls, too.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_listeners", "_topics", "ended", "meeting", "on_set")
+
+    def __init__(self, listeners: "defaultdict[str, set[Listener]]", topics: Sequence[str]) -> None:
+        super().__init__()
         #: What the last wake-up said about a download that has joined, if it said something.
         self.meeting: Meeting | None = None
         #: How the transfer ended, if that is known on this node.
         self.ended: Ended | None = None
         #: Called at each wake-up: by then something may wait for it that has not begun to.
         self.on_set: Callable[[], None] | None = None
-        self._event = asyncio.Event()
-
-    @property
-    def is_set(self) -> bool:
-        """Whether there is a wake-up that was not consumed."""
-        return self._event.is_set()
+        self._listeners = listeners
+        self._topics = topics
 
     def set(self) -> None:
-        self._event.set()
+        super().set()
         if self.on_set is not None:
             self.on_set()
 
-    async def wait(self, timeout: float) -> bool:
-        """Wait up to `timeout` seconds for a wake-up, and consume it. Return False if none came."""
-        if not await occurs(self._event, within=max(0.0, timeout)):
-            return False
-        self._event.clear()
-        return True
+    def start(self) -> None:
+        for topic in self._topics:
+            self._listeners[topic].add(self)
+
+    def stop(self, *_: object) -> None:
+        self.on_set = None  # which may refer to this listener
+        for topic in self._topics:
+            self._listeners[topic].discard(self)
+            if not self._listeners[topic]:
+                del self._listeners[topic]
+
+    __enter__, __exit__ = start, stop
 
 
 class Inbox:
@@ -66,8 +74,10 @@ class Inbox:
     def __init__(self, node: str, store: Store) -> None:
         self._node = node
         self._store = store
-        self._listeners: dict[str, set[Listener]] = defaultdict(set)
+        self._listeners: defaultdict[str, set[Listener]] = defaultdict(set)
         self._callbacks: dict[str, Callable[[], None]] = {}
+        #: By the ids of the downloads that have joined on this node.
+        self._contestable: dict[str, Callable[[bool], None]] = {}
         #: Whether wake-ups do not arrive, because the last read failed.
         self.is_deaf = False
         #: Called with an inquiry about an upload that this node does not hold, or that its own node has abandoned.
@@ -75,28 +85,17 @@ class Inbox:
         #: Called when another node has taken its leave.
         self.on_farewell: Callable[[str], None] = lambda node: None
 
-    @contextlib.contextmanager
-    def listening(self, *topics: str) -> Iterator[Listener]:
-        """Yield a listener to wake-ups about any of `topics`."""
-        listener = Listener()
-        for topic in topics:
-            self._listeners[topic].add(listener)
-        try:
-            yield listener
-        finally:
-            for topic in topics:
-                self._listeners[topic].discard(listener)
-                if not self._listeners[topic]:
-                    del self._listeners[topic]
+    def listener(self, *topics: str) -> Listener:
+        """Return a listener to wake-ups about any of `topics`, which has not started yet."""
+        return Listener(self._listeners, topics)
 
-    @contextlib.contextmanager
-    def calling(self, topic: str, callback: Callable[[], None]) -> Iterator[None]:
+    def calling(self, topic: str, callback: Callable[[], None]) -> Listed:
         """Call `callback` at each wake-up about `topic`, but not when all are woken: it must not need every one."""
-        self._callbacks[topic] = callback
-        try:
-            yield
-        finally:
-            del self._callbacks[topic]
+        return Listed(self._callbacks, topic, callback)
+
+    def contestable(self, joiner: str, callback: Callable[[bool], None]) -> Listed:
+        """Call `callback` when somebody wants the place of the download `joiner`, with what `Contest.resumes` says."""
+        return Listed(self._contestable, joiner, callback)
 
     def has_listener(self, topic: str) -> bool:
         """Return whether a client of this node listens to `topic`."""
@@ -106,16 +105,25 @@ class Inbox:
         """Wake the listeners of this node to `topic`. Disown an upload that is inquired about and is not here."""
         if meeting := Meeting.parse(topic):
             topic = str(meeting.inquiry)
-        for listener in self._listeners.get(topic, ()):
+        listeners = self._listeners.get(topic, ())
+        for listener in listeners:
             listener.meeting = meeting
             listener.set()
         if (callback := self._callbacks.get(topic)) is not None:
             callback()
+        if not listeners:
+            self._take(topic)
+
+    def _take(self, topic: str) -> None:
+        """Do what a wake-up says that is for no listener, if it says something."""
         if farewell := Farewell.parse(topic):
             self.on_farewell(farewell.node)
         elif abandoned := Abandoned.parse(topic):
             self.disown(Inquiry(*abandoned))
-        elif not self.has_listener(topic) and (inquiry := Inquiry.parse(topic)) is not None:
+        elif contest := Contest.parse(topic):
+            if (callback := self._contestable.get(contest.joiner)) is not None:
+                callback(contest.resumes)
+        elif (inquiry := Inquiry.parse(topic)) is not None:
             self.disown(inquiry)
 
     def tell(self, transfer_id: str, ended: Ended) -> None:

@@ -33,20 +33,20 @@ class Meter:
     def __init__(self, now: float, *, total: int = 0, settling: float = 0.0) -> None:
         self._from = now + settling
         #: When the total was seen to have grown, in seconds, and to how much.
-        self._steps = deque([(now, total)])
+        self._steps = [(now, total)]
 
     def read(self, total: int, now: float) -> int:
         """Return the rate after `total` bytes. `now` is in seconds of the clock that the meter began with."""
         steps = self._steps
         if steps[-1][0] < self._from or total < steps[-1][1]:
-            self._steps = deque([(now, total)])
+            self._steps = [(now, total)]
             return 0
         if total > steps[-1][1]:
             if len(steps) > 1 and steps[-1][0] - steps[-2][0] < _APART:
                 steps.pop()
             steps.append((now, total))
         while len(steps) > _LEAST and now - steps[1][0] > _WINDOW:
-            steps.popleft()
+            del steps[0]
         (begun, before), (last, reached) = steps[0], steps[-1]
         pause = max((later - earlier for (earlier, _), (later, _) in pairwise(steps)), default=0.0)
         if now - last > 2 * pause + _STILL:

@@ -5,7 +5,6 @@ straight into the buffer: on the way through uvicorn and its parser each byte wa
 woke a task. `MOVES` has every state of an intake and every legal move.
 """
 
-import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractContextManager
 from enum import Enum
@@ -14,6 +13,7 @@ from typing import Protocol
 
 from relay.buffers import Buffer, Bytes
 from relay.errors import ClientGone
+from relay.tasks import Signal
 
 
 class State(Enum):
@@ -109,10 +109,10 @@ class BodyIntake:
         self._clock = clock
         self._length: int | None = None
         #: Set when bytes have arrived, and when all of them have.
-        self._arrived = asyncio.Event()
+        self._arrived = Signal()
         #: Set when no more bytes will arrive. By itself, so that not every piece wakes the task that fills.
-        self._over = asyncio.Event()
-        self._has_room = asyncio.Event()
+        self._over = Signal()
+        self._has_room = Signal()
 
     def __repr__(self) -> str:
         return f"<BodyIntake {self.state.value}: {self.total} of {self._length}, {len(self._buffer)} not taken>"

@@ -195,6 +195,12 @@ class Contest(NamedTuple):
         """The topic of the wake-up."""
         return f"contest-{'resumes' if self.resumes else 'begins'} {self.joiner}"
 
+    @classmethod
+    def parse(cls, topic: str) -> Self | None:
+        """Return the contest that a topic is, or None if it is another topic."""
+        word, _, joiner = topic.partition(" ")
+        return cls(joiner, word == "contest-resumes") if word in ("contest-resumes", "contest-begins") else None
+
 
 class Farewell(NamedTuple):
     """A wake-up by which a node that shuts down takes its leave, so that the other nodes do not report it as lost."""

@@ -2,20 +2,17 @@
 
 import asyncio
 import contextlib
-from collections.abc import Iterator
-from functools import partial
 from time import monotonic
 from typing import NamedTuple, Protocol
 
 from relay import tracing
 from relay.buffers import BATCH, Bytes
-from relay.cluster.inbox import Listener
 from relay.cluster.progress import SETTLING, Meter, Taken
 from relay.errors import ClientGone, StoreUnavailable, problem_for_downloader
 from relay.server.connection import Connection
 from relay.states import Answer, Outcome, State
 from relay.store.offsets import follows
-from relay.store.records import Contest, Ender, Final, Inquiry, Meeting, Touched, Transfer
+from relay.store.records import Ender, Final, Inquiry, Meeting, Touched, Transfer
 from relay.store.streams import Entry, Stream
 from relay.store.timing import TOUCH
 from relay.transfer.context import Context
@@ -105,23 +102,22 @@ class Download(Side):
         self._finished = False
         #: Set while somebody else wants our place.
         self._contested: _Contested | None = None
-        #: Closed once a disconnect can no longer change the outcome.
-        self._watching = contextlib.ExitStack()
+        #: A client that pipelined more data is not being read, so its disconnect would go unnoticed. It ends once a
+        #: disconnect can no longer change the outcome.
+        self._watch = client.watched()
 
     async def run(self) -> Outcome:
         """Wake the uploader, stream, and settle. Return how it ended. Raise Problem if nothing was sent."""
         outcome = Outcome.DOWNLOADER_GONE
         with (
-            self.context.node.inbox.listening(self.transfer.id) as listener,
-            self._wake_on_disconnect(listener),
-            self._contestable(listener),
+            self._listener,
+            self.client.on_lost(self._notice_disconnect),
+            self.context.node.inbox.contestable(self._joiner, self._contest),
             self._listed(self.context.node.load.downloads),
-            self._watching,
+            self._watch,
         ):
-            # A client that pipelined more data is not being read, so its disconnect would go unnoticed.
-            self._watching.enter_context(self.client.watched())
             try:
-                outcome = await self._serve(listener)
+                outcome = await self._serve()
             except ClientGone:
                 outcome = Outcome.DOWNLOADER_GONE
                 raise
@@ -148,15 +144,15 @@ class Download(Side):
         self._taken = max(self._taken, self.position - self.client.behind)
         return Taken(self._taken, self._meter.read(self._taken, now))
 
-    async def _serve(self, listener: Listener) -> Outcome:
+    async def _serve(self) -> Outcome:
         """Stream one leg after the other. Return how the transfer ended."""
         while True:
             outcome: Outcome | None = None
             if self._stream is None:
-                outcome = await self._wait(listener)
+                outcome = await self._wait()
             if self._stream is not None:
                 self._wake_uploader(self._stream)
-                outcome = await self._guarded(self._copy(self._stream), listener)
+                outcome = await self._guarded(self._copy(self._stream))
             if outcome is not Outcome.BROKEN:
                 return outcome or Outcome.UPLOADER_GONE
             tracing.happened("interrupted", by="upload", delivered=self.position)
@@ -176,7 +172,7 @@ class Download(Side):
         else:
             stream.wake_with_read(node=self.peer, about=str(about))
 
-    async def _wait(self, listener: Listener) -> Outcome | None:
+    async def _wait(self) -> Outcome | None:
         """Wait for the uploader to return, and join its next leg. Return None then, otherwise how the wait ended."""
         begun = monotonic()
         deadline = begun + self.context.settings.resume_wait
@@ -199,7 +195,7 @@ class Download(Side):
                     return Outcome.UPLOADER_GONE
             if monotonic() - begun >= _FIRST_ENTRY and not self._is_empty:
                 await self._begin()
-            woken = await listener.wait(self._pause(TOUCH if self._sink.begun else _FIRST_ENTRY))
+            woken = await self._listener.wait(self._pause(TOUCH if self._sink.begun else _FIRST_ENTRY))
             await self._answer(woken=woken)
 
     async def _join(self, now: Touched) -> bool:
@@ -226,21 +222,11 @@ class Download(Side):
         await self.context.endings.lose(self.transfer._replace(uploader=self.peer, state=State.STREAMING))
         return None
 
-    @contextlib.contextmanager
-    def _contestable(self, listener: Listener) -> Iterator[None]:
-        """Let another download that wants our place wake the listener."""
-
-        def contest(*, resumes: bool) -> None:
-            if self._contested is None:  # whoever asks keeps asking
-                self._contested = _Contested(monotonic(), self._client_progress(), resumes)
-                listener.set()
-
-        calling = self.context.node.inbox.calling
-        with (
-            calling(str(Contest(self._joiner, resumes=True)), partial(contest, resumes=True)),
-            calling(str(Contest(self._joiner, resumes=False)), partial(contest, resumes=False)),
-        ):
-            yield
+    def _contest(self, resumes: bool) -> None:
+        """Note that another download wants our place."""
+        if self._contested is None:  # whoever asks keeps asking
+            self._contested = _Contested(monotonic(), self._client_progress(), resumes)
+            self._listener.set()
 
     async def _answer(self, *, woken: bool) -> None:
         """Vouch for our client, or give its place to the one who wants it.
@@ -283,13 +269,6 @@ class Download(Side):
 
     def _stalled_since(self) -> float | None:
         return self._sending_since
-
-    @contextlib.contextmanager
-    def _sending(self) -> Iterator[None]:
-        """Let the client owe us that it takes what is being sent."""
-        self._sending_since = monotonic()
-        yield
-        self._sending_since = None
 
     async def _copy(self, stream: Stream) -> Outcome:
         """Copy from the stream to the response, until the transfer or its leg ends. Return how it ended.
@@ -338,15 +317,16 @@ class Download(Side):
                 await self._hand_over(before)
                 self.position += len(before)
             data = data[-1:]
-            with self._sending():
-                await self._sink.catch_up()
+            self._sending_since = monotonic()
+            await self._sink.catch_up()
+            self._sending_since = None
         is_finishing = is_finishing or await self._finish()
         if self._decided is not None:
             return self._decided
         if not is_finishing:
             return await self._ended()
         self._finishing = True
-        self._watching.close()
+        self._watch.__exit__(None, None, None)  # once more at the end does no harm
         await self._begin(at_end=True)
         await self._sink.complete(data)  # which watches by itself whether the client stalls
         self.position = entry.offset
@@ -377,5 +357,6 @@ class Download(Side):
             await self._sink.begin(self.transfer, at_end=at_end)
 
     async def _hand_over(self, data: Bytes) -> None:
-        with self._sending():
-            await self._sink.write(data)
+        self._sending_since = monotonic()
+        await self._sink.write(data)
+        self._sending_since = None

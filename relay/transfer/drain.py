@@ -1,8 +1,7 @@
 """Drain a node: stop taking work, let waiting clients go, and let streams finish, phase by phase."""
 
 import asyncio
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from enum import IntEnum
 
 from relay.errors import Error, Problem
@@ -24,23 +23,23 @@ class Phase(IntEnum):
 
 
 class Gate:
-    """Lets clients in, counts them, and holds the phase of the shutdown."""
+    """Lets clients in, counts them, and holds the phase of the shutdown.
+
+    Serve each client within it, as a context manager. It raises Problem(DRAINING) if no new work is taken.
+    """
 
     def __init__(self, *, on_advance: Callable[[], None]) -> None:
         self.phase = Phase.SERVING
         self._on_advance = on_advance
         self._clients = 0
 
-    @contextlib.contextmanager
-    def entered(self) -> Iterator[None]:
-        """Wrap the service of one client. Raise Problem(DRAINING) if no new work is taken."""
+    def __enter__(self) -> None:
         if self.phase >= Phase.CLOSED:
             raise Problem(Error.DRAINING)
         self._clients += 1
-        try:
-            yield
-        finally:
-            self._clients -= 1
+
+    def __exit__(self, *_: object) -> None:
+        self._clients -= 1
 
     def is_idle(self) -> bool:
         """Return whether no client of this node waits or streams."""

@@ -101,17 +101,23 @@ class Endings:
         Run to the end even if the caller is cancelled. Wait for it, except when Redis is away: then the client need
         not wait, and the keys that cannot be deleted expire.
         """
-        note(outcome=outcome.value)
-        is_over = outcome is Outcome.COMPLETE and not by.joiner  # the download has ended it, and said so in the acks
-        rest = self._forget(transfer) if is_over else self._settle(transfer, outcome, by, seconds)
-        work = self._background.spawn(rest)
+        note(outcome=str(outcome))
+        if outcome is Outcome.COMPLETE and not by.joiner:  # the download has ended it, and said so in the acks
+            await self._forget(transfer)
+            return
+        work = self._background.spawn(self._settle(transfer, outcome, by, seconds))
         if outcome is not Outcome.STORE_LOST:
             await asyncio.shield(work)
 
     async def _forget(self, transfer: Transfer) -> None:
         """Delete the acks of a leg whose end the upload has read there."""
-        with contextlib.suppress(StoreUnavailable):  # then they expire
+        try:
             await self._store.transfers.delete(transfer.keys.acks)
+        except StoreUnavailable:
+            pass  # they expire
+        except asyncio.CancelledError:  # to delete them twice does no harm
+            self._background.spawn(self._forget(transfer))
+            raise
 
     async def _settle(self, transfer: Transfer, outcome: Outcome, by: Ender, seconds: float) -> None:
         answer: Broken | Final | Answer | None = None
@@ -130,7 +136,7 @@ class Endings:
                 return
             answer = await self.end(transfer, outcome, by)
         except StoreUnavailable:
-            left = fields(transfer=transfer.id, outcome=outcome.value)
+            left = fields(transfer=transfer.id, outcome=str(outcome))
             log.warning("Redis is away, so a transfer's keys are left to expire", extra=left)
             if is_told:
                 return  # the other side's node ends it, and accounts for it
@@ -157,7 +163,7 @@ class Endings:
         self._node.load.counts[outcome] += 1
         ended = fields(
             transfer=was.id,
-            outcome=outcome.value,
+            outcome=str(outcome),
             bytes=final.delivered,
             **({"legs": was.legs} if was.legs > 1 else {}),
             seconds=final.seconds,

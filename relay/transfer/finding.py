@@ -3,12 +3,11 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable
 from functools import partial
 
 from relay import tracing
 from relay.access import Access
-from relay.cluster.inbox import Listener
 from relay.errors import ClientGone, Error, Problem, StoreUnavailable
 from relay.logs import audit
 from relay.names import new_id
@@ -22,11 +21,9 @@ from relay.transfer.drain import Phase
 
 
 class Finder:
-    """Finds the upload of a name for one request, and waits for it up to `wait` seconds.
+    """Finds the upload of a name for one request, and waits for it up to `wait` seconds; a context manager.
 
     `takes`: True for a download, which joins the upload; False for a HEAD or a condition, which only asks.
-
-    Use it within `running`.
     """
 
     def __init__(
@@ -38,24 +35,23 @@ class Finder:
         self._name = name
         self._client = client
         self._topic = context.store.keys.transfer(access.id, name)
+        #: Hears of claims of the name.
+        self._listener = context.node.inbox.listener(self._topic)
         self._deadline = time.monotonic() + wait
         #: Whether the next look counts as a use of the token: the first one of a download does.
         self._use = takes
         self._patience = BRIEF if takes else PATIENCE
         #: Whether Redis has recorded that a download waits here.
         self._is_recorded = False
-        self._listener: Listener
 
-    @contextlib.contextmanager
-    def running(self) -> Iterator[None]:
-        """Listen to claims of the name, and withdraw the record in Redis at the end."""
-        inbox = self._context.node.inbox
-        try:
-            with inbox.listening(self._topic) as self._listener, self._client.on_lost(self._listener.set):
-                yield
-        finally:
-            if self._is_recorded and not inbox.has_listener(self._topic):
-                self._context.background.spawn(self._withdraw())
+    def __enter__(self) -> None:
+        self._listener.start()
+
+    def __exit__(self, *_: object) -> None:
+        """Withdraw the record in Redis, if this was the last that waits for the name here."""
+        self._listener.stop()
+        if self._is_recorded and not self._context.node.inbox.has_listener(self._topic):
+            self._context.background.spawn(self._withdraw())
 
     async def find(self) -> Transfer:
         """Return an upload that waits under the name.
@@ -70,7 +66,8 @@ class Finder:
                 return transfer
             if not may_wait:
                 raise Problem(Error.NO_UPLOAD)
-            with self._client.watched():  # a client that waits may have pipelined more data, and is not being read
+            # A client that waits may have pipelined more data, and is not being read.
+            with self._client.watched(), self._client.on_lost(self._listener.set):
                 await self._listener.wait(min(self._context.node.recheck_after, self._deadline - time.monotonic()))
             self.check_client()
 
@@ -88,14 +85,15 @@ class Finder:
         Problem(TAKEN) if another download has it.
         """
         joiner = new_id()
-        joining = self._context.background.spawn(
-            self._transfers.join(transfer, joiner=joiner, node=self._context.node.id, start=start)
-        )
+        join = partial(self._transfers.join, transfer, joiner=joiner, node=self._context.node.id, start=start)
         try:
-            answer = await asyncio.shield(joining)
-        except (asyncio.CancelledError, StoreUnavailable):
-            # Redis may have joined us although we did not hear of it (cancelled, or the reply was lost).
-            self._context.background.spawn(self._leave(joining, transfer, joiner))
+            answer = await join()
+        except asyncio.CancelledError:
+            # What was sent may still be on its way to Redis. So it is repeated first, which changes nothing.
+            self._context.background.spawn(self._leave(transfer, joiner, join))
+            raise
+        except StoreUnavailable:  # Redis may have joined us, and the reply was lost
+            self._context.background.spawn(self._leave(transfer, joiner))
             raise
         if answer is Answer.TAKEN and await is_taken(self._context, transfer, start=start):
             raise Problem(Error.TAKEN)
@@ -116,8 +114,9 @@ class Finder:
         """
         waits_on = self._context.node.id if may_wait else ""
         while True:
-            look = partial(self._transfers.look, token=self._token, name=self._name, proof=self._proof)
-            transfer = await with_room(self._context, self._token, partial(look, use=self._use, waits_on=waits_on))
+            access = {"token": self._token, "name": self._name, "proof": self._proof}
+            look = partial(self._transfers.look, **access, use=self._use, waits_on=waits_on)
+            transfer = await with_room(self._context, self._token, look)
             self._use = False
             self._context.node.load.used_tokens.add(self._token)
             if transfer is None:
@@ -125,9 +124,13 @@ class Finder:
             if (confirmed := await confirm(self._context, transfer, patience=self._patience)) is not None:
                 return confirmed
 
-    async def _leave(self, joining: "asyncio.Task[Answer]", transfer: Transfer, joiner: str) -> None:
+    async def _leave(
+        self, transfer: Transfer, joiner: str, join: Callable[[], Awaitable[Answer]] | None = None
+    ) -> None:
+        """Leave an upload that Redis may have joined us to, after running `join` again."""
         with contextlib.suppress(StoreUnavailable):
-            await joining
+            if join is not None:
+                await join()
         with contextlib.suppress(StoreUnavailable):
             endings = self._context.endings
             if await endings.leave(transfer, joiner=joiner) is Answer.KEPT:

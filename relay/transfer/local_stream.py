@@ -1,15 +1,14 @@
 """The stream of a transfer whose two clients are on one node: the bytes do not leave the process."""
 
-import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from weakref import WeakValueDictionary
 
 from relay.buffers import Bytes
 from relay.states import Outcome
 from relay.store.offsets import chunk_id, offset_of, offsets_after
 from relay.store.streams import Ack, Entry
-from relay.tasks import occurs
+from relay.tasks import Signal
 
 
 class LocalStream:
@@ -19,8 +18,8 @@ class LocalStream:
         self.written = chunk_id(0)
         self._entries: deque[Entry] = deque()
         self._position = 0
-        self._arrived = asyncio.Event()
-        self._acknowledged = asyncio.Event()
+        self._arrived = Signal()
+        self._acknowledged = Signal()
 
     async def append(self, chunks: Sequence[Bytes], *, offset: int, whole: bool = False) -> Ack:
         self._entries.extend(map(Entry, offsets_after(chunks, last=offset), chunks))
@@ -57,10 +56,12 @@ class LocalStreams:
 
     def get(self, transfer_id: str, leg: int) -> LocalStream:
         """Return the stream of a leg. The side that comes second gets the stream of the first."""
-        return self._streams.setdefault((transfer_id, leg), LocalStream())
+        if (stream := self._streams.get((transfer_id, leg))) is None:
+            stream = self._streams[transfer_id, leg] = LocalStream()
+        return stream
 
 
-async def _next(event: asyncio.Event, timeout: float) -> bool:
-    """Wait until the event is set the next time. Return False if that takes longer than `timeout` seconds."""
-    event.clear()
-    return await occurs(event, within=timeout)
+def _next(signal: Signal, timeout: float) -> Awaitable[bool]:
+    """Wait until the signal is set the next time. Return False if that takes longer than `timeout` seconds."""
+    signal.clear()
+    return signal.wait(timeout)

@@ -40,7 +40,7 @@ class Relay:
 
     async def make_token(self, grant: Grant = UNLIMITED) -> Token:
         """Return a new token, which may do what the grant says. Raise Problem."""
-        with self.gate.entered():
+        with self.gate:
             token = Token.new()
             while not await self.store.tokens.make(token=token.id, digest=token.access.proof, grant=grant):
                 token = Token.new()  # the id is that of another token
@@ -80,7 +80,7 @@ class Relay:
         upload = Upload(self.context, transfer, body, client, proof=access.proof)
         try:
             note(transfer=transfer.id)
-            with self.gate.entered():
+            with self.gate:
                 return await upload.run(length=length, media_type=media_type, most=largest)
         except Problem as problem:
             if length is None and upload.has_begun:  # it may come from a pipe
@@ -92,18 +92,17 @@ class Relay:
 
         Raise Problem if nothing was sent; or ClientGone if there is nobody left to answer.
         """
-        with self.gate.entered():
-            finder = Finder(self.context, access, name=name, wait=wait, client=client)
-            with finder.running():
-                while True:
-                    transfer = await finder.find()
-                    if joined := await finder.join(transfer, start=sink.start_of(transfer)):
-                        note(transfer=transfer.id)
-                        self.node.load.resumptions["downloader"] += transfer.legs > 0
-                        outcome = await Download(self.context, transfer, joined, sink, client).run()
-                        if sink.begun or outcome not in STARTS_AGAIN:
-                            return outcome
-                    finder.check_client()
+        finder = Finder(self.context, access, name=name, wait=wait, client=client)
+        with self.gate, finder:
+            while True:
+                transfer = await finder.find()
+                if joined := await finder.join(transfer, start=sink.start_of(transfer)):
+                    note(transfer=transfer.id)
+                    self.node.load.resumptions["downloader"] += transfer.legs > 0
+                    outcome = await Download(self.context, transfer, joined, sink, client).run()
+                    if sink.begun or outcome not in STARTS_AGAIN:
+                        return outcome
+                finder.check_client()
 
     async def look(self, access: Access, *, name: str) -> Transfer | None:
         """Return the live transfer of a name, if its uploader is still there. Raise Problem(UNKNOWN_TOKEN)."""
@@ -120,10 +119,9 @@ class Relay:
             if transfer is None:
                 raise Problem(Error.NO_UPLOAD)
             return transfer
-        with self.gate.entered():
-            finder = Finder(self.context, access, name=name, wait=wait, client=client, takes=False)
-            with finder.running():
-                return await finder.find()
+        finder = Finder(self.context, access, name=name, wait=wait, client=client, takes=False)
+        with self.gate, finder:
+            return await finder.find()
 
     async def list_token(self, access: Access) -> tuple[float, list[Transfer]]:
         """Return the seconds that a token has left, and its live transfers. Raise Problem(UNKNOWN_TOKEN).

@@ -22,7 +22,6 @@ from relay.transfer.claiming import claim
 from relay.transfer.context import Context
 from relay.transfer.drain import Phase
 from relay.transfer.upload import Upload
-from relay.transfer.window import Window
 
 T = TypeVar("T")
 #: Seconds between two looks at a transfer whose downloader is handed the last bytes, and the maximum number of looks.
@@ -159,7 +158,7 @@ class ResumableUpload(Upload):
     async def _cannot_go_back(self) -> Outcome:
         """Leave, so that the uploader returns with what the downloader wants."""
         self._wanted = self._start
-        self._window = Window(self.context.settings.window, start=self._start)  # that is how far the transfer is now
+        self._window.restart(self._start)  # that is how far the transfer is now
         return Outcome.UPLOADER_GONE
 
     def _problem(self, outcome: Outcome) -> Problem:
@@ -197,7 +196,7 @@ class ResumableUploads:
         part.check(None, most=self._context.settings.max_upload)
         note(transfer=transfer.id)
         length = part.file_length
-        with self._context.gate.entered():
+        with self._context.gate:
             answer = await claim(
                 self._context,
                 transfer,
@@ -307,7 +306,7 @@ class ResumableUploads:
         most = self._most(upload.transfer)
         part.check(upload.transfer.length, most=most)
         note(transfer=upload.transfer.id)
-        with self._context.gate.entered():
+        with self._context.gate:
             reached = await upload.run(length=part.size, media_type=media_type, most=most)
         if part.is_last and not upload.is_last:  # it has ended too early
             raise Problem(Error.INCONSISTENT_LENGTH)

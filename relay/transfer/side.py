@@ -6,13 +6,12 @@ side: some move bytes, one keeps the transfer alive and watches whether somethin
 
 import contextlib
 import math
-from collections.abc import Coroutine, Iterator
-from functools import partial
+from collections.abc import Coroutine
 from time import monotonic
 from typing import Any
 
-from relay.cluster.inbox import Listener
 from relay.errors import ClientGone, Error, Problem, StoreUnavailable
+from relay.listed import Listed
 from relay.server.connection import Connection
 from relay.settings import Settings
 from relay.states import Outcome, State
@@ -34,11 +33,13 @@ class Side:
     #: The phase of the node's shutdown in which it ends.
     _ends_in = Phase.CUT
 
-    def __init__(self, context: Context, transfer: Transfer, client: Connection) -> None:
+    def __init__(self, context: Context, transfer: Transfer, client: Connection, *topics: str) -> None:
         self.context = context
         self.transfers = context.store.transfers
         self.transfer = transfer
         self.client = client
+        #: Hears of the transfer, and of `topics`.
+        self._listener = context.node.inbox.listener(transfer.id, *topics)
         #: The node of the other side; empty until one has joined.
         self.peer = ""
         #: When it entered its present state, in monotonic seconds.
@@ -46,25 +47,15 @@ class Side:
         #: When its first leg began, in monotonic seconds; None before.
         self._begun: float | None = None
 
-    @contextlib.contextmanager
-    def _listed(self, sides: dict[Any, None]) -> Iterator[None]:
-        """List this side among those `sides` that the node holds."""
-        self._since, sides[self] = monotonic(), None
-        try:
-            yield
-        finally:
-            del sides[self]
+    def _listed(self, sides: dict[Any, None]) -> Listed:
+        """List this side among those `sides` that the node holds, from now on until the context ends."""
+        self._since = monotonic()
+        return Listed(sides, self)
 
-    @contextlib.contextmanager
-    def _wake_on_disconnect(self, listener: Listener) -> Iterator[None]:
-        """Wake the listener when the client leaves, unless its leaving no longer matters."""
-
-        def left() -> None:
-            if self._client_matters():
-                listener.set()
-
-        with self.client.on_lost(left):
-            yield
+    def _notice_disconnect(self) -> None:
+        """Wake this side because the client has left, unless its leaving no longer matters."""
+        if self._client_matters():
+            self._listener.set()
 
     def _client_matters(self) -> bool:
         """Return whether a disconnect of the client still ends the transfer."""
@@ -125,27 +116,24 @@ class Side:
         """Return how the transfer ended, as its other side on this node says."""
         return ended.outcome
 
-    async def _guarded(self, work: Coroutine[Any, Any, Outcome], listener: Listener) -> Outcome:
+    def _guarded(self, work: Coroutine[Any, Any, Outcome]) -> Coroutine[Any, Any, Outcome]:
         """Move bytes by `work`, and keep the transfer alive meanwhile. Return how it ended.
 
         A small transfer is over before it has to be kept alive, unless something wakes us.
         """
         self._begun = self._begun or monotonic()
-        guard = Guard(partial(self._keep_alive, listener), after=0 if listener.is_set else _BRIEF)
-        listener.on_set = guard.begin
-        try:
-            return await guard.run(work)
-        finally:
-            listener.on_set = None  # because the guard refers to the listener
+        guard = Guard(self._keep_alive, after=0 if self._listener.is_set else _BRIEF)
+        self._listener.on_set = guard.begin
+        return guard.run(work)
 
-    async def _keep_alive(self, listener: Listener) -> Outcome:
+    async def _keep_alive(self) -> Outcome:
         """Keep the transfer alive until something ends it from outside. Return how it ended."""
         stall, longest = self.context.settings.stall, self.context.settings.max_duration or math.inf
         progress, since = self._client_progress(), monotonic()
         begun = self._begun or since
         while True:
             left = max(0, begun + longest - monotonic())
-            woken = await listener.wait(self._pause(min(TOUCH, stall, left)))
+            woken = await self._listener.wait(self._pause(min(TOUCH, stall, left)))
             if self.client.is_lost and self._client_matters():
                 raise ClientGone
             outcome: Outcome | None = None
@@ -161,15 +149,15 @@ class Side:
                 outcome = Outcome.DRAINED
             if outcome and (ended := await self._try_to_end(outcome)):
                 return ended
-            if ended := await self._check(listener):
+            if ended := await self._check():
                 return ended
             await self._answer(woken=woken)
 
-    async def _check(self, listener: Listener) -> Outcome | None:
+    async def _check(self) -> Outcome | None:
         """Ask Redis how the transfer stands, unless the other side on this node has told us, and end it if it has to
         end. Return how it ended, or None."""
-        if listener.ended is not None and not self.transfer.upload:  # or it may be told to a former request
-            return self._learn(listener.ended)
+        if self._listener.ended is not None and not self.transfer.upload:  # or it may be told to a former request
+            return self._learn(self._listener.ended)
         now = await self._touch()
         if now.outcome is None or now.state is State.FREE:
             return now.outcome

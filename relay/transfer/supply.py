@@ -40,8 +40,10 @@ class Supply:
         """Go on at a byte offset. Return False if the bytes after it cannot be sent any more."""
         if position < self._sent.begin:
             return False
-        self.rewound += max(0, self._sent.end - position)
-        self.position, self._again = position, self._sent.since(position)
+        self.position, self._again = position, None
+        if position < self._sent.end:
+            self.rewound += self._sent.end - position
+            self._again = self._sent.since(position)
         return True
 
     async def wait(self) -> None:

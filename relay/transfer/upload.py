@@ -2,13 +2,13 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from functools import partial
 from time import monotonic
+from typing import Any
 
 from relay import tracing
 from relay.buffers import BATCH, Buffer, Bytes
-from relay.cluster.inbox import Listener
 from relay.cluster.progress import SETTLING, Meter, Progress
 from relay.errors import ClientGone, Error, Problem, StoreUnavailable, problem_for_uploader
 from relay.server.connection import Connection
@@ -47,7 +47,7 @@ class Upload(Side):
         begin: int = 0,
         proof: str = "",
     ) -> None:
-        super().__init__(context, transfer, client)
+        super().__init__(context, transfer, client, str(transfer.inquiry))
         self.looked = self._since
         self._proof = proof
         self._length: int | None = None
@@ -64,7 +64,7 @@ class Upload(Side):
         #: The download that has joined, and the byte offset from which on it wants the file.
         self._joiner = ""
         self._start = 0
-        self._meter = Meter(monotonic())
+        self._meter: Meter | None = None
         #: Until when it waits for a downloader, in monotonic seconds.
         self._deadline = 0.0
 
@@ -76,16 +76,12 @@ class Upload(Side):
         self._most = smaller(most, self.transfer.max_upload)
         outcome: Outcome | None = Outcome.UPLOADER_GONE
         self._length = length
-        with (
-            self.context.node.inbox.listening(self.transfer.id, str(self.transfer.inquiry)) as listener,
-            self._wake_on_disconnect(listener),
-            self.client.watched(),
-        ):
+        with self._listener, self.client.on_lost(self._notice_disconnect), self.client.watched():
             try:
                 outcome = (
                     await self._enter(media_type)
-                    or await self._wait(listener, seconds=self.context.settings.upload_wait)
-                    or await self._stream_body(listener)
+                    or await self._wait(seconds=self.context.settings.upload_wait)
+                    or await self._stream_body()
                 )
             except ClientGone:
                 outcome = Outcome.UPLOADER_GONE
@@ -147,7 +143,7 @@ class Upload(Side):
             downloader=self.peer,
             length=self._file_length,
             delivered=self._window.acknowledged,
-            rate=self._meter.read(self._window.acknowledged, now),
+            rate=self._meter.read(self._window.acknowledged, now) if self._meter is not None else 0,
             seconds=round(now - self._since, 1),
             left=None if self.peer else round(self._deadline - now, 1),
             leg=self.transfer.leg,
@@ -158,9 +154,9 @@ class Upload(Side):
         """The length of the file, None if it is unknown."""
         return self._length
 
-    async def _enter(self, media_type: str) -> Outcome | None:
+    def _enter(self, media_type: str) -> Coroutine[Any, Any, Outcome | None]:
         """Get the name for this request. Return how the transfer ended, if it has ended already. Raise Problem."""
-        return await self._claim(media_type, length=self._length)
+        return self._claim(media_type, length=self._length)
 
     async def _claim(self, media_type: str, *, length: int | None) -> Outcome | None:
         """Claim the name. Return how the transfer ended, if it has ended already. Raise Problem."""
@@ -186,9 +182,7 @@ class Upload(Side):
         """Whether the downloader has all of the body, and the file goes on in another request."""
         return not self.is_last and self._supply.is_exhausted and self._window.acknowledged == self._supply.position
 
-    async def _wait(
-        self, listener: Listener, *, seconds: float, outcome: Outcome = Outcome.NO_DOWNLOADER
-    ) -> Outcome | None:
+    async def _wait(self, *, seconds: float, outcome: Outcome = Outcome.NO_DOWNLOADER) -> Outcome | None:
         """Wait for a downloader, and hold no connection to Redis. Until the first one has come, read none of the body.
 
         Return None when one has joined, otherwise how the wait ended: with `outcome` if nobody came in `seconds`. If a
@@ -197,7 +191,7 @@ class Upload(Side):
         self._deadline = deadline = monotonic() + seconds
         with self._listed(self.context.node.load.uploads[State.WAITING]):
             while True:
-                woken = await listener.wait(self._pause(deadline - monotonic()))
+                woken = await self._listener.wait(self._pause(deadline - monotonic()))
                 if self.client.is_lost and self._client_matters():
                     raise ClientGone
                 if self.context.gate.phase >= Phase.RELEASED:
@@ -207,7 +201,7 @@ class Upload(Side):
                     if isinstance(answer, Final):
                         self._window.acknowledge(answer.delivered)
                         return outcome
-                now = self._met(listener) or await self._stand()
+                now = self._met() or await self._stand()
                 if now.outcome is not None:
                     return now.outcome
                 if now.state is State.STREAMING:
@@ -217,9 +211,9 @@ class Upload(Side):
                     return None
                 await self._answer(woken=woken)
 
-    def _met(self, listener: Listener) -> Touched | None:
+    def _met(self) -> Touched | None:
         """Return how the transfer stands if the wake-up has said it: a download has joined this leg."""
-        meeting, listener.meeting = listener.meeting, None
+        meeting, self._listener.meeting = self._listener.meeting, None
         if meeting is None or meeting.leg != self.transfer.leg:
             return None
         return Touched(None, State.STREAMING, meeting.node, start=meeting.start, joiner=meeting.joiner)
@@ -237,36 +231,37 @@ class Upload(Side):
             with contextlib.suppress(StoreUnavailable):  # then the inquirer assumes that the client is there
                 await self.transfers.vouch(self.transfer)
 
-    async def _stream_body(self, listener: Listener) -> Outcome:
+    async def _stream_body(self) -> Outcome:
         """Take in the body while it is streamed, in one leg or several. Return how the transfer ended."""
         if 0 < (self._length or 0) <= min(self.client.untaken, self.context.settings.chunk):  # it is here already
-            return await self._receive() or await self._send(listener)
-        return await first(self._receive(), self._send(listener))
+            return await self._receive() or await self._send()
+        return await first(self._receive(), self._send())
 
-    async def _send(self, listener: Listener) -> Outcome:
+    async def _send(self) -> Outcome:
         """Stream to the downloader, and again when one comes back. Return how the transfer ended."""
         while True:
-            outcome: Outcome | None = await self._stream_leg(listener)
+            outcome: Outcome | None = await self._stream_leg()
             if outcome is Outcome.BROKEN:
                 tracing.happened("interrupted", by="download", delivered=self._window.acknowledged)
                 self.peer, self._stream = "", None
-                outcome = await self._wait(listener, seconds=self._rejoin_wait, outcome=Outcome.DOWNLOADER_GONE)
+                outcome = await self._wait(seconds=self._rejoin_wait, outcome=Outcome.DOWNLOADER_GONE)
             if outcome is not None:
                 return outcome
 
-    async def _stream_leg(self, listener: Listener) -> Outcome:
+    async def _stream_leg(self) -> Outcome:
         """Run the loops of a streaming upload. Return how it, or this leg of it, ended."""
         if not self._supply.seek(self._start):
             return await self._cannot_go_back()
-        self._window, self._ack_id = Window(self.context.settings.window, start=self._start), JOINED.id
+        self._window.restart(self._start)
+        self._ack_id = JOINED.id
         # What the downloader has already is not transferred now.
         self._meter = Meter(monotonic(), total=self._start, settling=SETTLING)
         self._stream = stream = self.context.stream(self.transfer, self.peer)
-        with (
-            self._listed(self.context.node.load.uploads[State.STREAMING]),
-            self.context.metrics.transfer_seconds.time(),
-        ):
-            return await self._guarded(self._write(stream), listener)
+        with self._listed(self.context.node.load.uploads[State.STREAMING]):
+            try:
+                return await self._guarded(self._write(stream))
+            finally:
+                self.context.metrics.transfer_seconds.observe(monotonic() - self._since)
 
     async def _cannot_go_back(self) -> Outcome:
         """Return how it ends, now that the downloader wants bytes that are gone: both have to start again."""

@@ -34,11 +34,16 @@ class Window:
     """
 
     def __init__(self, size: int, *, start: int = 0) -> None:
-        #: The byte offsets up to which chunks were written, and acknowledged.
-        self.written = self.acknowledged = start
         self.size = size
         #: For each entry in flight: the byte offset after it, and its memory in bytes.
         self._entries: deque[tuple[int, int]] = deque()
+        self.restart(start)
+
+    def restart(self, start: int) -> None:
+        """Begin again, with nothing in flight."""
+        #: The byte offsets up to which chunks were written, and acknowledged.
+        self.written = self.acknowledged = start
+        self._entries.clear()
         self._used = 0
 
     @property

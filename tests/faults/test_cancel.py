@@ -152,6 +152,7 @@ async def delete(pair: Pair, side: str, at: int, *, whole_token: bool) -> bool:
     Return whether the side reached the step before it ended.
     """
     token, up, down, deleted = Token.new().id, Uploader(PIECES), Downloader(), None
+    has_deleted = asyncio.Event()
     await pair.up.store.tokens.make(token=token)
     # The node that deletes is a third one: it must not wait for the connection to Redis of a side that is paused until
     # the delete is done.
@@ -164,6 +165,7 @@ async def delete(pair: Pair, side: str, at: int, *, whole_token: bool) -> bool:
             else:
                 deleted = False
                 deleted = await pair.third.cancel(Access.of_operator(token), name="x")
+        has_deleted.set()
 
     work = {"upload": pair.upload(token, up), "download": pair.download(token, down)}
     sides = {name: Victim(work[name], at=at if name == side else NEVER, meanwhile=now) for name in work}
@@ -172,6 +174,8 @@ async def delete(pair: Pair, side: str, at: int, *, whole_token: bool) -> bool:
         if not down.begun:
             down.leave()  # the download would wait for another upload
         await asyncio.wait([sides["download"].task])
+        if sides[side].was_met:  # a side that is told of the end goes on before the node that deletes is done
+            await has_deleted.wait()
         await pair.settled()
     told, _ = await asyncio.gather(*(each.task for each in sides.values()), return_exceptions=True)
 

@@ -1,4 +1,4 @@
-"""Ending tasks with `stop`, `first` and `Guard`, and limiting their time with `Limit` and `occurs`."""
+"""Tasks that are ended by `stop`, `first` and `Guard`, limited by `Limit` and `occurs`, and woken by `Signal`."""
 
 import asyncio
 import gc
@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from relay.tasks import Guard, Limit, first, occurs, report_unhandled, stop
+from relay.tasks import Guard, Limit, Signal, first, occurs, report_unhandled, stop
 
 
 async def endless() -> str | None:
@@ -193,6 +193,34 @@ async def test_more_time_is_given_once() -> None:
 
     with pytest.raises(TimeoutError), Limit(0.05):
         await work_in_bursts()
+
+
+async def test_a_signal_is_consumed_by_whoever_waits_for_it() -> None:
+    signal, loop = Signal(), asyncio.get_running_loop()
+    signal.set()
+    assert signal.is_set
+    assert await signal.wait(0)
+    assert not signal.is_set
+    assert not await signal.wait(0.01)
+    assert not await signal.wait(-1)  # the time is over
+    loop.call_soon(signal.set)
+    assert await signal.wait(3600)
+    loop.call_soon(signal.set)
+    assert await signal.wait()
+    signal.set()
+    signal.clear()
+    assert not await signal.wait(0)
+
+
+async def test_a_signal_that_comes_when_its_waiter_is_cancelled_is_kept() -> None:
+    signal = Signal()
+    waiting = asyncio.create_task(signal.wait(3600))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    signal.set()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert await signal.wait(0)
 
 
 @pytest.mark.parametrize(
