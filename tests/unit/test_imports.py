@@ -25,9 +25,10 @@ ASSEMBLY = {"relay.app", "relay.__main__"}
 
 
 def modules() -> dict[str, Path]:
-    """Map the dotted name of each module to its file."""
+    """Map the dotted name of each module to its file. A package is the module of its `__init__.py`."""
     files = sorted(PACKAGE.rglob("*.py"))
-    return {".".join(("relay", *file.relative_to(PACKAGE).with_suffix("").parts)): file for file in files}
+    paths = {file.parent if file.name == "__init__.py" else file.with_suffix(""): file for file in files}
+    return {".".join(("relay", *path.relative_to(PACKAGE).parts)): file for path, file in paths.items()}
 
 
 def imported(file: Path) -> Iterator[str]:

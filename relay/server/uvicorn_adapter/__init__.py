@@ -1,0 +1,24 @@
+"""The only modules that use what is private or undocumented in uvicorn, httptools and uvloop.
+
+`HttpProtocol` is uvicorn's HTTP/1.1 protocol behind an interface of our own: hooks that `protocol.Protocol` overrides,
+and operations that it and `Connection` call. `Cycle` is one request, and writes its response. `SignalServer` does for
+uvicorn's server what `HttpProtocol` does for its protocol.
+
+`HttpProtocol` is too long for one file, so each of these modules has one class that extends the class of the one above:
+
+- `base`: the hooks, the state, and how a connection is set up.
+- `requests`: which requests have no complete response yet, and what is done with their responses.
+- `parsing`: from the client's bytes to requests.
+- `http`: what receives the client's bytes: the parser, an intake (by way of `direct`), or a discard.
+
+They are no objects that call each other, because such calls would make each request dearer.
+
+Each attribute and each behaviour that is relied on here has a test in `tests/contract/test_uvicorn.py`, which says what
+breaks if it changes.
+"""
+
+from relay.server.uvicorn_adapter.base import Head
+from relay.server.uvicorn_adapter.http import HttpProtocol
+from relay.server.uvicorn_adapter.server import SignalServer
+
+__all__ = ["Head", "HttpProtocol", "SignalServer"]
