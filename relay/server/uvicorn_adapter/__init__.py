@@ -4,14 +4,15 @@
 and operations that it and `Connection` call. `Cycle` is one request, and writes its response. `SignalServer` does for
 uvicorn's server what `HttpProtocol` does for its protocol.
 
-`HttpProtocol` is too long for one file, so each of these modules has one class that extends the class of the one above:
+`HttpProtocol` would be too long for one file. So each of these modules has a class that extends the one above it, from
+`HttpBase` to `HttpProtocol` itself:
 
 - `base`: the hooks, the state, and how a connection is set up.
 - `requests`: which requests have no complete response yet, and what is done with their responses.
 - `parsing`: from the client's bytes to requests.
 - `http`: what receives the client's bytes: the parser, an intake (by way of `direct`), or a discard.
 
-They are no objects that call each other, because such calls would make each request dearer.
+They are not objects that call each other, because such calls would make each request cost more.
 
 Each attribute and each behaviour that is relied on here has a test in `tests/contract/test_uvicorn.py`, which says what
 breaks if it changes.
