@@ -107,12 +107,11 @@ class Connection:
     def lost(self, error: Exception | None) -> None:
         """Record that the connection is gone, whoever closed it. The protocol calls this."""
         self._was_answering, self._was_untaken = self.is_answering, self.untaken
+        # The protocol refers to this connection, too. If that kept it, only the garbage collector could free the two,
+        # with all that they hold: see `run.Server.on_started`.
         self.is_lost, self.error, self.transport, self._protocol = True, error, None, None
         for callback in tuple(self._callbacks):
             callback()
-        # The protocol refers to this connection, too. So only the garbage collector could free the two, with all that
-        # they hold: see `run.Server.on_started`.
-        self._protocol = None
 
     def note_tls_closed(self) -> None:
         """Record that the client has closed TLS, which it does before it closes TCP. The protocol calls this.

@@ -12,6 +12,7 @@ response can be sent, the body is read ahead, into memory, until the end of the 
 from collections.abc import Callable
 from enum import Enum
 from typing import NamedTuple, Protocol
+from weakref import WeakKeyDictionary
 
 #: Seconds after which a client is vouched for although nothing was learnt about it.
 _PATIENCE = 1.5
@@ -123,7 +124,7 @@ class ReadAhead:
     bytes which its connection has read and nobody has taken."""
 
     def __init__(self) -> None:
-        self.sizes: dict[object, Callable[[], int]] = {}
+        self.sizes: WeakKeyDictionary[object, Callable[[], int]] = WeakKeyDictionary()
 
     @property
     def has_room(self) -> bool:
@@ -204,7 +205,8 @@ class Probe:
         """Read more of a body that is read ahead, within the limits. Called after each piece: the server may have
         stopped reading because enough is untaken."""
         if self.state is State.READING_AHEAD and self._memory is not None:
-            self._memory.sizes[self] = lambda: self._line.untaken
+            line = self._line
+            self._memory.sizes[self] = lambda: line.untaken
             if self._line.untaken < _AHEAD_MAXIMUM and self._memory.has_room:
                 self._line.resume_reading()
 

@@ -127,11 +127,12 @@ def test_all_together_read_ahead_up_to_a_limit() -> None:
     line, memory = Line(), ReadAhead()
     line.takes_interim = False
     probe = Probe(line, memory)
-    memory.sizes["others"] = lambda: 256 * MIB
+    others = Probe(line, None)
+    memory.sizes[others] = lambda: 256 * MIB
     probe.ask(100.0)
     assert not probe.look(100.0)
     assert line.calls == []
-    del memory.sizes["others"]
+    del others
     probe.read_further()
     assert line.calls == ["read"]
     assert memory.sizes

@@ -29,8 +29,10 @@ class HttpProtocol(HttpParsing):
         if self._discard is not None:
             self._discard.end()
         self.abandon_requests()  # uvicorn tells only the last, and then answers the others on a closed connection
-        self._direct = None  # which refers to this protocol
         self.closed(exc)
+        # All of these refer to this protocol. Only the garbage collector could free them and it.
+        self._cycles.clear()
+        self.cycle = self._direct = None  # type: ignore[assignment]
 
     # -- called by the server ------------------------------------------------------------------------------
 
