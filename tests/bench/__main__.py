@@ -50,7 +50,7 @@ def main() -> None:
     options = _options()
     prepare()
     try:
-        with sources() as folder, kinds() as all_kinds:
+        with sources() as folder, kinds(options.go_piping_server) as all_kinds:
             about = report.machine()
             results = _measure(_measures(folder, quick=options.quick), all_kinds, options)
     except BrokenError as error:
@@ -71,9 +71,17 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--only", action="append", help="only measures whose name contains this; may be repeated")
     parser.add_argument("--readme", type=Path, help="a README whose summary is to be that of this run")
     parser.add_argument("--plots", choices=("svg", "png"), default="svg", help="format of the plots [%(default)s]")
+    parser.add_argument(
+        "--go-piping-server",
+        type=Path,
+        metavar="PATH",
+        help="measure this, too: the folder of its source, or the program",
+    )
     options = parser.parse_args()
     if options.quick and options.readme:
         parser.error("the figures of a quick run say nothing, so they are not for a README")
+    if options.go_piping_server is not None and not options.go_piping_server.exists():
+        parser.error(f"there is no {options.go_piping_server}")
     if options.rounds < 1:
         parser.error("at least one round")
     return options

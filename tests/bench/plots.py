@@ -7,7 +7,7 @@ from pathlib import Path
 import matplotlib as mpl
 
 from tests.bench.goals import MANY, Results
-from tests.bench.targets import LOCAL, PEER, PEER_BEHIND, SPREAD
+from tests.bench.targets import GO_PEER, LOCAL, PEER, PEER_BEHIND, SPREAD
 
 mpl.use("agg")
 from matplotlib import pyplot
@@ -23,6 +23,7 @@ COLOURS = {
     SPREAD: "#8fc9a5",
     PEER: "#8c8c8c",
     PEER_BEHIND: "#c4c4c4",
+    GO_PEER: "#c28f4e",
 }
 _STREAMS = ("one stream", *MANY)
 

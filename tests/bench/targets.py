@@ -29,6 +29,8 @@ from tests.support.wait import wait_until
 
 #: The server with which relay is compared.
 PEER = "piping-server"
+#: Its implementation in Go, which is measured if the user has it.
+GO_PEER = "go-piping-server"
 #: The clusters behind HAProxy, and the server with which they are compared. `LOCAL` has both clients of a transfer on
 #: one node, `SPREAD` the next client on the node with the fewest.
 LOCAL, SPREAD, PEER_BEHIND = "relay, cluster", "relay, cluster, leastconn", f"{PEER} behind HAProxy"
@@ -79,7 +81,7 @@ class Target:
     def begin(self) -> None:
         """Choose a fresh space of names, before each run. For relay that is a new token, so that no token expires."""
         self._prefix = f"/bench-{next(_numbers)}"
-        if self.name not in (PEER, PEER_BEHIND):
+        if self.name not in (PEER, PEER_BEHIND, GO_PEER):
             self._prefix = "/" + httpx.post(self.upload_base + "/token").raise_for_status().text.strip()
 
     def upload_url(self, name: str) -> str:
@@ -126,8 +128,11 @@ class Kind:
 
 
 @contextlib.contextmanager
-def kinds() -> Iterator[list[Kind]]:
-    """Yield all kinds that can be measured on this machine. Print a line if the peer cannot."""
+def kinds(go_peer: Path | None = None) -> Iterator[list[Kind]]:
+    """Yield all kinds that can be measured on this machine. Print a line if the peer cannot.
+
+    `go_peer`: the program of the peer in Go, or the folder of its source.
+    """
     shapes = [
         Kind("relay, two nodes", partial(_relay, "relay, two nodes", nodes=2)),
         Kind("relay, one node", partial(_relay, "relay, one node", nodes=1)),
@@ -145,11 +150,37 @@ def kinds() -> Iterator[list[Kind]]:
         if problem := _install(folder):
             print(f"{PEER} is not measured, so there are no ratios: {problem}", flush=True)
         else:
-            peer = partial(_piping_server, Path(folder, "node_modules/.bin/piping-server"))
+            program = Path(folder, "node_modules/.bin/piping-server")
+            peer = partial(_piping_server, PEER, [program, "--host", "127.0.0.1", "--http-port"])
             shapes.append(Kind(PEER, peer))
             if shutil.which("haproxy"):
                 shapes.append(Kind(PEER_BEHIND, partial(behind, PEER_BEHIND, peer), _BEHIND))
+        if go_peer is not None:
+            program = _built(go_peer, Path(folder)) if go_peer.is_dir() else go_peer.resolve()
+            shapes.append(Kind(GO_PEER, partial(_piping_server, GO_PEER, [program, "--http-port"])))
         yield shapes
+
+
+def _built(source: Path, folder: Path) -> Path:
+    """Build the peer in Go from its source, and return its program."""
+    program = folder / GO_PEER
+    try:
+        subprocess.run(
+            ["go", "build", "-o", program, "./main"],
+            cwd=source,
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+    except FileNotFoundError:
+        raise BrokenError(f"no go on PATH to build {GO_PEER} with") from None
+    except subprocess.CalledProcessError as error:
+        said: str = error.stderr.strip()
+        raise BrokenError(f"go build failed in {source}: {said.splitlines()[0] if said else 'no message'}") from None
+    except subprocess.TimeoutExpired:
+        raise BrokenError(f"go build in {source} took more than 300 s") from None
+    return program
 
 
 def _install(folder: str) -> str:
@@ -237,17 +268,16 @@ def _redis() -> Iterator[RedisServer]:
 
 
 @contextlib.contextmanager
-def _piping_server(program: Path) -> Iterator[Target]:
-    """Start the peer, which is one process."""
+def _piping_server(name: str, command: list[str | Path]) -> Iterator[Target]:
+    """Start a peer, which is one process. Its port follows the command."""
 
     @contextlib.contextmanager
     def running() -> Iterator[tuple[str, int]]:
         port = free_port()
         base = f"http://127.0.0.1:{port}"
-        command: list[str | Path] = [program, "--host", "127.0.0.1", "--http-port", str(port)]
-        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        with subprocess.Popen([*command, str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
             try:
-                wait_until(lambda: _answers(base + "/version"), f"{PEER} to answer")
+                wait_until(lambda: _answers(base + "/version"), f"{name} to answer")
                 yield base, process.pid
             finally:
                 process.kill()
@@ -258,8 +288,8 @@ def _piping_server(program: Path) -> Iterator[Target]:
             return time.perf_counter() - began
 
     with running() as (base, pid):
-        server = _Server(PEER, urlsplit(base).port or 0)
-        yield Target(PEER, base, base, [psutil.Process(pid)], [server], start)
+        server = _Server(name, urlsplit(base).port or 0)
+        yield Target(name, base, base, [psutil.Process(pid)], [server], start)
 
 
 def _answers(url: str) -> bool:

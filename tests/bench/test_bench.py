@@ -121,6 +121,8 @@ def test_a_signal_ends_the_run_and_all_its_processes(temporary: Path, number: si
     [
         (["--readme", "README.md"], "a quick run say nothing"),
         (["--rounds", "0"], "at least one round"),
+        (["--go-piping-server", "/no/such/folder"], "there is no /no/such/folder"),
+        (["--go-piping-server", "tests"], "go build failed in tests" if shutil.which("go") else "no go on PATH"),
         (["--only", "nothing of that name"], "no measure has nothing of that name in its name"),
     ],
 )
