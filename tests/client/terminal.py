@@ -1,5 +1,6 @@
 """A command of the client on a terminal of its own."""
 
+import codecs
 import contextlib
 import os
 import pty
@@ -37,6 +38,8 @@ class Terminal:
         )
         os.close(other)
         os.set_blocking(self._fd, False)
+        # A piece may end within a character.
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         #: What it has written so far.
         self.screen = ""
 
@@ -64,7 +67,7 @@ class Terminal:
         """Return what it has written so far."""
         with contextlib.suppress(OSError):  # nothing new, or the terminal has no other end any more
             while piece := os.read(self._fd, 65536):
-                self.screen += piece.decode(errors="replace")
+                self.screen += self._decoder.decode(piece)
         return self.screen
 
     def wait_for(self, words: str) -> str:
