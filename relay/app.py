@@ -91,7 +91,7 @@ def create_app(settings: Settings, store: Store | None = None, *, redis_url: str
     spans = telemetry.start(os.environ, node.id)
 
     @contextlib.asynccontextmanager
-    async def lifespan(router: Router) -> AsyncIterator[dict[str, object]]:
+    async def lifespan(_: object) -> AsyncIterator[dict[str, object]]:
         asyncio.get_running_loop().set_exception_handler(report_unhandled)
         async with node.running(), reports.running(), eviction.running(), admission.running():
             with contextlib.closing(Hangups()) as hangups:

@@ -14,8 +14,8 @@ _SMALL = 16 * 1024
 _ROOM_MINIMUM = 64 * 1024
 _NONE = memoryview(b"")
 #: Maximum size of all blocks that are kept for reuse, in bytes, in use or not: while there is much to do, about what
-#: 200 streams have under way; and when it is over, what three fast uploads keep.
-_KEPT_BUSY, _KEPT = 256 * 1024 * 1024, 32 * 1024 * 1024
+#: 200 streams have under way; and afterwards for each user, but at least what three fast uploads keep.
+_KEPT_BUSY, _KEPT_EACH, _KEPT = 256 * 1024 * 1024, 1024 * 1024, 32 * 1024 * 1024
 #: Maximum number of blocks that one search looks at: those that it has not looked at for longest.
 _LOOKS = 3
 
@@ -26,7 +26,7 @@ class Blocks:
     A new one would be filled with zeros first, which was an eighth of a node's work for a fast stream. The block that
     was found unused last is reused first, because it is the likeliest to be in the processor's cache.
 
-    Call `trim` when nobody needs many of them any more.
+    Call `trim` whenever one of those who use the blocks needs them no more.
     """
 
     def __init__(self, size: int) -> None:
@@ -45,9 +45,10 @@ class Blocks:
             self._lent.append(block)
         return memoryview(block)
 
-    def trim(self) -> None:
-        """Give back the memory of the blocks beyond those that are kept at all times, when they are not in use."""
-        while (len(self._lent) + len(self._unused)) * self._size > _KEPT:
+    def trim(self, *, users: int) -> None:
+        """Keep only what so many `users` need. Blocks that are in use stay valid, but are not kept afterwards."""
+        most = max(_KEPT, users * _KEPT_EACH)
+        while (len(self._lent) + len(self._unused)) * self._size > most:
             (self._unused or self._lent).pop()
 
 

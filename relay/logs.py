@@ -20,15 +20,19 @@ request_facts: ContextVar[dict[str, Any] | None] = ContextVar("request_facts", d
 
 _audit = logging.getLogger("relay.audit")
 
+#: The beginning of a word, also behind one of JSON's escapes, whose last letter belongs to no word.
+_BEGIN = r"(?:\b|(?<=\\[nrtbf])|(?<=\\u[0-9a-f]{4}))"
 #: Anything that looks like a token, a link, the address of a resumable upload, or a token of version 0.1, which nodes
 #: of that version still bring during an upgrade. Only its beginning, which is its id, is shown.
 _SECRET = re.compile(
-    r"\b(?:([A-Za-z0-9]{8})(?:[A-Za-z0-9]{22}|[A-Za-z0-9]{14}|[rs][0-9a-f]{32})|([0-9a-f]{16})[A-Za-z0-9]{22})\b"
+    _BEGIN + r"(?:([A-Za-z0-9]{8})(?:[A-Za-z0-9]{22}|[A-Za-z0-9]{14}|[rs][0-9a-f]{32})|([0-9a-f]{16})[A-Za-z0-9]{22})\b"
 )
 #: The letters and digits of the shortest of them.
 _SHORTEST = 22
 #: What each of them begins with, and few lines have otherwise: looking for this first takes a quarter of the time.
-_LONG = re.compile(rf"\b[A-Za-z0-9]{{{_SHORTEST}}}")
+_LONG = re.compile(rf"{_BEGIN}[A-Za-z0-9]{{{_SHORTEST}}}")
+#: The types of facts whose JSON is as long as their text.
+_PLAIN = (str, int, float, bool, type(None))
 #: `json.dumps` would make one for each line.
 _encode = json.JSONEncoder(ensure_ascii=False, default=str).encode
 
@@ -63,16 +67,25 @@ def _facts(record: logging.LogRecord) -> dict[str, Any]:
 class _Record(logging.LogRecord):
     """What is known of a line, as far as any form shows it: `logging` also takes apart the path of the source."""
 
-    pathname = filename = module = ""
-    lineno = 0
+    pathname = filename = module = funcName = threadName = processName = taskName = ""  # noqa: N815 (logging's names)
+    lineno = thread = process = relativeCreated = 0  # noqa: N815
 
-    def __init__(
-        self, name: str, level: int, _path: str, _line: int, msg: object, args: Any, exc_info: Any, *_more: object
+    def __init__(  # noqa: PLR0917 (as `logging` calls it)
+        self,
+        name: str,
+        level: int,
+        _path: str,
+        _line: int,
+        msg: object,
+        args: Any,
+        exc_info: Any,
+        _func: str | None = None,
+        sinfo: str | None = None,
     ) -> None:
         self.name, self.msg, self.exc_info = name, msg, exc_info
         self.args = args[0] if args and len(args) == 1 and isinstance(args[0], Mapping) and args[0] else args
         self.levelno, self.levelname = level, logging.getLevelName(level)
-        self.exc_text = self.stack_info = None
+        self.exc_text, self.stack_info = None, sinfo
         self.created = time.time()
         self.msecs = self.created % 1 * 1000
 
@@ -102,7 +115,8 @@ class Json(logging.Formatter):
         when = f"{_second(second)}.{millisecond:03d}+00:00"
         line = _encode({"time": when, "level": record.levelname.lower(), "logger": record.name} | facts)
         # To search a line takes as long as to make it, and most lines have only short facts.
-        return line if max(map(len, map(str, facts.values()))) < _SHORTEST else masked(line)
+        is_short = all(type(fact) in _PLAIN and len(str(fact)) < _SHORTEST for fact in facts.values())
+        return line if is_short else masked(line)
 
 
 @lru_cache(maxsize=1)

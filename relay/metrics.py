@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from itertools import accumulate
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Info, ProcessCollector, disable_created_metrics
-from prometheus_client.context_managers import Timer
 from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
@@ -41,10 +40,6 @@ class Seconds(Collector):
     def observe(self, seconds: float) -> None:
         self._counts[bisect_left(self._bounds, seconds)] += 1
         self._sum += seconds
-
-    def time(self) -> Timer:
-        """Return a context whose seconds are observed."""
-        return Timer(self, "observe")  # type: ignore[no-untyped-call]
 
     def collect(self) -> Iterator[HistogramMetricFamily]:
         buckets = list(zip(map(floatToGoString, self._bounds), accumulate(self._counts), strict=True))

@@ -11,8 +11,8 @@ R = TypeVar("R")
 
 #: Seconds after which a task that ignores its cancellation is cancelled again.
 _AGAIN = 0.2
-#: Seconds after which a timer is late because this process has stood still.
-_LATE = 0.1
+#: Seconds for which what has arrived may still be read after the time is over.
+_MOMENT = 0.01
 
 
 async def stop(tasks: Iterable["asyncio.Task[Any]"]) -> None:
@@ -51,15 +51,15 @@ async def first(*work: Coroutine[Any, Any, T | None]) -> T:
                     return result
     finally:
         await stop(tasks)
-        _mark_retrieved(tasks)
+        mark_retrieved(*tasks)  # only the first one counts
         # What a task has raised refers to this frame. If this referred to the task, only the garbage collector would
         # free the two.
         tasks.clear()
         done.clear()
 
 
-def _mark_retrieved(tasks: Iterable["asyncio.Task[Any]"]) -> None:
-    """Let asyncio not complain about what the tasks have raised, because only the first one counts."""
+def mark_retrieved(*tasks: "asyncio.Task[Any]") -> None:
+    """Let asyncio not complain if nobody handles what the tasks have raised."""
     for task in tasks:
         if not task.cancelled():
             task.exception()
@@ -115,7 +115,7 @@ class Guard:
             if self._watching is not None:
                 self._forgive(task)
                 await stop([self._watching])
-                _mark_retrieved([self._watching])
+                mark_retrieved(self._watching)
                 self._watching = None  # as in `first`
 
     def _forgive(self, task: "asyncio.Task[Any]") -> None:
@@ -129,12 +129,12 @@ class Guard:
 class Limit:
     """Raise TimeoutError if the block takes longer than so many seconds.
 
-    This is `asyncio.timeout` without the means to look at the deadline and to move it, at half the cost (1.9 us for
-    3.9): there are 17 of them in a small transfer.
+    This is `asyncio.timeout` without the means to look at the deadline and to move it, at half the cost: there are
+    several of them in a small transfer.
 
-    The block gets more time if this process has stood still, because thousands of clients came or left at once, or its
-    machine was suspended. What the block waits for may have arrived meanwhile, but the event loop runs the timers that
-    are due before it reads.
+    When the time is over, the block gets a moment more: at least 10 ms, and as long as this process has stood still
+    until then, because thousands of clients came or left at once, or because it was stopped. What the block waits for
+    may have arrived meanwhile, but the event loop runs the timers that are due before it reads.
     """
 
     __slots__ = ("_cancelling", "_deadline", "_is_over", "_loop", "_seconds", "_task", "_timer")
@@ -148,7 +148,7 @@ class Limit:
         self._task = cast("asyncio.Task[Any]", asyncio.current_task(loop))
         self._cancelling = self._task.cancelling()
         self._timer = loop.call_at(deadline := loop.time() + self._seconds, self._expire)
-        #: When the time is over, in the event loop's seconds; None once more was given.
+        #: When the time is over, in the event loop's seconds; None in the moment after that.
         self._deadline: float | None = deadline
 
     def __exit__(
@@ -160,10 +160,10 @@ class Limit:
             raise TimeoutError from error
 
     def _expire(self) -> None:
-        late = self._loop.time() - self._deadline if self._deadline is not None else 0.0
-        if late > _LATE:
+        if self._deadline is not None:
+            more = max(_MOMENT, self._loop.time() - self._deadline)
             self._deadline = None
-            self._timer = self._loop.call_later(min(late, self._seconds), self._expire)
+            self._timer = self._loop.call_later(min(more, self._seconds), self._expire)
             return
         self._is_over = True
         self._task.cancel()

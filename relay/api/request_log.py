@@ -55,8 +55,8 @@ class RequestLog:
 
         host, _ = scope.get("client") or ("", 0)
         facts = {"request": request, "address": counted_as(host), **_trace(scope, lines)}
-        facts_before = request_facts.set(facts)
         span = self._spans.of_request(scope, facts) if self._spans is not None else None
+        facts_before = request_facts.set(facts)
         span_before = request_span.set(span)
         try:
             await self._app(scope, receive, send_with_id)

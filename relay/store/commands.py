@@ -215,8 +215,8 @@ class Commands:
             except RAISED as error:
                 kind = self._failed(error, sent)
                 full = kind is Kind.FULL or (full and isinstance(error, TimeoutError))
-                # If it took longer than its limit, this process stood still itself (SIGSTOP, a suspended machine), and
-                # Redis may have replied long ago. That time does not use up the patience.
+                # If it took longer than its limit, this process stood still itself, and Redis may have replied long
+                # ago. That time does not use up the patience.
                 begun += max(0.0, loop.time() - sent - limit)
                 if loop.time() + pause >= begun + patience or (kind is Kind.FINAL and not insists):
                     if patience:  # without it, the caller repeats the command itself

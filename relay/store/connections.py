@@ -103,8 +103,8 @@ class Connections:
             raise
         finally:
             self._large -= large
-            if not self._large:
-                self._blocks.trim()
+            if large:
+                self._blocks.trim(users=self._large)
         self._check(server, connection, replies)
         if not connection.is_lost:
             self._idle[server.name].append(connection)

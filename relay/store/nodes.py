@@ -1,11 +1,13 @@
 """The verbs about nodes: heartbeats, and the inboxes through which nodes wake each other."""
 
+import asyncio
 import contextlib
 from collections.abc import Mapping
 from typing import Any
 
 from relay.errors import StoreUnavailable
 from relay.store.commands import Commands, ms, result
+from relay.tasks import mark_retrieved
 
 #: Maximum entries of an inbox: more than wake-ups can pile up between two reads.
 _INBOX_MAX = 100_000
@@ -26,6 +28,7 @@ class Nodes:
     def __init__(self, commands: Commands) -> None:
         self._commands = commands
         self._keys = commands.keys
+        self._checking: asyncio.Task[Any] | None = None
 
     async def beat(self, *, node: str, facts: Mapping[str, str | int]) -> dict[str, float]:
         """Record that a node is alive, with `facts` about it. Return each known node's seconds since its heartbeat."""
@@ -56,8 +59,12 @@ class Nodes:
         await self._commands.run("wake", [self._keys.inbox(node)], wake_up(about))
 
     async def check(self, *, node: str) -> None:
-        """Raise StoreUnavailable unless Redis carries out a write."""
-        await self._run_apart("wake", self._keys.inbox(node), wake_up("check"))
+        """Raise StoreUnavailable unless Redis carries out a write. All who ask at the same time share the reply: it
+        takes a connection, and anybody may ask."""
+        if self._checking is None or self._checking.done():
+            self._checking = asyncio.create_task(self._run_apart("wake", self._keys.inbox(node), wake_up("check")))
+            self._checking.add_done_callback(mark_retrieved)  # if all have left who asked
+        await asyncio.shield(self._checking)
 
     async def _run_apart(self, verb: str, key: str, arguments: list[str | int]) -> Any:
         """Run a verb over a connection of its own: a node must not seem dead because it has many clients."""

@@ -89,7 +89,8 @@ class Finder:
         try:
             answer = await join()
         except asyncio.CancelledError:
-            # What was sent may still be on its way to Redis. So it is repeated first, which changes nothing.
+            # What was sent may still be on its way to Redis. So the join is repeated first: one that has been carried
+            # out is carried out no second time.
             self._context.background.spawn(self._leave(transfer, joiner, join))
             raise
         except StoreUnavailable:  # Redis may have joined us, and the reply was lost

@@ -124,8 +124,7 @@ class Upload(Side):
         self._supply.close()
         self.context.node.load.rewound += self._supply.rewound
         self.context.node.load.skipped += self._supply.skipped
-        if not self.context.node.load.uploads[State.STREAMING]:
-            self.context.blocks.trim()
+        self.context.blocks.trim(users=len(self.context.node.load.uploads[State.STREAMING]))
 
     @property
     def has_begun(self) -> bool:
@@ -244,6 +243,7 @@ class Upload(Side):
             if outcome is Outcome.BROKEN:
                 tracing.happened("interrupted", by="download", delivered=self._window.acknowledged)
                 self.peer, self._stream = "", None
+                self._listener.set()  # the next download may have joined already, and its wake-up be consumed
                 outcome = await self._wait(seconds=self._rejoin_wait, outcome=Outcome.DOWNLOADER_GONE)
             if outcome is not None:
                 return outcome

@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
+from relay.access import Token
 from relay.logs import Json, Text, fields
 from relay.names import new_id
 from tests.support.cluster import Cluster, Curl, NodeProcess, id_of
@@ -201,6 +202,14 @@ def test_the_text_and_the_json_form() -> None:
 )
 def test_ids_are_shown_and_secrets_are_not(secret: str, shown: str) -> None:
     assert Text("%(message)s").format(record("about %s", **fields(path=f"/{secret}/x"))) == f"about a path=/{shown}/x"
+
+
+@pytest.mark.parametrize(
+    "fact", [Token.parse(TOKEN.encode()), [Token.parse(TOKEN.encode())], {"a": {"b": TOKEN}}, TOKEN, f"a\n{TOKEN}\t"]
+)
+def test_no_json_contains_a_secret_however_deep_it_is(fact: object) -> None:
+    for line in (Json().format(record("%s", **fields(f=fact))), Json().format(record(f"%s\n{TOKEN}"))):
+        assert TOKEN[8:] not in line
 
 
 def test_a_traceback_is_part_of_its_line_and_contains_no_token() -> None:

@@ -12,6 +12,7 @@ from relay.settings import Settings
 from relay.store.store import Store
 from tests.store.conftest import client
 from tests.support.ports import free_port
+from tests.support.redis import RedisServer
 
 
 async def test_connections_that_broke_while_nobody_used_them_are_closed(store: Store, redis_url: str) -> None:
@@ -28,6 +29,24 @@ async def test_connections_that_broke_while_nobody_used_them_are_closed(store: S
         while psutil.Process().num_fds() > open_before - 5:
             await asyncio.sleep(0.01)
     await store.nodes.check(node="here")
+
+
+async def test_a_crowd_holds_up_neither_heartbeats_nor_readiness(redis_server: RedisServer, prefix: str) -> None:
+    """And a crowd that asks for readiness takes one connection."""
+    settings = Settings(redis_url=redis_server.url, prefix=prefix, redis_commands=1, node="here")
+    store = Store.connect(settings)
+    try:
+        await store.nodes.check(node="here")
+        crowd = [asyncio.create_task(store.tokens.make(token=f"{number:022}")) for number in range(3_000)]
+        await asyncio.sleep(0)
+        descriptors = psutil.Process().num_fds()
+        await asyncio.gather(*(store.nodes.check(node="here") for _ in range(500)))
+        await store.nodes.beat(node="here", facts={"host": "x"})
+        assert not all(task.done() for task in crowd)
+        assert psutil.Process().num_fds() <= descriptors + 3
+        await asyncio.gather(*crowd)
+    finally:
+        await store.aclose()
 
 
 async def test_a_beat_returns_all_nodes_with_their_ages(store: Store) -> None:
