@@ -243,7 +243,6 @@ class Upload(Side):
             if outcome is Outcome.BROKEN:
                 tracing.happened("interrupted", by="download", delivered=self._window.acknowledged)
                 self.peer, self._stream = "", None
-                self._listener.set()  # the next download may have joined already, and its wake-up be consumed
                 outcome = await self._wait(seconds=self._rejoin_wait, outcome=Outcome.DOWNLOADER_GONE)
             if outcome is not None:
                 return outcome
