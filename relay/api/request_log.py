@@ -43,8 +43,8 @@ class RequestLog:
         if scope["type"] != "http":
             await self._others(scope, receive, send)
             return
-        lines = dict(scope["headers"])
-        request, status, begun = _request_id(scope, lines), 0, time.monotonic()
+        first_lines = dict(reversed(scope["headers"]))
+        request, status, begun = _request_id(first_lines), 0, time.monotonic()
 
         def send_with_id(message: Message) -> Awaitable[None]:
             nonlocal status
@@ -54,7 +54,7 @@ class RequestLog:
             return send(message)
 
         host, _ = scope.get("client") or ("", 0)
-        facts = {"request": request, "address": counted_as(host), **_trace(scope, lines)}
+        facts = {"request": request, "address": counted_as(host), **_trace(scope, first_lines)}
         span = self._spans.of_request(scope, facts) if self._spans is not None else None
         facts_before = request_facts.set(facts)
         span_before = request_span.set(span)
@@ -75,17 +75,15 @@ def _log_answer(scope: Scope, status: int, seconds: float) -> None:
     log.log(logging.DEBUG if is_routine else logging.INFO, "answered", extra=facts)
 
 
-def _request_id(scope: Scope, lines: Mapping[bytes, bytes]) -> str:
+def _request_id(first_lines: Mapping[bytes, bytes]) -> str:
     """Return the id that the client gave its request, or a new one if it gave none that is accepted."""
-    if b"x-request-id" not in lines:
-        return new_id()
-    given = next(value for name, value in scope["headers"] if name == b"x-request-id").decode("latin-1")
+    given = first_lines.get(b"x-request-id", b"").decode("latin-1")
     return given if _ACCEPTED_ID.fullmatch(given) else new_id()
 
 
-def _trace(scope: Scope, lines: Mapping[bytes, bytes]) -> dict[str, str]:
+def _trace(scope: Scope, first_lines: Mapping[bytes, bytes]) -> dict[str, str]:
     """Return the id of the trace that the request is a part of, as the fact `trace`; nothing if it is not valid."""
-    if b"traceparent" not in lines:
+    if b"traceparent" not in first_lines:
         return {}
     given = [value for name, value in scope["headers"] if name == b"traceparent"]
     if len(given) != 1 or not (found := _TRACEPARENT.fullmatch(given[0])):

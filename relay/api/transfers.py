@@ -57,8 +57,7 @@ async def check_upload(exchange: Exchange, access: Access) -> str:
 
 def digest_of(exchange: Exchange) -> str:
     """Return the SHA-256 of the whole file that the request gives; empty if it gives none. Raise Problem."""
-    given = exchange.joined(REPR_DIGEST)
-    return parse_digest(given) if given else ""
+    return parse_digest(exchange.joined(REPR_DIGEST) or "")
 
 
 def body_size(exchange: Exchange) -> int | None:
@@ -152,7 +151,7 @@ def _media_type(exchange: Exchange) -> str:
         raise Problem(Error.BAD_TYPE)
     if is_form(media_type):
         raise Problem(Error.FORM)
-    if "content-encoding" in headers and has_coding(exchange.joined("content-encoding") or ""):
+    if has_coding(exchange.joined("content-encoding") or ""):
         raise Problem(Error.BAD_CODING)
     return media_type
 

@@ -81,8 +81,7 @@ class Connection:
         self.is_held = False
         #: Whether the client understands interim responses.
         self.takes_interim = True
-        #: Finds out whether the client has left. It does not keep the connection, nor does that keep its protocol once
-        #: it is lost: to collect such cycles as garbage was a twentieth of a node's work for small transfers.
+        #: Finds out whether the client has left. It must not keep the connection, which keeps it: see `lost`.
         self.probe = Probe(proxy(self), hangups.read_ahead if hangups is not None else None)
         #: The server's transport, or None if it is lost.
         self.transport: Any = protocol.transport if protocol is not None else None

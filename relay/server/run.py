@@ -36,8 +36,8 @@ class Server(SignalServer):
     def on_started(self) -> None:
         # What exists by now stays, so the garbage collector need not look at it again. Whatever a client needs is freed
         # when it leaves, because it has no reference cycles (tests/cluster/test_garbage.py). So the collector hardly
-        # has to run. If it did at Python's thresholds, it would take a tenth of the CPU time, and stop the node for
-        # seconds at a time while 10,000 uploads wait: every collection looks at all that they hold.
+        # has to run. If it did at Python's thresholds, it would stop the node for seconds at a time when 10,000 uploads
+        # come: a full collection looks at all that they hold.
         gc.collect()
         gc.freeze()
         gc.set_threshold(*_COLLECT)

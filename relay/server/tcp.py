@@ -51,6 +51,7 @@ class Hangups:
         self._epoll.register(descriptor, select.EPOLLRDHUP | select.EPOLLONESHOT)
 
     def forget(self, descriptor: int, callback: Callable[[], None]) -> None:
+        """Call it no more. Do nothing if the descriptor is that of another socket by now."""
         if self._callbacks.get(descriptor) is callback:
             del self._callbacks[descriptor]
             with contextlib.suppress(OSError):  # it was closed meanwhile, and the kernel has forgotten it

@@ -136,7 +136,7 @@ class Commands:
     async def server_of(self, key: str) -> str:
         """Return the name of the server that has the key; an empty one if that is not known now."""
         try:
-            return (self._redis_py.only or await self._redis_py.locate(key)).name
+            return (await self._redis_py.locate(key)).name
         except RAISED:
             return ""
 

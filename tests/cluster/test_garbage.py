@@ -8,10 +8,9 @@ import asyncio
 import contextlib
 import gc
 import re
-import socket
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import uvicorn
@@ -22,6 +21,7 @@ from relay.server.protocol import Protocol
 from relay.settings import Settings
 from tests.support.crowd import request
 from tests.support.ports import free_port
+from tests.support.raw import Raw, raw
 from tests.support.redis import RedisServer
 from tests.support.wait import wait_until
 
@@ -31,46 +31,41 @@ BODY = b"x" * 300_000
 
 
 class Clients:
-    """Clients of one node, on plain sockets, of which each flow uses one or two."""
+    """Clients of one node, of which each flow uses one or two."""
 
-    def __init__(self, port: int) -> None:
-        self._port = port
+    def __init__(self, url: str) -> None:
+        self._url = url
         self.token = self.ask("POST", "/token").split()[-1].decode()
 
-    @contextlib.contextmanager
-    def sent(self, method: str, path: str, body: bytes = b"", **headers: object) -> Iterator[socket.socket]:
+    def sent(
+        self, method: str, path: str, body: bytes = b"", **headers: object
+    ) -> contextlib.AbstractContextManager[Raw]:
         """Send a request, and yield the connection."""
-        with socket.create_connection(("127.0.0.1", self._port), timeout=20) as client:
-            client.sendall(request(method, path, **{"Connection": "close"} | headers) + body)
-            yield client
+        return raw(self._url, request(method, path, **{"Connection": "close"} | headers) + body)
 
     def ask(self, method: str, path: str, body: bytes = b"", **headers: object) -> bytes:
         """Return the whole response to a request."""
         with self.sent(method, path, body, **headers) as client:
-            return read_all(client)
+            return client.rest()
 
     def until(self, path: str, state: bytes) -> None:
         """Wait until a name is in a state."""
         wait_until(lambda: b"relay-state: " + state in self.ask("HEAD", path), f"a name to be {state!r}")
 
 
-def read_all(client: socket.socket) -> bytes:
-    return b"".join(iter(lambda: client.recv(65536), b""))
-
-
 def small(clients: Clients, path: str) -> None:
     with clients.sent("PUT", path, b"small", Content_Length=5) as upload:
         assert clients.ask("GET", path).endswith(b"small")
-        assert b" 200 " in read_all(upload)
+        assert b" 200 " in upload.rest()
 
 
 def large(clients: Clients, path: str) -> None:
     with clients.sent("PUT", path, Content_Length=len(BODY)) as upload:
-        sending = threading.Thread(target=upload.sendall, args=(BODY,))
+        sending = threading.Thread(target=upload.send, args=(BODY,))
         sending.start()
         assert clients.ask("GET", path).endswith(BODY)
         sending.join()
-        assert b" 200 " in read_all(upload)
+        assert b" 200 " in upload.rest()
 
 
 def uploader_leaves(clients: Clients, path: str) -> None:
@@ -81,7 +76,7 @@ def uploader_leaves(clients: Clients, path: str) -> None:
 def downloader_leaves(clients: Clients, path: str) -> None:
     with clients.sent("PUT", path, BODY, Content_Length=2 * len(BODY)):
         with clients.sent("GET", path) as download:
-            download.recv(1000)
+            download.read()
         clients.until(path, b"waiting")
 
 
@@ -89,7 +84,7 @@ def cancelled(clients: Clients, path: str) -> None:
     with clients.sent("PUT", path, Content_Length=5) as upload:
         clients.until(path, b"waiting")
         clients.ask("DELETE", path)
-        assert b" 410 " in read_all(upload)
+        assert b" 410 " in upload.rest()
 
 
 def refused(clients: Clients, path: str) -> None:
@@ -102,7 +97,7 @@ def resumable(clients: Clients, path: str) -> None:
     headers = {"Upload_Complete": "?1", "Upload_Offset": 0, "Content_Type": "application/partial-upload"}
     with clients.sent("PATCH", address, b"small", Content_Length=5, **headers) as upload:
         assert b"small" in clients.ask("GET", path)
-        assert b" 200 " in read_all(upload)
+        assert b" 200 " in upload.rest()
 
 
 def sent_ahead(clients: Clients, path: str) -> None:
@@ -133,7 +128,7 @@ async def left_by(flow: Callable[[Clients, str], None], settings: Settings) -> C
     serving = asyncio.create_task(server.serve())
     while not server.started:
         await asyncio.sleep(0.01)
-    clients = await asyncio.to_thread(Clients, port)
+    clients = await asyncio.to_thread(Clients, f"http://127.0.0.1:{port}")
 
     async def come(number: int) -> None:
         await asyncio.to_thread(flow, clients, f"/{clients.token}/{number}")
