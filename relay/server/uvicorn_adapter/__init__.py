@@ -14,7 +14,7 @@ uvicorn's server what `HttpProtocol` does for its protocol.
 
 They are not objects that call each other, because such calls would make each request cost more.
 
-Each attribute and each behaviour that is relied on here has a test in `tests/contract/test_uvicorn.py`, which says what
+Each attribute and each behaviour that is relied on here has a test in `tests/contract/`, which says what
 breaks if it changes.
 """
 
