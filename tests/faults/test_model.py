@@ -567,12 +567,18 @@ class Model(RuleBasedStateMachine):
         return self._joined(up, waiting) if waiting else {}
 
     def _joined(self, up: Up, downs: Sequence[Down]) -> Ends:
-        """Record which of the downloads has joined the upload. The others are too late."""
+        """Record which of the downloads has joined the upload. The others are too late, unless it is stuck: then one
+        that goes on with the file takes its place, as in `get`."""
         begun = self._wait(lambda: [down for down in downs if down.client.begun], "one download to join")
         (up.down,) = begun
         up.down.up = up
         others: list[Side] = [down for down in downs if down is not up.down]
         if not up.is_ended:
+            self._wait(up.down.has_what_it_can, "bytes to arrive")
+            resuming = [down for down in downs if down is not up.down and down.client.start > 0 and up.down.is_stuck]
+            if resuming:
+                late = dict.fromkeys([one for one in others if one not in resuming], Error.TAKEN)
+                return self._replaced(up.down) | late | self._joined(up, resuming)
             return dict.fromkeys(others, Error.TAKEN)
         ends: Ends = dict(zip(others, self._run(_ends([down.task for down in others])), strict=True))
         assert {*ends.values()} <= {Error.TAKEN, Error.NO_UPLOAD}, "the upload was taken, or over by then"
